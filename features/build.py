@@ -1,0 +1,158 @@
+"""How is a view built as of a cutoff? Facts known before T, of the profiles as known at T, aggregated per profile.
+
+One function, `rows_at`, serves training (many cutoffs in the past), scoring (T = now) and audits. A built cutoff is a
+Parquet file per view that names the ingest batch it was made from, and is rebuilt when facts have been loaded since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+
+from foretell.binding import aggregate, facts_schema, players, table
+from foretell.declarations import FeatureView, Source
+from foretell.errors import DataError
+from foretell.project import Project
+from lake import derived
+from lake.engine import instant, last_batch, quote, session
+from unification.identity import IDENTITY_RULE, ensure, facts_of, members_at
+
+COMPILER_VERSION = "1"
+
+
+def compile_view(view: FeatureView, sources: dict[str, Source]) -> tuple[str, str]:
+    """SQL over the view `facts`: (one row per profile with facts, the view's empty row).
+
+    Money and ratios leave as double, counts as bigint.
+    """
+    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, sources)})
+    grouped = facts.group_by("profile_id").aggregate(_values(view, facts))
+    nothing = facts.filter(ibis.literal(False))
+    return _sql(grouped), _sql(nothing.aggregate(_values(view, nothing)))
+
+
+def _values(view: FeatureView, facts: ir.Table) -> list[ir.Scalar]:
+    values = []
+    for name, expression in view.features.items():
+        value = aggregate(facts, name, expression, what=view.name, where=view.where)
+        kind = value.type()
+        if kind.is_numeric():
+            value = value.cast("int64" if kind.is_integer() else "float64")
+        values.append(value.name(name))
+    return values
+
+
+def _sql(expression: ir.Table) -> str:
+    return str(ibis.to_sql(expression, dialect="duckdb"))
+
+
+def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
+    """Eight hex digits that change when a value of the view might: its SQL, its sources' contracts, the identity rule."""
+    contracts = [
+        [s.name, s.event_at, s.known_at, str(s.delay), s.timezone, s.times_in, sorted(s.columns.items()),
+         sorted(s.types.items()), list(s.identifiers.items())]
+        for s in sorted(players(view.source, sources), key=lambda s: s.name)
+    ]  # fmt: skip
+    parts = [COMPILER_VERSION, IDENTITY_RULE, str(view.ttl), *compile_view(view, sources), json.dumps(contracts)]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:8]
+
+
+def versioned(view: FeatureView, sources: dict[str, Source]) -> str:
+    """The name under which Feast knows this version of a view: `orders__1a2b3c4d`."""
+    return f"{view.name}__{fingerprint(view, sources)}"
+
+
+def facts_before(con: duckdb.DuckDBPyConnection, project: Project, source: str, cutoff: datetime) -> str:
+    """SQL for the facts of a role or source that happened and were known before the cutoff, with node and stamps."""
+    columns = facts_schema(source, dict(project.definitions.sources))
+    listed = ", ".join(f'"{c}"' for c in columns if c != "cutoff")
+    moment = instant(cutoff)
+    # known_at may lie before event_at only where a source says so itself; both must be past
+    parts = [
+        f'SELECT node, {listed}, {moment} AS cutoff FROM "{s.name}" WHERE known_at < {moment} AND event_at < {moment}'
+        for s in facts_of(con, project, source)
+    ]
+    if parts:
+        return " UNION ALL ".join(parts)
+    empty = ", ".join(f'NULL::{kind} AS "{c}"' for c, kind in columns.items())
+    return f"SELECT NULL::VARCHAR AS node, {empty} WHERE false"
+
+
+def rows_at(con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime) -> str:
+    """SQL for one row per profile known at the cutoff: profile_id, event_timestamp, created, the view's features.
+
+    Profiles without facts get the view's empty row: the same aggregates over nothing.
+    """
+    sources = dict(project.definitions.sources)
+    grouped, empty = compile_view(view, sources)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS {members_at(cutoff)}")
+    known = facts_before(con, project, view.source, cutoff)
+    con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT m.profile_id, f.* FROM ({known}) f JOIN at_cutoff m USING (node)")
+    columns = ", ".join(
+        f'CASE WHEN g.profile_id IS NULL THEN e."{name}" ELSE g."{name}" END AS "{name}"' for name in view.features
+    )
+    return f"""SELECT p.profile_id, {instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created, {columns}
+        FROM (SELECT DISTINCT profile_id FROM at_cutoff) p LEFT JOIN ({grouped}) g USING (profile_id) CROSS JOIN ({empty}) e
+        ORDER BY p.profile_id"""
+
+
+def file_of(project: Project, view: FeatureView, cutoff: datetime) -> Path:
+    stamp = cutoff.astimezone(UTC).strftime("%Y%m%dT%H%M%S%f")
+    return project.home / "features" / versioned(view, dict(project.definitions.sources)) / f"{stamp}.parquet"
+
+
+def build(
+    project: Project, views: Iterable[FeatureView], cutoffs: Iterable[datetime],
+    progress: Callable[[str], None] = lambda _: None,
+) -> int:  # fmt: skip
+    """Build every view at every cutoff that is not built from today's facts yet. Returns how many files were written."""
+    ensure(project)
+    watermark = last_batch(project)
+    todo = [
+        (view, cutoff)
+        for cutoff in sorted(set(cutoffs))
+        for view in views
+        if _built_from(file_of(project, view, cutoff)) != watermark
+    ]
+    if not todo:
+        return 0
+    with session(project, watermark) as con:
+        for view, cutoff in todo:
+            _check_cutoff(con, project, view, cutoff)
+            progress(f"{view.name} at {cutoff:%Y-%m-%d}")
+            query = rows_at(con, project, view, cutoff)
+            derived.write(con, query, file_of(project, view, cutoff), metadata={"batch": str(watermark)})
+    return len(todo)
+
+
+def _built_from(file: Path) -> int | None:
+    if not file.exists():
+        return None
+    rows = duckdb.execute("SELECT key, value FROM parquet_kv_metadata(?)", [str(file)]).fetchall()
+    return next((int(value) for key, value in rows if key == b"batch"), None)
+
+
+def _check_cutoff(con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime) -> None:
+    stamps = [
+        con.execute(f'SELECT min(event_at), min(known_at) FROM "{s.name}"').fetchall()[0]
+        for s in facts_of(con, project, view.source)
+    ]
+    first = min((max(pair) for pair in stamps if pair[0] is not None), default=None)
+    if first is None or cutoff <= first:
+        had = f"the first {view.source} was known {first.astimezone(UTC):%Y-%m-%d %H:%M}" if first else "there are no facts"
+        raise DataError(
+            view.name, f"cutoff {cutoff.astimezone(UTC):%Y-%m-%d %H:%M} lies before the first fact: {had}",
+            "choose a later cutoff, or load older data",
+        )  # fmt: skip
+
+
+def read(project: Project, view: FeatureView, cutoff: datetime) -> str:
+    """A built cutoff as a DuckDB table function."""
+    return f"read_parquet('{quote(file_of(project, view, cutoff))}')"

@@ -1,0 +1,209 @@
+"""How is a source, a feature view, a label or a task declared? Frozen dataclasses, checked when they are made.
+
+Equality is identity (`eq=False`): deferred expressions can be pickled, but neither hashed nor compared.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from foretell.errors import DefinitionError, unknown
+from foretell.roles import REQUIRED, ROLES
+from foretell.windows import FUTURE_COLUMN, attributes, future_windows
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+def _caller() -> str:
+    """The file whose code made the declaration, for error messages: the first frame outside this module."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in {__name__, "dataclasses"}:
+        frame = frame.f_back
+    return frame.f_code.co_filename if frame is not None else ""
+
+
+def _short(path: str) -> str:
+    return "/".join(Path(path).parts[-2:]) if path else ""
+
+
+def _check_name(kind: str, name: str, where: str) -> None:
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise DefinitionError(
+            repr(name), f"a {kind}'s name is lower-case letters, digits and _, starting with a letter", "rename it",
+            where=_short(where),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A source contract: where its files lie, what a row is, and how its columns are understood.
+
+    name: also the name of its table in the lake.
+    files: glob below the project's `exports` folder; .csv, .jsonl/.ndjson or .parquet.
+    kind: "events" (timestamped facts) or "records" (rows about a person).
+    role: for events, which role they play (see foretell.roles); views are written against roles.
+    event_at: column (or SQL expression over the row's columns) with the time the fact happened.
+    columns: role column or own field -> SQL expression over the row's columns (a bare name, or `a.b` in JSON).
+    types: SQL types of own fields, default VARCHAR.
+    identifiers: identifier type -> expression; order is priority: the first present one anchors the fact.
+    traits: for records, attribute of a profile -> expression.
+    timezone, currency: the shop's; "a day" is the shop's day. Times without an offset are read in `times_in`
+        (default: timezone).
+    delay: backfilled facts could have been known this long after they happened; None: the file is delivered live and
+        a fact is known when it is received.
+    known_at: expression with the time the fact became known, when the file says so itself (overrides delay).
+    known_since: for records without a time of their own: the time they count as known. Without it, load time.
+    trust: rank when golden profiles are made of several sources; higher wins.
+    """
+
+    name: str
+    files: str
+    kind: str = "events"
+    role: str | None = None
+    event_at: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    identifiers: Mapping[str, str] = field(default_factory=dict)
+    traits: Mapping[str, str] = field(default_factory=dict)
+    timezone: str = "UTC"
+    times_in: str | None = None
+    currency: str = "EUR"
+    delay: timedelta | None = timedelta(0)
+    known_at: str | None = None
+    known_since: datetime | None = None
+    trust: int = 0
+    where: str = field(default_factory=_caller, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_name("source", self.name, self.where)
+        at = _short(self.where)
+        if self.kind not in {"events", "records"}:
+            raise DefinitionError(self.name, f'kind is "events" or "records", got {self.kind!r}', where=at)
+        if self.kind == "events" and not self.event_at:
+            raise DefinitionError(self.name, "events need a time", 'say event_at="<column>"', where=at)
+        if self.role is not None and self.role not in ROLES:
+            raise unknown("role", self.role, ROLES, where=at)
+        if self.role:
+            for column in self.columns:
+                if column not in ROLES[self.role] and column not in self.types:
+                    raise DefinitionError(
+                        f"{self.name}.{column}", f"role {self.role} has no such column",
+                        f"known: {', '.join(ROLES[self.role])}; or give its type in types={{...}}", where=at,
+                    )  # fmt: skip
+            if missing := [c for c in REQUIRED[self.role] if c not in self.columns]:
+                raise DefinitionError(self.name, f"role {self.role} needs columns {missing}", "map them", where=at)
+        if self.delay is not None and self.delay < timedelta(0):
+            raise DefinitionError(self.name, f"delay is {self.delay}, before the event", "use days(0) or more", where=at)
+        for zone in filter(None, (self.timezone, self.times_in)):
+            try:
+                ZoneInfo(zone)
+            except (ZoneInfoNotFoundError, ValueError):
+                raise DefinitionError(
+                    self.name, f"unknown time zone {zone!r}", 'use a name such as "Europe/Oslo"', where=at
+                ) from None
+        for kind in self.identifiers:
+            _check_name("identifier type", kind, self.where)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Typed columns its facts carry beside stamps and identifiers: name -> SQL type."""
+        own = {c: self.types.get(c, "VARCHAR") for c in self.columns if not (self.role and c in ROLES[self.role])}
+        return {**(ROLES[self.role] if self.role else {}), **own, **dict.fromkeys(self.traits, "VARCHAR")}
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureView:
+    """What did we know about an entity at T? Aggregates of one role's (or one source's) facts before T.
+
+    name: of the view; features: feature name -> aggregate expression (deferred, `_` is the table of facts).
+    source: a role such as "order_line", or the name of one source. ttl: how long a row may be used after its T.
+    """
+
+    name: str
+    source: str
+    features: Mapping[str, Any]
+    ttl: timedelta = timedelta(days=2)
+    entity: str = "profile"
+    description: str = ""
+    where: str = field(default_factory=_caller, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_name("feature view", self.name, self.where)
+        at = _short(self.where)
+        if not self.features:
+            raise DefinitionError(self.name, "a view needs at least one feature", 'features={"orders_90d": ...}', where=at)
+        if self.ttl <= timedelta(0):
+            raise DefinitionError(self.name, f"ttl must be positive, got {self.ttl}", "use days(2)", where=at)
+        for name, expression in self.features.items():
+            _check_name("feature", name, self.where)
+            if FUTURE_COLUMN in attributes(expression):
+                raise DefinitionError(
+                    f"{self.name}.{name}", "looks into the future; a feature is what was known before the cutoff",
+                    "use past(...); future(...) belongs in a Label", where=at,
+                )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """What happened in the horizon `[T, T + horizon)`: one aggregate over the facts of a role or source.
+
+    value: deferred aggregate; boolean makes a probability task, a number an amount task.
+    """
+
+    source: str
+    value: Any
+    where: str = field(default_factory=_caller, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionTask:
+    """The question: for whom, how far ahead, about what, from which views, for which purpose.
+
+    population: who is eligible at T, a rule over features ("orders_180d > 0"). horizon: how far the label looks.
+    settle: how long after the horizon late facts are waited for. views: names or FeatureViews. metric: what decides
+    between candidates. purpose: what the prediction may be used for (consent is asked for it).
+    """
+
+    name: str
+    population: str
+    horizon: timedelta
+    label: Label
+    views: tuple[Any, ...]
+    metric: str
+    purpose: str
+    settle: timedelta = timedelta(days=1)
+    description: str = ""
+    where: str = field(default_factory=_caller, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_name("task", self.name, self.where)
+        at = _short(self.where)
+        if not isinstance(self.horizon, timedelta) or self.horizon <= timedelta(0):
+            raise DefinitionError(
+                self.name, f"horizon must be a positive duration, got {self.horizon}", "use days(90)", where=at
+            )
+        if self.settle < timedelta(0):
+            raise DefinitionError(self.name, f"settle is negative: {self.settle}", "use days(1)", where=at)
+        if not self.purpose:
+            raise DefinitionError(self.name, "a prediction needs a purpose", 'say purpose="retention"', where=at)
+        if not self.views:
+            raise DefinitionError(self.name, "a task needs at least one view", 'views=("orders",)', where=at)
+        longest = max(future_windows(self.label.value), default=timedelta(0))
+        if longest > self.horizon:
+            raise DefinitionError(
+                self.name,
+                f"label looks {longest.days} days ahead but horizon is {self.horizon.days}",
+                f"raise horizon or use days({self.horizon.days})",
+                where=at,
+            )
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        return tuple(v if isinstance(v, str) else v.name for v in self.views)

@@ -1,0 +1,122 @@
+"""Which sources, views, tasks and segments exist? Every file of a few folders is loaded; there is no registry.
+
+The standard definitions come with the rooms; a project's own, in its folders, are loaded by path under private module
+names, and replace a standard one of the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from foretell.binding import bind_task, bind_view
+from foretell.declarations import FeatureView, PredictionTask, Source
+from foretell.errors import DefinitionError, ForetellError, unknown
+
+# Where the standard definitions live. Names only: the kernel imports no room until it is asked to discover.
+STANDARD_VIEWS = "features.views"
+STANDARD_TASKS = "models"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Everything a project can use, by name, bound and checked. `idle`: views left out, and why."""
+
+    sources: Mapping[str, Source]
+    views: Mapping[str, FeatureView]
+    tasks: Mapping[str, PredictionTask]
+    idle: Mapping[str, str] = field(default_factory=dict)
+
+    def source(self, name: str) -> Source:
+        return _get("source", self.sources, name)
+
+    def view(self, name: str) -> FeatureView:
+        return _get("feature view", self.views, name)
+
+    def task(self, name: str) -> PredictionTask:
+        return _get("task", self.tasks, name)
+
+    def views_of(self, task: PredictionTask) -> list[FeatureView]:
+        """The views of a task that this project's sources can fill, in the task's order."""
+        return [self.views[name] for name in task.view_names if name in self.views]
+
+
+def _get(kind: str, known: Mapping[str, T], name: str) -> T:
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+def discover(folder: Path) -> Definitions:
+    """Load and bind the standard definitions and those of the project in `folder`."""
+    sources = _collect(Source, _files(folder / "sources"))
+    declared = {**_collect(FeatureView, _package(STANDARD_VIEWS)), **_collect(FeatureView, _files(folder / "views"))}
+    tasks = {**_collect(PredictionTask, _package(STANDARD_TASKS)), **_collect(PredictionTask, _files(folder / "tasks"))}
+    for task in tasks.values():  # a view handed to a task as an object is discovered with it
+        declared = {v.name: v for v in task.views if isinstance(v, FeatureView)} | declared
+    views, idle = {}, {}
+    for view in declared.values():
+        if reason := bind_view(view, sources):
+            idle[view.name] = reason
+        else:
+            views[view.name] = view
+    for task in list(tasks.values()):
+        if reason := bind_task(task, declared, views, sources):
+            idle[task.name] = reason
+            del tasks[task.name]
+    return Definitions(sources, views, tasks, idle)
+
+
+def _collect(kind: type[T], modules: Iterator[ModuleType]) -> dict[str, T]:
+    """The declarations of one kind made in these modules (not those they import from elsewhere)."""
+    found: dict[str, T] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, kind) and value.where == module.__file__:  # type: ignore[attr-defined]
+                name: str = value.name  # type: ignore[attr-defined]
+                if name in found and found[name] is not value:
+                    raise DefinitionError(name, "declared twice", "rename one", where=str(module.__file__))
+                found[name] = value
+    return found
+
+
+def _package(name: str) -> Iterator[ModuleType]:
+    package = importlib.import_module(name)
+    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda i: i.name):
+        if not info.ispkg and not info.name.startswith("_"):
+            yield importlib.import_module(f"{name}.{info.name}")
+
+
+def _files(folder: Path) -> Iterator[ModuleType]:
+    for file in sorted(folder.glob("*.py")):
+        if not file.name.startswith("_"):
+            yield load_file(file)
+
+
+def load_file(file: Path) -> ModuleType:
+    """A Python file as a module of a private name, so that a project's `models.py` never meets ours."""
+    digest = hashlib.sha256(str(file).encode()).hexdigest()[:10]
+    name = f"_foretell_project_{file.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # lets pickle find what the file defines
+    try:
+        spec.loader.exec_module(module)
+    except ForetellError:
+        raise
+    except Exception as error:
+        problem = f"cannot be loaded: {type(error).__name__}: {error}"
+        raise DefinitionError(file.name, problem, "mend the file", where=f"{file.parent.name}/{file.name}") from error
+    return module

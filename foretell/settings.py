@@ -1,0 +1,82 @@
+"""What is configured, and where does each value come from? Environment, then foretell.toml, then the default."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foretell.errors import DefinitionError, unknown
+
+FILE = "foretell.toml"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A setting and its origin: "environment FORETELL_HOME", "foretell.toml" or "default"."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class _Spec:
+    default: Any
+    parse: Any
+    help: str
+
+
+def _instant(text: Any) -> datetime | None:
+    if text in (None, "", "now"):
+        return None
+    at = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _count(text: Any) -> int:
+    if (n := int(text)) < 1:
+        raise ValueError("at least 1")
+    return n
+
+
+SPECS: dict[str, _Spec] = {
+    "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
+    "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
+    "as_of": _Spec(None, _instant, "the project's now, for data that end in the past (ISO time); default: the clock"),
+    "cutoffs": _Spec(4, _count, "how many past cutoffs a model is trained on"),
+    "threads": _Spec(2, _count, "threads of the engine and of model training"),
+    "memory": _Spec("3GB", str, "memory limit of the embedded engine"),
+    "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),
+}
+
+
+def load(folder: Path, environ: Mapping[str, str] | None = None) -> dict[str, Value]:
+    """Every setting of a project folder. Unknown keys and unreadable values are refused, naming their origin."""
+    environ = os.environ if environ is None else environ
+    file = folder / FILE
+    try:
+        written = tomllib.loads(file.read_text()).get("foretell", {}) if file.exists() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise DefinitionError(FILE, f"not valid TOML: {error}", "mend that line", where=str(file)) from None
+    for key in written:
+        if key not in SPECS:
+            raise unknown("setting", key, SPECS, where=FILE)
+    return {name: _value(name, spec, written, environ) for name, spec in SPECS.items()}
+
+
+def _value(name: str, spec: _Spec, written: Mapping[str, Any], environ: Mapping[str, str]) -> Value:
+    variable = f"FORETELL_{name.upper()}"
+    if variable in environ:
+        raw, origin = environ[variable], f"environment {variable}"
+    elif name in written:
+        raw, origin = written[name], FILE
+    else:
+        return Value(spec.default, "default")
+    try:
+        return Value(spec.parse(raw), origin)
+    except (ValueError, TypeError) as error:
+        raise DefinitionError(name, f"cannot read {raw!r} ({error})", spec.help, where=origin) from None

@@ -1,0 +1,97 @@
+"""How do a file's rows become facts? A source contract, compiled to SQL over the table `raw`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretell.declarations import Source
+from ingestion.files import Raw
+from ingestion.normalise import identifier
+from lake.engine import instant, quote
+
+# A clock may be ahead of ours by this much before we say that a fact comes from the future.
+CLOCK_SKEW = "INTERVAL 10 MINUTE"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """SQL that makes a table `stamped`: every row of `raw` with its stamps, columns and, if it is bad, its reason."""
+
+    sql: str
+    columns: list[str]
+
+
+def plan(source: Source, raw: Raw, *, batch: int, received_at: str) -> Plan:
+    """Compile a contract for one file. A column that the file lacks is refused, with the nearest name."""
+    where = f"source {source.name}"
+
+    def sql(text: str) -> str:
+        return raw.expression(text, what=where)
+
+    checks: list[str] = []
+    columns: list[str] = []
+    for name, kind in source.fields.items():
+        expression = source.columns.get(name) or source.traits.get(name)
+        value = sql(expression) if expression else "NULL"
+        cast = f"TRY_CAST(nullif(trim(({value})::VARCHAR), '') AS {kind})" if kind != "VARCHAR" else f"({value})::VARCHAR"
+        columns.append(f'{cast} AS "{name}"')
+        if expression and kind != "VARCHAR":
+            checks.append(
+                f"""WHEN {cast} IS NULL AND nullif(trim(({value})::VARCHAR), '') IS NOT NULL
+                    THEN '{name}: expected {kind}, got "' || ({value})::VARCHAR || '"'"""
+            )
+    identifiers = {kind: identifier(kind, sql(text)) for kind, text in source.identifiers.items()}
+    columns += [f'{expression} AS "id_{kind}"' for kind, expression in identifiers.items()]
+    anchors = ", ".join(f"'{kind}:' || ({expression})" for kind, expression in identifiers.items())
+    columns.append(f"{f'coalesce({anchors})' if anchors else 'NULL::VARCHAR'} AS node")
+
+    received = f"TIMESTAMPTZ '{received_at}'"
+    if source.event_at:
+        text = sql(source.event_at)
+        happened = _time(text, source.times_in or source.timezone)
+        checks.insert(0, f"WHEN ({text}) IS NULL OR trim(({text})::VARCHAR) = '' THEN 'no time: {quote(source.event_at)} is empty'")
+        checks.insert(
+            1, f"WHEN {happened} IS NULL THEN '{quote(source.event_at)}: expected a time, got \"' || ({text})::VARCHAR || '\"'"
+        )
+        checks.insert(
+            2, f"WHEN {happened} > {received} + {CLOCK_SKEW} THEN 'happens in the future: ' || ({text})::VARCHAR"
+        )
+    else:
+        happened = instant(source.known_since) if source.known_since else received
+    if source.known_at:
+        known = f"coalesce({_time(sql(source.known_at), source.times_in or source.timezone)}, {received})"
+    elif source.delay is None:
+        known = received
+    elif source.event_at:
+        known = f"{happened} + to_microseconds({int(source.delay.total_seconds() * 1e6)})"
+    else:
+        known = happened
+    day = f"timezone('{source.timezone}', {happened})::DATE"
+    stamps = [
+        f"{batch}::BIGINT AS batch",
+        f"{happened} AS event_at",
+        f"{received} AS received_at",
+        f"{known} AS known_at",
+        f"{day} AS event_day",
+    ]
+    if source.kind == "events":
+        stamps.append(f"date_trunc('month', {day})::DATE AS event_month")
+    reason = f"CASE {' '.join(checks)} END" if checks else "NULL::VARCHAR"
+    body = ", ".join([*stamps, *columns])
+    # The same line twice in one file is two facts; the same line in two files, or in a file loaded twice, is one.
+    fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' ||
+        row_number() OVER (PARTITION BY _payload ORDER BY _row)"""
+    return Plan(
+        f"SELECT _row, {fact_id} AS fact_id, {body}, _payload AS payload, {reason} AS _reason FROM raw",
+        ["fact_id", *(c.rsplit(" AS ", 1)[1].strip('"') for c in [*stamps, *columns]), "payload"],
+    )
+
+
+def _time(text: str, zone: str) -> str:
+    """SQL for an instant: values with an offset as they are, naive ones in the source's zone."""
+    value = f"trim(({text})::VARCHAR)"
+    aware = f"regexp_matches({value}, '([Zz]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$') AND regexp_matches({value}, '[0-9]:[0-9]')"
+    return (
+        f"CASE WHEN {aware} THEN TRY_CAST({value} AS TIMESTAMPTZ) "
+        f"ELSE timezone('{zone}', TRY_CAST({value} AS TIMESTAMP)) END"
+    )

@@ -1,0 +1,175 @@
+"""What happens when a file is loaded? One ingest batch: quarantine, facts, and last the ledger row that shows them.
+
+A load that is killed at any point is repaired by running it again: rows are appended only if their id is not there yet,
+and a batch is visible only once its ledger row is written.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from foretell.declarations import Source
+from foretell.errors import DataError, ForetellError
+from foretell.project import Project
+from ingestion.contract import Plan, plan
+from ingestion.files import Raw, read
+from lake.engine import connect, last_batch, source_table, table
+from lake.tables import Table
+
+
+@dataclass
+class Loaded:
+    """What one file brought: rows added, rows that were known already, rows in quarantine with samples of why."""
+
+    source: str
+    file: str
+    added: int = 0
+    known: int = 0
+    quarantined: int = 0
+    reasons: list[str] = field(default_factory=list)
+    skipped: bool = False
+    undated_links: int = 0
+
+
+def files_of(project: Project, source: Source) -> list[Path]:
+    """The files that a source's glob finds. None at all is an error that names the pattern and the folder."""
+    found = sorted(Path(f) for f in glob.glob(str(project.exports / source.files), recursive=True))
+    if not found:
+        raise DataError(
+            source.name, f"no file matches {source.files} in {project.exports}",
+            "check `files` in the contract, or the setting `exports`",
+        )  # fmt: skip
+    return [f for f in found if f.is_file()]
+
+
+def load(project: Project, names: list[str]) -> Iterator[Loaded | ForetellError]:
+    """Load every file of the named sources. A file that cannot be loaded yields its error; the others go on."""
+    for name in names:
+        source = project.definitions.source(name)
+        try:
+            files = files_of(project, source)
+        except ForetellError as error:
+            yield error
+            continue
+        for file in files:
+            try:
+                yield load_file(project, source, file)
+            except ForetellError as error:
+                yield error
+
+
+def load_file(project: Project, source: Source, file: Path) -> Loaded:
+    """Load one file as one ingest batch; a file whose bytes were loaded before is skipped."""
+    shown = _shown(project, file)
+    digest = _digest(file)
+    ledger = table(project, "batches")
+    if (files := ledger.files()) and duckdb.execute(
+        f"SELECT 1 FROM {ledger.scan(files)} WHERE source = ? AND sha256 = ? LIMIT 1", [source.name, digest]
+    ).fetchall():
+        return Loaded(source.name, shown, skipped=True)
+    started = datetime.now(UTC)
+    batch = last_batch(project) + 1
+    con = connect(project)
+    try:
+        raw = read(con, file)
+        made = plan(source, raw, batch=batch, received_at=started.isoformat(timespec="microseconds"))
+        con.execute(f"CREATE TEMP TABLE stamped AS {made.sql}")
+        rows = _count(con, "SELECT count(*) FROM stamped")
+        if rows + len(raw.unreadable) == 0:
+            raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
+        result = Loaded(source.name, shown)
+        result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
+        result.added = _append_facts(con, source_table(project, source.name), source, made, batch)
+        result.known = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL") - result.added
+        if source.kind == "records" and not source.event_at and not source.known_since and not source.known_at:
+            result.undated_links = result.added
+        ledger.append(
+            pa.Table.from_pylist(
+                [{
+                    "batch": batch, "source": source.name, "file": shown, "sha256": digest, "rows": rows + len(raw.unreadable),
+                    "added": result.added, "known": result.known, "quarantined": result.quarantined,
+                    "received_at": started, "finished_at": datetime.now(UTC),
+                }],
+                schema=_LEDGER,
+            ), why=f"load {source.name}",
+        )  # fmt: skip
+        return result
+    finally:
+        con.close()
+
+
+_STAMP = pa.timestamp("us", tz="UTC")
+_LEDGER = pa.schema(
+    [("batch", pa.int64()), ("source", pa.string()), ("file", pa.string()), ("sha256", pa.string())]
+    + [(n, pa.int64()) for n in ("rows", "added", "known", "quarantined")]
+    + [("received_at", _STAMP), ("finished_at", _STAMP)]
+)
+_QUARANTINE = pa.schema(
+    [("quarantine_id", pa.string()), ("batch", pa.int64()), ("source", pa.string()), ("file", pa.string())]
+    + [("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string()), ("received_at", _STAMP)]
+)
+
+
+def _quarantine(
+    con: duckdb.DuckDBPyConnection, project: Project, source: Source, shown: str, raw: Raw, batch: int, at: datetime,
+    reasons: list[str],
+) -> int:  # fmt: skip
+    bad = con.execute("SELECT _row, payload, _reason FROM stamped WHERE _reason IS NOT NULL ORDER BY _row").fetchall()
+    rows = sorted([*raw.unreadable, *((raw.line_of(int(row)), text, why) for row, text, why in bad)])
+    reasons += [f"{shown}:{line}: {why}" for line, _, why in rows[:3]]
+    stored = table(project, "quarantine")
+    files = stored.files()
+    known = {i for (i,) in duckdb.sql(f"SELECT quarantine_id FROM {stored.scan(files)}").fetchall()} if files else set()
+    new = []
+    for line, text, why in rows:
+        key = hashlib.md5(f"{source.name}\x1f{shown}\x1f{line}\x1f{text}".encode()).hexdigest()
+        if key not in known:
+            new.append({"quarantine_id": key, "batch": batch, "source": source.name, "file": shown, "line": line,
+                        "reason": why, "raw": text, "received_at": at})  # fmt: skip
+    if new:
+        stored.append(pa.Table.from_pylist(new, schema=_QUARANTINE), why=f"load {source.name}")
+    return len(rows)
+
+
+def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan, batch: int) -> int:
+    """Append the good rows whose ids are new. Returns how many facts of this batch the table holds afterwards."""
+    seen = ""
+    files = facts.files()
+    if files:
+        months = ""
+        if source.kind == "events":  # only the months that this file touches
+            months = "WHERE event_month IN (SELECT DISTINCT event_month FROM stamped WHERE _reason IS NULL)"
+        con.execute(f"CREATE TEMP TABLE known AS SELECT fact_id, batch FROM {facts.scan(files)} {months}")
+        seen = "AND NOT EXISTS (SELECT 1 FROM known k WHERE k.fact_id = s.fact_id)"
+    listed = ", ".join(f'"{c}"' for c in made.columns)
+    order = "ORDER BY event_at, _row"  # near in time, near in the file: scans by window read less
+    reader = con.sql(f"SELECT {listed} FROM stamped s WHERE _reason IS NULL {seen} {order}").to_arrow_table()
+    if reader.num_rows:
+        partition = ["event_month"] if source.kind == "events" else None
+        facts.append(reader, partition_by=partition, why=f"load {source.name}")
+    # rows that an interrupted run of this very batch had committed belong to it too
+    earlier = _count(
+        con, f"SELECT count(*) FROM known JOIN stamped USING (fact_id) WHERE known.batch = {batch}"
+    ) if files else 0  # fmt: skip
+    return reader.num_rows + earlier
+
+
+def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    return int(con.execute(query).fetchall()[0][0])
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _shown(project: Project, file: Path) -> str:
+    return str(file.relative_to(project.exports)) if file.is_relative_to(project.exports) else file.name

@@ -1,0 +1,72 @@
+"""Which tables can be asked, and as of when? A DuckDB session with one view per table of the home.
+
+A state is `at(T, batch)`: facts known before T, from ingest batches up to a watermark. The watermark is the last batch
+in the ledger, so a load that was cut short stays invisible until it has been repeated to the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import duckdb
+
+from foretell.project import Project
+from lake.tables import Table
+
+FACTS = "facts"
+
+
+def table(project: Project, name: str) -> Table:
+    """A table of the lake: "batches", "quarantine", "scores", or "facts/<source>"."""
+    return Table(project.home / "lake" / name)
+
+
+def source_table(project: Project, source: str) -> Table:
+    return table(project, f"{FACTS}/{source}")
+
+
+def connect(project: Project) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect()
+    con.execute(f"SET TimeZone='UTC'; SET threads={int(project.setting('threads'))}")
+    con.execute("SET memory_limit=?", [project.setting("memory")])
+    con.execute("SET enable_progress_bar=false; SET autoinstall_known_extensions=false")
+    return con
+
+
+@contextmanager
+def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with a view for every table; facts are cut at the watermark (default: the last whole batch)."""
+    con = connect(project)
+    try:
+        limit = last_batch(project) if watermark is None else watermark
+        for name in ("batches", "quarantine", "scores"):
+            if (stored := table(project, name)).exists:
+                con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
+        for name, source in project.definitions.sources.items():
+            if (stored := source_table(project, source.name)).exists:
+                con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan()} WHERE batch <= {int(limit)}')
+        for file in sorted((project.home / "derived").glob("*.parquet")):
+            con.execute(f"CREATE VIEW \"{file.stem}\" AS SELECT * FROM read_parquet('{quote(file)}')")
+        yield con
+    finally:
+        con.close()
+
+
+def last_batch(project: Project) -> int:
+    """The watermark: the number of the last ingest batch that was completed, 0 before the first."""
+    stored = table(project, "batches")
+    if not (files := stored.files()):
+        return 0
+    return int(duckdb.sql(f"SELECT coalesce(max(batch), 0) FROM {stored.scan(files)}").fetchall()[0][0])
+
+
+def quote(text: object) -> str:
+    """Text for use between single quotes in SQL."""
+    return str(text).replace("'", "''")
+
+
+def instant(at: datetime) -> str:
+    """A UTC instant as a SQL literal."""
+    return f"TIMESTAMPTZ '{at.astimezone(UTC).isoformat(timespec='microseconds')}'"

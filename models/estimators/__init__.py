@@ -1,0 +1,57 @@
+"""Which algorithms compete? scikit-learn compatible estimators, from a rule of thumb to gradient boosting.
+
+Every estimator learns from one table: a row is one profile at one past cutoff, a column one feature (float, NaN when
+unknown), `y` what the profile did in the `horizon_days` after the cutoff. None is chosen here: `candidates` lists
+those that a table can feed, and the evaluation decides whether the complex ones earn their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from foretell.errors import unknown
+
+if TYPE_CHECKING:
+    from models.estimators.base import Candidate
+
+KINDS = ("probability", "amount")
+
+
+def candidates(kind: str, columns: Iterable[str], horizon_days: float, *, num_threads: int = 2) -> dict[str, Candidate]:
+    """The unfitted estimators of a kind whose `requires` are all among the columns, simplest first.
+
+    kind: "probability" (y is true or false) or "amount" (y is money or a count, >= 0 but for returns).
+    columns: the features at hand; horizon_days: how many days after the cutoff y looks.
+    num_threads: for the estimators that can use several.
+    Returns name -> estimator; `lightgbm` is always there, as it takes whatever columns come.
+    Raises UnknownName for another kind.
+
+    >>> list(candidates("amount", ["spend_365d", "days_since_first_order"], horizon_days=90))
+    ['past_spend', 'lightgbm']
+    """
+    if kind not in KINDS:
+        raise unknown("kind of prediction", kind, KINDS)
+
+    # Here rather than above: scipy, scikit-learn and LightGBM take seconds to load.
+    from models.estimators.baselines import PastSpend, Recency, RFMLogistic, RFMTweedie
+    from models.estimators.boosting import LightGBMAmount, LightGBMProbability
+    from models.estimators.btyd import BGNBDGammaGamma, BGNBDProbability
+
+    known: list[Candidate]
+    if kind == "probability":
+        known = [
+            Recency(horizon_days),
+            RFMLogistic(horizon_days),
+            BGNBDProbability(horizon_days),
+            LightGBMProbability(horizon_days, num_threads=num_threads),
+        ]
+    else:
+        known = [
+            PastSpend(horizon_days),
+            RFMTweedie(horizon_days),
+            BGNBDGammaGamma(horizon_days),
+            LightGBMAmount(horizon_days, num_threads=num_threads),
+        ]
+    present = set(columns)
+    return {estimator.name: estimator for estimator in known if present.issuperset(estimator.requires)}

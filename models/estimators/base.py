@@ -1,0 +1,156 @@
+"""What do all estimators share? Checked inputs, one shape of answer, and the columns they look at."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from foretell.errors import DataError, did_you_mean
+
+
+class Candidate(BaseEstimator):
+    """An estimator over named feature columns. A subclass writes `_fit` and `_predict`; the checks are here.
+
+    horizon_days: how many days after the cutoff the label looks.
+    name: what it is called in reports; requires: the columns it reads (none named: every column it was fitted on).
+    After `fit`: feature_names_in_, n_features_in_.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, horizon_days: float):
+        self.horizon_days = horizon_days
+
+    def fit(self, X: pd.DataFrame, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from rows (profile, cutoff); y and sample_weight are aligned with X by position, not by index.
+
+        Raises DataError when a column is missing, when y or the weights cannot be used, or when the data do not
+        determine the parameters.
+        """
+        features = self._columns(X, self.requires or tuple(X.columns))
+        target, weight = self._checked_labels(len(X), y, sample_weight)
+        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self.n_features_in_ = X.shape[1]
+        self._fit(features, target, weight)
+        return self
+
+    @property
+    def columns_(self) -> tuple[str, ...]:
+        """The columns a prediction depends on."""
+        check_is_fitted(self, "feature_names_in_")
+        return self.requires or tuple(self.feature_names_in_)
+
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        raise NotImplementedError
+
+    def _answer(self, X: pd.DataFrame) -> np.ndarray:
+        """One float per row, whatever the order of X's columns."""
+        features = self._columns(X, self.columns_)
+        return self._predict(features) if len(features) else np.empty(0)
+
+    def _columns(self, X: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
+        """The wanted columns as floats, in that order; infinite becomes NaN, as neither can be measured."""
+        if not isinstance(X, pd.DataFrame):
+            raise DataError(
+                self.name,
+                f"expected a pandas DataFrame of named features, got {type(X).__name__}",
+                "pass pd.DataFrame(values, columns=names)",
+            )
+        if not wanted:
+            raise DataError(self.name, "expected at least one feature, got a table without columns", "add features")
+        for column in wanted:
+            if column not in X.columns:
+                raise DataError(
+                    self.name,
+                    f"expected the column {column!r}, got {X.shape[1]} columns without it",
+                    did_you_mean(column, map(str, X.columns)),
+                )
+        values = X.loc[:, list(wanted)].to_numpy(dtype=float, na_value=np.nan)
+        return pd.DataFrame(np.where(np.isfinite(values), values, np.nan), columns=pd.Index(wanted))
+
+    def _checked_labels(self, rows: int, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(y, weight) as float arrays of `rows`, weight scaled to a mean of 1 so that its unit does not matter."""
+        if not self.horizon_days > 0:
+            raise DataError(
+                self.name,
+                f"expected horizon_days > 0, got {self.horizon_days}",
+                "say how many days the label looks ahead",
+            )
+        target = _floats(y)
+        weight = np.ones(rows) if sample_weight is None else _floats(sample_weight)
+        for what, values in (("labels", target), ("weights", weight)):
+            if values.shape != (rows,) or not rows or not np.isfinite(values).all():
+                raise DataError(
+                    self.name,
+                    f"expected one finite value per row in the {what}, got {np.isfinite(values).sum()} for {rows} rows",
+                    "leave out the rows whose label is not known yet",
+                )
+        if (weight < 0).any() or not weight.any():
+            raise DataError(
+                self.name,
+                f"expected weights >= 0 and not all 0, got {weight.min()} to {weight.max()}",
+                "pass sample_weight=None to count every row once",
+            )
+        self._check_target(target[weight > 0])
+        return target, weight / weight.mean()
+
+    def _check_target(self, y: np.ndarray) -> None:
+        raise NotImplementedError
+
+
+class ProbabilityCandidate(ClassifierMixin, Candidate):
+    """A candidate for a label that is true or false. classes_ is always [0, 1]."""
+
+    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
+        """(n, 2): the probability of false and of true, per row."""
+        positive = np.clip(self._answer(X), 0.0, 1.0)
+        return np.column_stack([1 - positive, positive])
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
+        """(n,): 1 where true is the likelier, else 0."""
+        return (self.predict_proba(X)[:, 1] > 0.5).astype(int)
+
+    def _check_target(self, y: np.ndarray) -> None:
+        found = np.unique(y)
+        if not np.array_equal(found, [0, 1]):
+            came = ", ".join(f"{value:g}" for value in found[:5])
+            raise DataError(
+                self.name,
+                f"expected labels of both classes (0 and 1) in training, got only {came}"
+                if len(found) < 2
+                else f"expected the labels 0 and 1, got {came}",
+                "take more or other cutoffs, or another horizon, so that both outcomes occur"
+                if len(found) < 2
+                else "turn the label into true or false",
+            )
+        self.classes_ = np.array([0, 1])
+
+
+class AmountCandidate(RegressorMixin, Candidate):
+    """A candidate for an amount: what a profile is expected to bring within the horizon."""
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
+        """(n,): the expected amount within the horizon, >= 0, in y's unit."""
+        return np.maximum(self._answer(X), 0.0)
+
+    def _check_target(self, y: np.ndarray) -> None:
+        if not (y > 0).any():
+            raise DataError(
+                self.name,
+                f"expected some labels above 0 in training, got a maximum of {y.max():g}",
+                "take more or other cutoffs, or a longer horizon, so that some profiles spend",
+            )
+
+
+def _floats(values: Any) -> np.ndarray:
+    """Any sequence (bool, nullable, numbers) as floats, with NaN for what is missing or no number."""
+    numbers = pd.Series(pd.to_numeric(pd.Series(np.asarray(values)), errors="coerce"))
+    return numbers.to_numpy(dtype=float, na_value=np.nan)

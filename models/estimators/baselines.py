@@ -1,0 +1,99 @@
+"""How far do recency, frequency and money alone get? The models the others have to beat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression, TweedieRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from models.estimators.base import AmountCandidate, ProbabilityCandidate
+
+NEVER_DAYS = 3650.0
+"""The recency of a profile that never ordered, and the longest recency told apart: ten years."""
+
+RFM = ("days_since_order", "orders_365d", "spend_365d")
+
+
+def logs(X: pd.DataFrame) -> np.ndarray:
+    """log(1 + v) of each column, with no NaN: an unknown recency is ten years, an unknown count or sum is none.
+
+    Below 0 (a year of returns) counts as 0. Logs, because the tenth order says less than the second.
+    """
+    filled = X.copy()
+    if "days_since_order" in filled:
+        filled["days_since_order"] = filled["days_since_order"].fillna(NEVER_DAYS).clip(upper=NEVER_DAYS)
+    return np.log1p(filled.fillna(0.0).clip(lower=0.0).to_numpy())
+
+
+def _standardised(model: Any) -> Pipeline:
+    """The model on columns of mean 0 and deviation 1, so that its penalty treats them alike."""
+    return make_pipeline(StandardScaler(), model)
+
+
+def _fit_weighted(pipeline: Pipeline, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Pipeline:
+    """Fit both steps with the weights, which a pipeline only passes on by the name of the step."""
+    return pipeline.fit(X, y, **{f"{step}__sample_weight": weight for step, _ in pipeline.steps})
+
+
+class RFMLogistic(ProbabilityCandidate):
+    """Logistic regression (L2, C = 1) on the standardised logs of recency, orders and spend of a year."""
+
+    name = "rfm_logistic"
+    requires = RFM
+
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        model = LogisticRegression(C=1.0, max_iter=1000)
+        self.pipeline_ = _fit_weighted(_standardised(model), logs(X), y, weight)
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        return self.pipeline_.predict_proba(logs(X))[:, 1]
+
+
+class Recency(RFMLogistic):
+    """Logistic regression on log(1 + days since the last order) and nothing else."""
+
+    name = "recency"
+    requires = ("days_since_order",)
+
+
+class PastSpend(AmountCandidate):
+    """The next horizon will be like the past year: the spend per observed day, times the horizon. Learns nothing.
+
+    Observed are at most 365 days, and for a newcomer the days since the first order, but never fewer than the horizon:
+    one order yesterday is no rate per day, and we only know that it came from an order that had to be there.
+    """
+
+    name = "past_spend"
+    requires = ("spend_365d", "days_since_first_order")
+
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        """Nothing to learn."""
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        shortest = min(self.horizon_days, 365.0)
+        observed = X["days_since_first_order"].clip(shortest, 365.0).fillna(365.0)
+        return (X["spend_365d"].fillna(0.0) * self.horizon_days / observed).to_numpy()
+
+
+class RFMTweedie(AmountCandidate):
+    """Tweedie regression (log link, power 1.5: a Poisson number of gamma amounts) on the same logs as RFMLogistic.
+
+    Jørgensen, The Theory of Dispersion Models (1997). Labels below 0 count as 0.
+    """
+
+    name = "rfm_tweedie"
+    requires = RFM
+
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        amount = np.maximum(y, 0.0)
+        # In units of the mean, so that the penalty means the same in cents and in thousands.
+        self.scale_ = float(np.average(amount, weights=weight))
+        model = TweedieRegressor(power=1.5, link="log", alpha=1e-3, max_iter=1000)
+        self.pipeline_ = _fit_weighted(_standardised(model), logs(X), amount / self.scale_, weight)
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        return self.pipeline_.predict(logs(X)) * self.scale_

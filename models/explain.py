@@ -1,0 +1,120 @@
+"""Why this prediction? What each feature adds to it, and the largest of these in words.
+
+Contributions live on a model's margin, where effects add up: the log-odds for a probability, the log for an amount
+(so exp(effect) is the factor by which a feature multiplies the odds or the amount).
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import factorial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from foretell.errors import DataError
+
+FLOOR = 1e-9  # A probability this close to 0 or 1 counts as this far from it: its log-odds stay finite.
+CENT = 0.01  # An amount below counts as this, as log 0 does not exist.
+MAX_SHAPLEY_COLUMNS = 12  # 2^12 predictions of the whole table
+
+
+def margin(model: Any, X: pd.DataFrame) -> np.ndarray:
+    """(n,): log-odds of true (model has predict_proba) or log of the amount (it has not), per row of X."""
+    if hasattr(model, "predict_proba"):
+        p = np.clip(model.predict_proba(X)[:, 1], FLOOR, 1 - FLOOR)
+        return np.log(p) - np.log1p(-p)
+    return np.log(np.maximum(model.predict(X), CENT))
+
+
+def contributions(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.DataFrame:
+    """What each column adds to the margin of each row: same index and columns as X; row sum + base = margin.
+
+    model: fitted, of models.estimators; background: a typical profile, one value per column of X (say, the medians).
+    A model that splits its own margin (LightGBM) does so against its training rows. Any other gets the exact Shapley
+    values of its columns against the background: the mean, over all orders in which the background's values could be
+    replaced by the row's, of the change each replacement makes. Columns a model does not read contribute 0.
+    See `base` for the base. Raises DataError when the background lacks a column, or when the columns are too many.
+    """
+    if hasattr(model, "margin_contributions"):
+        split, _ = model.margin_contributions(X)
+    else:
+        split = _shapley(model, X, background)
+    return split.reindex(columns=X.columns, fill_value=0.0)
+
+
+def base(model: Any, background: pd.Series) -> float:
+    """The margin all rows start from: LightGBM's mean over its training rows, else the margin of the background."""
+    row = background.to_frame().T.astype(float)
+    return (
+        model.margin_contributions(row)[1] if hasattr(model, "margin_contributions") else float(margin(model, row)[0])
+    )
+
+
+def _shapley(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.DataFrame:
+    """Exact Shapley values (Shapley 1953; Lundberg & Lee 2017, eq. 4) over the k columns the model reads: (n, k)."""
+    columns = list(model.columns_)
+    if len(columns) > MAX_SHAPLEY_COLUMNS:
+        raise DataError(
+            type(model).__name__,
+            f"expected a model of at most {MAX_SHAPLEY_COLUMNS} columns, got {len(columns)}",
+            "give it a method margin_contributions",
+        )
+    if lacking := [column for column in columns if column not in background.index]:
+        raise DataError(
+            type(model).__name__,
+            f"expected a background value for {', '.join(lacking)}, got none",
+            "pass X.median() of the training rows",
+        )
+    k, rows = len(columns), X.loc[:, columns].to_numpy(dtype=float)
+    typical = np.tile(background[columns].to_numpy(dtype=float), (len(X), 1))
+    margins: dict[frozenset[int], np.ndarray] = {}
+    for taken in (frozenset(some) for size in range(k + 1) for some in combinations(range(k), size)):
+        mixed = np.where([column in taken for column in range(k)], rows, typical)
+        margins[taken] = margin(model, pd.DataFrame(mixed, columns=pd.Index(columns)))
+    result = np.zeros((len(X), k))
+    for taken, before in margins.items():
+        for column in set(range(k)) - taken:
+            share = factorial(len(taken)) * factorial(k - len(taken) - 1) / factorial(k)
+            result[:, column] += share * (margins[taken | {column}] - before)
+    return pd.DataFrame(result, X.index, pd.Index(columns))
+
+
+def top_reasons(
+    contrib: pd.DataFrame, X: pd.DataFrame, background: pd.Series, n: int = 3
+) -> list[list[dict[str, Any]]]:
+    """Per row the n features of the largest |effect|, ties by name; fewer where fewer have an effect.
+
+    contrib: of `contributions`; X: the same rows and columns; background: the typical value shown beside each value.
+    A reason: feature; value (None when unknown); effect on the margin, to six decimals (so that rounding errors
+    neither order reasons nor make any); text, such as "days_since_order = 74 (typical: 9), raises".
+    """
+    names = sorted(map(str, contrib.columns))
+    effects = contrib[names].to_numpy(dtype=float).round(6)
+    values = X[names].to_numpy(dtype=float)
+    typical = [_number(value) for value in background.reindex(names).astype(float)]
+    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
+
+    def reason(row: int, column: int) -> dict[str, Any]:
+        value, effect = float(values[row, column]), float(effects[row, column])
+        known = bool(np.isfinite(value))
+        return {
+            "feature": names[column],
+            "value": value if known else None,
+            "effect": effect,
+            "text": f"{names[column]} {f'= {_number(value)}' if known else 'is unknown'} "
+            f"(typical: {typical[column]}), {'raises' if effect > 0 else 'lowers'}",
+        }
+
+    return [
+        [reason(row, int(column)) for column in columns if effects[row, column] != 0]
+        for row, columns in enumerate(order)
+    ]
+
+
+def _number(value: float) -> str:
+    """A float for people: no trailing zeros, two decimals from 1 up, three significant digits below."""
+    if not np.isfinite(value):
+        return "unknown"
+    return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 1 else f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""Rules that choose profiles: the predicate language, segments and audiences."""
