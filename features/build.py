@@ -38,6 +38,12 @@ def compile_view(view: FeatureView, sources: dict[str, Source]) -> tuple[str, st
     return _sql(grouped), _sql(nothing.aggregate(_values(view, nothing)))
 
 
+def types(view: FeatureView, sources: dict[str, Source]) -> dict[str, str]:
+    """Feature -> its type: int64, float64, boolean or string."""
+    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, sources)})
+    return {value.get_name(): str(value.type()).lstrip("!") for value in _values(view, facts)}
+
+
 def _values(view: FeatureView, facts: ir.Table) -> list[ir.Scalar]:
     values = []
     for name, expression in view.features.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 RULE_VERSION = "1"
 
 _PLACEHOLDERS = "('null', 'none', 'nan', 'n/a', 'na', '-', '--', '-1', 'unknown', 'anonymous', 'undefined', 'test', '?')"
-_PLACEHOLDER_LOCAL_PARTS = "^(unknown|anonymous|none|null|na|n/a|test|noreply|no-reply|nobody|email)@"
+_PLACEHOLDER_LOCAL_PARTS = "^(unknown|anonymous|none|null|na|n/a|test|no[-_.]?(reply|e?mail)|nobody|email|not[-_.]?given)@"
 
 
 def identifier(kind: str, expression: str) -> str:

@@ -473,8 +473,8 @@ def bins(y: ArrayLike, pred: ArrayLike, kind: Kind, weight: ArrayLike | None = N
                 "share": float(w.sum() / s.total[0]),
                 "predicted": float(np.average(part["pred"], weights=w)),
                 "actual": actual,
-                "low": float(around - half),
-                "high": float(around + half),
+                "low": float(around - half) if actual or kind == "amount" else 0.0,
+                "high": float(around + half) if actual < 1 or kind == "amount" else 1.0,
             }
         )
     return pd.DataFrame(table)

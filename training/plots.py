@@ -56,7 +56,9 @@ def _dress(ax: Axes, *, grid: str = "both") -> None:
 def _title(figure: Figure, says: str, detail: str) -> None:
     """What to see, in bold, and beneath it how to read the picture; wrapped to the width of the figure."""
     width = figure.get_figwidth()
-    figure.suptitle(textwrap.fill(says, int(9 * width)), x=0.015, ha="left", fontsize=12, fontweight="bold", color=INK)
+    figure.suptitle(
+        textwrap.fill(says, int(9.5 * width)), x=0.015, ha="left", fontsize=12, fontweight="bold", color=INK
+    )
     figure.axes[0].set_title(textwrap.fill(detail, int(12 * width)), loc="left", fontsize=9, color="#555555", pad=8)
 
 
@@ -104,7 +106,7 @@ def calibration_plot(y: ArrayLike, p: ArrayLike, name: str, weight: ArrayLike | 
     top.legend(loc="upper left", frameon=False, fontsize=9)
     _title(
         figure,
-        f"{_plain(name)}: probabilities are off by {100 * error:.1f} points on average",
+        f"{_plain(name)}: probabilities miss by {100 * error:.1f} points on average",
         "Below the dashed line the model promises too much, above it too little",
     )
     beneath.hist(

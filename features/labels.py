@@ -1,0 +1,57 @@
+"""What happened after T? Labels of the profiles as known at T, from all facts known before L = T + horizon + settle.
+
+`bridge(T, L)` pairs each profile at T with the profiles that its identifiers belong to at L: what a person did under
+identifiers that were linked later counts for the outcome, though it never reaches the features.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import duckdb
+import ibis
+
+from foretell.binding import aggregate, facts_schema, table
+from foretell.declarations import PredictionTask
+from foretell.project import Project
+from foretell.windows import FUTURE_COLUMN
+from lake.engine import instant
+from unification.identity import facts_of, members_at
+
+
+def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> str:
+    """SQL for one row per profile known at the cutoff: profile_id, label, weight, person, split.
+
+    weight: 1/k where k profiles of T turned out to be one person by L (each gets the person's label).
+    person: the profile at L, the group for cross-validation. split: the profile of T fell apart by L.
+    """
+    known_by = cutoff + task.horizon + task.settle
+    sources = dict(project.definitions.sources)
+    facts = table({"profile_id": "VARCHAR", **facts_schema(task.label.source, sources, label=True)})
+    columns = ", ".join(f'f."{c}"' for c in facts_schema(task.label.source, sources) if c != "cutoff")
+    bound = aggregate(facts, "label", task.label.value, what=task.name, where=task.where)
+    grouped = ibis.to_sql(facts.group_by("profile_id").aggregate(bound), dialect="duckdb")
+    nothing = facts.filter(ibis.literal(False))
+    empty = nothing.aggregate(aggregate(nothing, "label", task.label.value, what=task.name, where=task.where))
+
+    con.execute(f"CREATE OR REPLACE TEMP TABLE at_label AS {members_at(known_by)}")
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE bridge AS
+            SELECT DISTINCT t.profile_id, l.profile_id AS person FROM ({members_at(cutoff)}) t JOIN at_label l USING (node)"""
+    )
+    start, end = instant(cutoff), instant(cutoff + task.horizon)
+    happened = " UNION ALL ".join(
+        f"""SELECT b.profile_id, {columns}, {start} AS cutoff, {start} AS {FUTURE_COLUMN} FROM "{s.name}" f
+            JOIN at_label l USING (node) JOIN bridge b ON b.person = l.profile_id
+            WHERE f.known_at < {instant(known_by)} AND f.event_at >= {start} AND f.event_at < {end}"""
+        for s in facts_of(con, project, task.label.source)
+    )
+    con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {happened}")
+    return f"""WITH persons AS (
+            SELECT profile_id, min(person) AS person, count(*) > 1 AS split,
+                1.0 / max(profiles) AS weight
+            FROM (SELECT *, count(*) OVER (PARTITION BY person) AS profiles FROM bridge) GROUP BY profile_id)
+        SELECT p.profile_id, CASE WHEN g.profile_id IS NULL THEN e.label ELSE g.label END::DOUBLE AS label,
+            p.weight, p.person, p.split
+        FROM persons p LEFT JOIN ({grouped}) g USING (profile_id)
+        CROSS JOIN ({ibis.to_sql(empty, dialect="duckdb")}) e ORDER BY p.profile_id"""

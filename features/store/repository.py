@@ -1,0 +1,119 @@
+"""How does Feast see our views? One Feast view per version of ours, one feature service per task.
+
+Views carry their fingerprint in their name (`orders__1a2b3c4d`): an edited view is another view, and what a model in
+production was trained on stays what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import yaml
+
+from features import build
+from foretell.declarations import FeatureView, PredictionTask
+from foretell.errors import NotReady
+from foretell.project import Project
+
+if TYPE_CHECKING:
+    import feast
+
+ENTITY = "profile"
+KEY = "profile_id"
+
+
+def open_store(project: Project) -> feast.FeatureStore:
+    """The Feast store of this home; its feature_store.yaml is written on first use, so the `feast` CLI works there."""
+    import feast
+
+    folder = project.home / "feast"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "project": "foretell",
+        "provider": "local",
+        "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
+        "offline_store": {"type": "duckdb"},
+        "online_store": {"type": "sqlite", "path": str(folder / "online.db")},
+        "entity_key_serialization_version": 3,
+    }
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return feast.FeatureStore(repo_path=str(folder))
+
+
+def service_name(project: Project, task: PredictionTask) -> str:
+    """`churn__` and a digest of its views' versions: the set of features a model was trained on."""
+    import hashlib
+
+    sources = dict(project.definitions.sources)
+    versions = [build.versioned(v, sources) for v in project.definitions.views_of(task)]
+    return f"{task.name}__{hashlib.sha256(' '.join(versions).encode()).hexdigest()[:8]}"
+
+
+def apply(project: Project, tasks: Iterable[PredictionTask]) -> feast.FeatureStore:
+    """Register the current versions of these tasks' views and a feature service each. Older versions stay."""
+    import feast
+
+    store = open_store(project)
+    entity = feast.Entity(name=ENTITY, join_keys=[KEY], value_type=feast.ValueType.STRING)
+    objects: list = [entity]
+    made: dict[str, feast.FeatureView] = {}
+    for task in tasks:
+        for view in project.definitions.views_of(task):
+            if view.name not in made:
+                made[view.name] = _feast_view(project, view, entity)
+                objects += [made[view.name].batch_source, made[view.name]]
+        features = [made[v.name] for v in project.definitions.views_of(task)]
+        objects.append(feast.FeatureService(name=service_name(project, task), features=features))
+    store.apply(objects)
+    return store
+
+
+def _feast_view(project: Project, view: FeatureView, entity: feast.Entity) -> feast.FeatureView:
+    import feast
+    from feast import types
+
+    sources = dict(project.definitions.sources)
+    names = {"int64": types.Int64, "float64": types.Float64, "boolean": types.Bool, "string": types.String}
+    name = build.versioned(view, sources)
+    source = feast.FileSource(
+        name=name, path=str(build.file_of(project, view, datetime.now(UTC)).parent / "*.parquet"),
+        timestamp_field="event_timestamp", created_timestamp_column="created",
+    )  # fmt: skip
+    fields = [feast.Field(name=f, dtype=names[kind]) for f, kind in build.types(view, sources).items()]
+    return feast.FeatureView(
+        name=name, entities=[entity], ttl=view.ttl, schema=fields, source=source, description=view.description
+    )
+
+
+def historical(store: feast.FeatureStore, service: str, entities: pd.DataFrame) -> pd.DataFrame:
+    """Feast's point-in-time join: `entities` (profile_id, event_timestamp) with every feature of a service."""
+    return store.get_historical_features(entities, features=store.get_feature_service(service)).to_df()
+
+
+def materialise(project: Project, store: feast.FeatureStore, views: Iterable[FeatureView], cutoff: datetime) -> int:
+    """Bring the rows built at `cutoff` to the online store through Feast. Returns the number of rows."""
+    import duckdb
+
+    sources, rows = dict(project.definitions.sources), 0
+    for view in views:
+        store.materialize(
+            start_date=cutoff - timedelta(microseconds=1), end_date=cutoff,
+            feature_views=[build.versioned(view, sources)], disable_event_timestamp=False,
+        )  # fmt: skip
+        rows += int(duckdb.sql(f"SELECT count(*) FROM {build.read(project, view, cutoff)}").fetchall()[0][0])
+    return rows
+
+
+def online(store: feast.FeatureStore, service: str, profiles: list[str]) -> pd.DataFrame:
+    """The online rows of some profiles: profile_id and every feature of the service. Unknown profiles are refused."""
+    answer = store.get_online_features(
+        features=store.get_feature_service(service), entity_rows=[{KEY: p} for p in profiles]
+    )
+    frame = answer.to_df()
+    missing = frame.loc[frame.drop(columns=[KEY]).isna().all(axis=1), KEY]
+    if len(missing):
+        raise NotReady(str(missing.iloc[0]), "has no features online", "run `foretell score`, which brings them there")
+    return frame[[KEY, *(c for c in frame.columns if c != KEY)]]

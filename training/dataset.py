@@ -1,0 +1,110 @@
+"""Which rows does a task learn from? Its population at past cutoffs, features from Feast, labels from the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import duckdb
+import pandas as pd
+
+from features import build
+from features.labels import labels_at
+from features.store import repository
+from foretell.declarations import FeatureView, PredictionTask
+from foretell.errors import DataError, unknown
+from foretell.project import Project
+from lake.engine import session
+from segments.predicate import parse
+from unification.identity import ensure, facts_of
+
+META = ["profile_id", "cutoff", "label", "weight", "person", "split"]
+
+
+def feature_columns(project: Project, task: PredictionTask) -> list[str]:
+    """The features of a task, in the order of its views."""
+    return [f for view in project.definitions.views_of(task) for f in view.features]
+
+
+def population_views(project: Project, task: PredictionTask) -> list[FeatureView]:
+    """The views that the population's rule reads; a feature that nobody declares is refused with a suggestion."""
+    homes = {f: view for view in project.definitions.views.values() for f in view.features}
+    homes |= {f: view for view in project.definitions.views_of(task) for f in view.features}
+    names = parse(task.population, where=f"population of {task.name}").columns
+    for name in names:
+        if name not in homes:
+            raise unknown("feature", name, homes, where=f"population of {task.name}")
+    return list({homes[name].name: homes[name] for name in sorted(names)}.values())
+
+
+def build_for(
+    project: Project, tasks: Iterable[PredictionTask], cutoffs: Iterable[datetime],
+    progress: Callable[[str], None] = lambda _: None,
+) -> int:  # fmt: skip
+    """Build every view that these tasks and their populations need, at these cutoffs."""
+    views = {v.name: v for t in tasks for v in [*project.definitions.views_of(t), *population_views(project, t)]}
+    return build.build(project, views.values(), cutoffs, progress)
+
+
+def population(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> list[str]:
+    """The profiles eligible at the cutoff, from views built there."""
+    views = population_views(project, task)
+    relation = build.read(project, views[0], cutoff)
+    for view in views[1:]:
+        relation += f" JOIN (SELECT * EXCLUDE (event_timestamp, created) FROM {build.read(project, view, cutoff)}) USING (profile_id)"
+    con.execute(f"CREATE OR REPLACE TEMP VIEW eligible AS SELECT * FROM {relation}")
+    schema = {name: kind for name, kind, *_ in con.execute("DESCRIBE eligible").fetchall()}
+    rule = parse(task.population, where=f"population of {task.name}").bind(schema)
+    return sorted(p for (p,) in con.execute(rule.sql("eligible")).fetchall())
+
+
+def training_set(
+    project: Project, task: PredictionTask, cutoffs: Iterable[datetime], progress: Callable[[str], None] = lambda _: None
+) -> pd.DataFrame:
+    """One row per eligible profile and cutoff: META, then the task's features (float, NaN where unknown).
+
+    Profiles that fell apart before their label was known are kept and flagged in `split`.
+    """
+    cutoffs = sorted(set(cutoffs))
+    build_for(project, [task], cutoffs, progress)
+    frames = []
+    with session(project) as con:
+        for cutoff in cutoffs:
+            progress(f"{task.name}: labels at {cutoff:%Y-%m-%d}")
+            eligible = pd.DataFrame({"profile_id": population(con, project, task, cutoff)}, dtype=object)
+            found = con.execute(labels_at(con, project, task, cutoff)).df()
+            frames.append(eligible.merge(found, on="profile_id").assign(cutoff=pd.Timestamp(cutoff)))
+    rows = pd.concat(frames, ignore_index=True)
+    if rows.empty:
+        raise DataError(
+            task.name, f"nobody is eligible ({task.population}) at {len(cutoffs)} cutoffs",
+            "loosen the population, or load more data",
+        )  # fmt: skip
+    progress(f"{task.name}: features from Feast")
+    rows["event_timestamp"] = rows["cutoff"]
+    return with_features(project, task, rows).sort_values(["cutoff", "profile_id"], ignore_index=True)
+
+
+def with_features(project: Project, task: PredictionTask, rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` (profile_id, event_timestamp, …) with the task's features by Feast's point-in-time join."""
+    store = repository.apply(project, [task])
+    keys = rows[["profile_id", "event_timestamp"]]
+    features = repository.historical(store, repository.service_name(project, task), keys)
+    columns = feature_columns(project, task)
+    joined = rows.merge(features[["profile_id", "event_timestamp", *columns]], on=["profile_id", "event_timestamp"])
+    joined[columns] = joined[columns].astype(float)
+    kept = [c for c in rows.columns if c != "event_timestamp"]
+    return joined[[*[c for c in META if c in kept], *[c for c in kept if c not in META], *columns]]
+
+
+def first_fact(project: Project, task: PredictionTask) -> datetime:
+    """When the first fact of the task's label and views was known; refuses when there is none."""
+    ensure(project)
+    with session(project) as con:
+        names = {task.label.source, *(v.source for v in project.definitions.views_of(task))}
+        loaded = {s.name for name in names for s in facts_of(con, project, name)}
+        stamps = [con.execute(f'SELECT min(greatest(event_at, known_at)) FROM "{n}"').fetchall()[0][0] for n in loaded]
+    known = [s for s in stamps if s is not None]
+    if not known:
+        raise DataError(task.name, f"no {task.label.source} facts are loaded", "run `foretell load` first")
+    return min(known).astimezone(UTC)
