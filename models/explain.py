@@ -67,8 +67,8 @@ def _shapley(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.DataFrame
             f"expected a background value for {', '.join(lacking)}, got none",
             "pass X.median() of the training rows",
         )
-    k, rows = len(columns), X.loc[:, columns].to_numpy(dtype=float)
-    typical = np.tile(background[columns].to_numpy(dtype=float), (len(X), 1))
+    k, rows = len(columns), X.reindex(columns=columns).to_numpy(dtype=float)
+    typical = np.tile(background.reindex(columns).to_numpy(dtype=float), (len(X), 1))
     margins: dict[frozenset[int], np.ndarray] = {}
     for taken in (frozenset(some) for size in range(k + 1) for some in combinations(range(k), size)):
         mixed = np.where([column in taken for column in range(k)], rows, typical)

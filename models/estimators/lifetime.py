@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scipy.linalg import eigh_tridiagonal
 from scipy.optimize import minimize
-from scipy.special import digamma, expit, gammaln, hyp2f1
+from scipy.special import digamma, expit, gammaln
 
 from foretell.errors import DataError
 
@@ -93,15 +94,19 @@ class BGNBD:
         return self.probability_alive(x, t_x, T) * (1 - none)
 
     def expected_purchases(self, t: float, x: np.ndarray, t_x: np.ndarray, T: np.ndarray) -> np.ndarray:
-        """(n,): E[number of purchases in (T, T + t]], [FHL eq. 10].
+        """(n,): E[number of purchases in (T, T + t]], which [FHL eq. 10] writes with 2F1.
 
-        The power in eq. 10 cancels under 2F1(A, B; C; z) = (1 - z)^-A 2F1(A, C - B; C; z / (z - 1)), without which
-        2F1 overflows for frequent buyers. At a = 1 the formula is 0 / 0 but continuous: step aside.
+        For a customer alive at T with rate l and dropout p it is (1 - exp(-l p t)) / p [FHL, appendix]. The mean over
+        l is gamma's, as above; that over p, which is beta(a, b + x), is a sum over Gauss nodes: library 2F1s return
+        1e20 for frequent buyers who hardly ever leave.
         """
-        a = self.a if abs(self.a - 1) > 1e-6 else 1 + 1e-6
-        c = a + self.b + x - 1
-        drop = 1 - hyp2f1(self.r + x, a - 1, c, -t / (self.alpha + T))
-        return self.probability_alive(x, t_x, T) * c / (a - 1) * drop
+        tau, shape = t / (self.alpha + T), self.r + x
+        alive = np.empty(len(x))
+        for repeats in np.unique(x):
+            of = x == repeats
+            p, share = _beta_nodes(self.a, self.b + float(repeats))
+            alive[of] = -np.expm1(-shape[of, None] * np.log1p(tau[of, None] * p)) @ (share / p)
+        return self.probability_alive(x, t_x, T) * alive
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,23 @@ class GammaGamma:
     def expected_value(self, n: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """(n,): E[value of a future purchase], between the customer's own mean and everybody's [FH eq. 5]."""
         return self.p * (self.gamma + n * mean) / (self.p * n + self.q - 1)
+
+
+def _beta_nodes(a: float, b: float, count: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """(nodes, shares summing to 1): sum(shares * f(nodes)) is E[f(p)] for p from beta(a, b) and a smooth f.
+
+    Golub & Welsch, Calculation of Gauss Quadrature Rules (Math. Comp. 23, 1969), for Jacobi's polynomials on [0, 1].
+    Not scipy's roots_jacobi, whose weights overflow for large b.
+    """
+    left, right, k = a - 1, b - 1, np.arange(1.0, count)
+    both = left + right
+    twice = 2 * k + both
+    centre = np.append((left - right) / (both + 2), (left - right) * both / (twice * (twice + 2)))
+    spread = 4 * k[1:] * (k + left)[1:] * (k + right)[1:] * (k + both)[1:]
+    spread /= (twice**2 * (twice + 1) * (twice - 1))[1:]
+    first = 4 * a * b / ((both + 2) ** 2 * (both + 3))  # the general formula is 0 / 0 here for a + b = 1
+    nodes, vectors = eigh_tridiagonal(centre, np.sqrt(np.append(first, spread)))
+    return np.maximum((1 + nodes) / 2, 1e-12), vectors[0] ** 2
 
 
 def _minimise(

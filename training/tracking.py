@@ -1,0 +1,99 @@
+"""What is kept of a training? One MLflow run: parameters, metrics with intervals, plots, features, and the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from foretell.declarations import PredictionTask
+from foretell.project import Project
+from models import registry
+from models.explain import contributions
+from training import plots
+
+SHAP_ROWS = 2_000
+_RUNTIME = ("scikit-learn", "lightgbm", "numpy", "pandas", "scipy")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A judged training: the contract, the evaluation table, the evaluation rows with every candidate's predictions,
+    the candidates as judged, the winner fitted for use, and the candidates that could not be fitted."""
+
+    contract: dict[str, Any]
+    evaluation: pd.DataFrame
+    judge: pd.DataFrame
+    predictions: dict[str, np.ndarray]
+    fitted: dict[str, Any]
+    final: Any
+    skipped: dict[str, str]
+
+
+def register(project: Project, task: PredictionTask, evidence: Evidence) -> tuple[str, str]:
+    """Log the run, register the model and, last of all, make it champion. Returns (model version, run id)."""
+    return registry.quietly(lambda: _register(project, task, evidence))
+
+
+def _register(project: Project, task: PredictionTask, evidence: Evidence) -> tuple[str, str]:
+    import mlflow
+    from mlflow.models import infer_signature
+
+    contract, columns = evidence.contract, evidence.contract["columns"]
+    with mlflow.start_run(experiment_id=registry.experiment(project, task.name), run_name=contract["estimator"]) as run:
+        mlflow.log_params({k: str(v) for k, v in _params(task, contract).items()})
+        for row in evidence.evaluation.itertuples():
+            prefix = f"{row.model}.{row.metric}"
+            mlflow.log_metrics({prefix: row.value, f"{prefix}.low": row.low, f"{prefix}.high": row.high})
+            if row.model == contract["estimator"]:
+                mlflow.log_metrics({f"{row.metric}": row.value, f"{row.metric}_low": row.low, f"{row.metric}_high": row.high})
+        for name, figure in _figures(task, evidence).items():
+            mlflow.log_figure(figure, f"plots/{name}.png")
+        mlflow.log_text(evidence.evaluation.to_csv(index=False), "evaluation.csv")
+        mlflow.log_dict({"features": columns, "service": contract["service"]}, "features.json")
+        mlflow.log_dict(evidence.skipped, "skipped.json")
+        mlflow.log_dict(contract, registry.CONTRACT)
+        sample = evidence.judge[columns].head(5)
+        method = "predict_proba" if contract["kind"] == "probability" else "predict"
+        mlflow.sklearn.log_model(
+            evidence.final,
+            name="model",
+            signature=infer_signature(sample, getattr(evidence.final, method)(sample)),
+            pyfunc_predict_fn=method,
+            serialization_format="cloudpickle",
+            pip_requirements=[f"{name}=={installed(name)}" for name in _RUNTIME],
+            registered_model_name=task.name,
+        )
+    found = registry.client(project).search_model_versions(f"name='{task.name}' and run_id='{run.info.run_id}'")
+    number = str(max(int(v.version) for v in found))
+    registry.promote(project, task.name, number)
+    return number, run.info.run_id
+
+
+def _params(task: PredictionTask, contract: dict[str, Any]) -> dict[str, Any]:
+    kept = ("estimator", "kind", "service", "batch", "cutoffs", "evaluated_on", "base_rate", "rows")
+    return {
+        **{k: contract[k] for k in kept}, "population": task.population, "horizon": task.horizon,
+        "settle": task.settle, "metric": task.metric, "purpose": task.purpose,
+    }  # fmt: skip
+
+
+def _figures(task: PredictionTask, evidence: Evidence) -> dict[str, Figure]:
+    kind, winner = evidence.contract["kind"], evidence.contract["estimator"]
+    y, weight = evidence.judge["label"].to_numpy(), evidence.judge["weight"].to_numpy()
+    columns = evidence.contract["columns"]
+    shape = plots.calibration_plot if kind == "probability" else plots.decile_plot
+    figures = {
+        f"calibration_{name}": shape(y, p, name, weight=weight) for name, p in evidence.predictions.items()
+    }  # fmt: skip
+    figures["gain"] = plots.gain_plot(y, evidence.predictions, kind, weight=weight)
+    figures[f"compare_{task.metric}"] = plots.comparison_plot(evidence.evaluation, task.metric)
+    X = evidence.judge[columns].head(SHAP_ROWS)
+    background = pd.Series(evidence.contract["background"], dtype=float)
+    for name in {winner, "lightgbm"} & set(evidence.fitted):
+        figures[f"shap_{name}"] = plots.importance_plot(contributions(evidence.fitted[name], X, background), X)
+    return figures

@@ -1,0 +1,162 @@
+"""How is a champion found? Every candidate learns from past cutoffs and is judged on one that lies after all of them.
+
+The learned challenger becomes champion only if it beats the best baseline by more than chance would; else the baseline
+is served, and the report says so. The winner is then fitted again on the latest complete cutoffs and registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from features.store import repository
+from foretell.binding import kind_of
+from foretell.declarations import PredictionTask
+from foretell.errors import DataError, ForetellError
+from foretell.project import Project
+from lake.engine import last_batch
+from models.estimators import candidates
+from training import dataset, metrics
+from training.cutoffs import Cutoffs, plan
+
+LEARNED = "lightgbm"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training found out.
+
+    evaluation: model, metric, value, low, high. winner, runner_up: names; reason: why the winner was chosen, in words.
+    skipped: candidates that could not be fitted, and why. version: of the registered model.
+    """
+
+    task: PredictionTask
+    kind: str
+    cutoffs: Cutoffs
+    rows: dict[str, int]
+    base_rate: float
+    evaluation: pd.DataFrame
+    winner: str
+    reason: str
+    skipped: dict[str, str]
+    version: str
+    run_id: str
+
+
+def train(project: Project, name: str, progress: Callable[[str], None] = lambda _: None) -> Trained:
+    """Train, judge and register the champion of a task."""
+    from training.tracking import Evidence, register
+
+    task = project.definitions.task(name)
+    kind = kind_of(task, dict(project.definitions.sources))
+    if task.metric not in metrics.METRICS[kind]:
+        raise metrics.unknown(f"{kind} metric", task.metric, metrics.METRICS[kind], where=f"task {name}")
+    cutoffs = plan(task, project.now, dataset.first_fact(project, task), project.setting("cutoffs"))
+    rows = dataset.training_set(
+        project, task, [*cutoffs.training, cutoffs.evaluation, *cutoffs.final], progress=progress
+    )
+    learn = _usable(rows[rows["cutoff"].isin(cutoffs.training)])
+    judge = rows[rows["cutoff"] == pd.Timestamp(cutoffs.evaluation)]
+    _check(task, kind, learn, judge)
+    columns = dataset.feature_columns(project, task)
+    fitted, skipped = _fit_all(project, task, kind, columns, learn, progress)
+    predictions = {model: _predict(estimator, judge[columns], kind) for model, estimator in fitted.items()}
+    progress(f"{name}: judging {len(predictions)} candidates")
+    y, weight = judge["label"].to_numpy(), judge["weight"].to_numpy()
+    evaluation = metrics.evaluate(y, predictions, kind, weight)
+    winner, reason = choose(task, kind, y, predictions, weight)
+    progress(f"{name}: fitting {winner} on the latest cutoffs")
+    final_rows = _usable(rows[rows["cutoff"].isin(cutoffs.final)])
+    final = _fit(_candidates(project, task, kind, columns)[winner], final_rows, columns)
+    base_rate = float(np.average(final_rows["label"], weights=final_rows["weight"]))
+    counts = {"training": len(learn), "evaluation": len(judge), "final": len(final_rows)}
+    progress(f"{name}: registering in MLflow")
+    contract = {
+        "task": name, "kind": kind, "columns": columns, "estimator": winner, "base_rate": base_rate,
+        "service": repository.service_name(project, task), "background": learn[columns].median().fillna(0.0).to_dict(),
+        "horizon_days": task.horizon.total_seconds() / 86_400, "purpose": task.purpose, "population": task.population,
+        "metric": task.metric, "batch": last_batch(project), "cutoffs": [c.isoformat() for c in cutoffs.final],
+        "evaluated_on": cutoffs.evaluation.isoformat(), "rows": counts, "reason": reason,
+    }  # fmt: skip
+    evidence = Evidence(contract, evaluation, judge, predictions, fitted, final, skipped)
+    version, run_id = register(project, task, evidence)
+    return Trained(task, kind, cutoffs, counts, base_rate, evaluation, winner, reason, skipped, version, run_id)
+
+
+def choose(
+    task: PredictionTask, kind: Any, y: np.ndarray, predictions: dict[str, np.ndarray], weight: np.ndarray
+) -> tuple[str, str]:
+    """The champion among the candidates by the task's metric, and why.
+
+    The best baseline wins unless the learned model is better by more than the paired bootstrap interval.
+    """
+    metric = metrics.METRICS[kind][task.metric]
+    losses = {model: float(metric.loss(metric.function(y, p, weight))) for model, p in predictions.items()}
+    baselines = {model: loss for model, loss in losses.items() if model != LEARNED}
+    if not baselines or LEARNED not in losses:
+        only = min(losses, key=losses.__getitem__)
+        return only, f"{only} is the best of the candidates that could be fitted"
+    best = min(baselines, key=baselines.__getitem__)
+    difference = metrics.compare(y, predictions, kind, task.metric, best, LEARNED, weight)
+    shown = f"{task.metric} {difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}] against {best}"
+    match metrics.verdict(difference, metric):
+        case "better":
+            return LEARNED, f"{LEARNED} beats the best baseline beyond chance: {shown}"
+        case "worse":
+            return best, f"the baseline {best} beats {LEARNED}: {shown}"
+        case _:
+            return best, f"{LEARNED} does not beat the best baseline beyond chance ({shown}), so {best} is served"
+
+
+def _candidates(project: Project, task: PredictionTask, kind: str, columns: list[str]) -> dict[str, Any]:
+    days = task.horizon.total_seconds() / 86_400
+    return candidates(kind, columns, days, num_threads=project.setting("threads"))
+
+
+def _usable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows to learn from: a profile that fell apart before its label was known has no one person's outcome."""
+    return rows[~rows["split"].astype(bool)]
+
+
+def _fit(estimator: Any, rows: pd.DataFrame, columns: list[str]) -> Any:
+    y = rows["label"] if not hasattr(estimator, "predict_proba") else rows["label"].astype(int)
+    return estimator.fit(rows[columns], y, sample_weight=rows["weight"].to_numpy())
+
+
+def _predict(estimator: Any, X: pd.DataFrame, kind: str) -> np.ndarray:
+    return estimator.predict_proba(X)[:, 1] if kind == "probability" else estimator.predict(X)
+
+
+def _fit_all(
+    project: Project, task: PredictionTask, kind: str, columns: list[str], rows: pd.DataFrame,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
+    fitted, skipped = {}, {}
+    for name, estimator in _candidates(project, task, kind, columns).items():
+        progress(f"{task.name}: fitting {name}")
+        try:
+            fitted[name] = _fit(estimator, rows, columns)
+        except ForetellError as error:  # one that cannot cope with these data must not stop the others
+            skipped[name] = str(error)
+    if not fitted:
+        raise DataError(task.name, "no candidate could be fitted", "; ".join(f"{n}: {why}" for n, why in skipped.items()))
+    return fitted, skipped
+
+
+def _check(task: PredictionTask, kind: str, learn: pd.DataFrame, judge: pd.DataFrame) -> None:
+    for what, rows in (("training", learn), ("evaluation", judge)):
+        if rows.empty:
+            raise DataError(
+                task.name, f"nobody is eligible ({task.population}) at the {what} cutoff",
+                "loosen the population, or load more data",
+            )  # fmt: skip
+        if kind == "probability" and rows["label"].nunique() < 2:
+            only = "true" if rows["label"].iloc[0] else "false"
+            raise DataError(
+                task.name, f"expected labels of both classes, got only {only} in {len(rows)} {what} rows",
+                "lengthen the horizon, widen the population, or load more data",
+            )  # fmt: skip
