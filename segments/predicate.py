@@ -30,7 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import partial
@@ -38,9 +38,8 @@ from itertools import product
 from typing import Any, NoReturn
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import ParseError, TokenError
-from sqlglot.tokens import TokenType
 
 from foretell.errors import DefinitionError, unknown
 
@@ -63,7 +62,7 @@ class Predicate:
     where: str = field(default="", compare=False, repr=False)
 
     def bind(self, schema: Mapping[str, str]) -> Predicate:
-        """This predicate, once every attribute is known to `schema` (name to DuckDB type) and used as its type allows."""
+        """This predicate, once `schema` (name to DuckDB type) is seen to have its attributes, of types that fit it."""
         _Walk(self.text, self.where, schema={name.lower(): kind for name, kind in schema.items()}).rule(self.tree)
         return self
 
@@ -422,7 +421,7 @@ class _Walk:
         if target == "DATE":
             return _Piece(Kind.DATE, f"DATE '{date.isoformat(value)}'", atom=True)
         if target == "TIMESTAMPTZ" and value.tzinfo is None:
-            value = value.replace(tzinfo=timezone.utc)  # not the time zone of whoever runs it
+            value = value.replace(tzinfo=UTC)  # not the time zone of whoever runs it
         return _Piece(Kind.TIMESTAMP, f"{target} '{value.isoformat(sep=' ')}'", atom=True)
 
     def interval(self, node: Any) -> _Piece:

@@ -1,0 +1,49 @@
+"""What do we know about one person? Traits with provenance, identifiers, scores with reasons, segments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foretell.project import Project
+from lake.engine import session
+from segments import attributes
+from segments.audience import declared
+from unification.identity import resolve
+
+
+def page(project: Project, who: str) -> dict[str, Any]:
+    """Everything about a profile: profile_id, traits, identifiers, scores, segments, former_ids.
+
+    who: a profile id, an old one, or any identifier ("jo@example.org", "loyalty_card:40001234").
+    """
+    with session(project) as con:
+        profile = resolve(con, project, who)
+        golden = con.execute(
+            """SELECT attribute, value, source, known_at, distinct_values FROM golden
+               WHERE profile_id = ? AND source <> 'identity graph' ORDER BY attribute""", [profile],
+        ).fetchall()  # fmt: skip
+        identifiers = con.execute(
+            """SELECT m.node, min(first.known_from), any_value(e.source) FROM member m
+               JOIN member first USING (node) LEFT JOIN edges e ON e.b = m.node OR e.a = m.node
+               WHERE m.profile_id = ? AND m.known_to IS NULL GROUP BY 1 ORDER BY 2, 1""", [profile],
+        ).fetchall()  # fmt: skip
+        former = con.execute(
+            "SELECT DISTINCT loser FROM alias WHERE loser IN (SELECT birth_id FROM member WHERE profile_id = ? AND known_to IS NULL)",
+            [profile],
+        ).fetchall()
+        schema = attributes.create(con, project)
+        inside = []
+        for segment in declared(project).values():
+            if segment.rule.columns <= schema.keys() and con.execute(
+                f"SELECT 1 FROM ({segment.rule.bind(schema).sql()}) WHERE profile_id = ?", [profile]
+            ).fetchall():
+                inside.append(segment.name)
+        scores = attributes.scores_of(con, project, profile)
+    return {
+        "profile_id": profile,
+        "traits": [dict(zip(("attribute", "value", "source", "known_at", "distinct_values"), g, strict=True)) for g in golden],
+        "identifiers": [dict(zip(("identifier", "known_since", "source"), i, strict=True)) for i in identifiers],
+        "former_ids": sorted(f for (f,) in former),
+        "scores": scores,
+        "segments": inside,
+    }
