@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import duckdb
 import ibis
@@ -34,7 +35,7 @@ def compile_view(view: FeatureView, sources: dict[str, Source]) -> tuple[str, st
     """
     facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, sources)})
     grouped = facts.group_by("profile_id").aggregate(_values(view, facts))
-    nothing = facts.filter(ibis.literal(False))
+    nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
     return _sql(grouped), _sql(nothing.aggregate(_values(view, nothing)))
 
 
@@ -60,7 +61,7 @@ def _sql(expression: ir.Table) -> str:
 
 
 def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
-    """Eight hex digits that change when a value of the view might: its SQL, its sources' contracts, the identity rule."""
+    """Eight hex digits that change when a value of the view might: by its SQL, its sources, the identity rule."""
     contracts = [
         [s.name, s.event_at, s.known_at, str(s.delay), s.timezone, s.times_in, sorted(s.columns.items()),
          sorted(s.types.items()), list(s.identifiers.items())]
@@ -100,12 +101,15 @@ def rows_at(con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView,
     grouped, empty = compile_view(view, sources)
     con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS {members_at(cutoff)}")
     known = facts_before(con, project, view.source, cutoff)
-    con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT m.profile_id, f.* FROM ({known}) f JOIN at_cutoff m USING (node)")
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW facts AS SELECT m.profile_id, f.* FROM ({known}) f JOIN at_cutoff m USING (node)"
+    )
     columns = ", ".join(
         f'CASE WHEN g.profile_id IS NULL THEN e."{name}" ELSE g."{name}" END AS "{name}"' for name in view.features
     )
     return f"""SELECT p.profile_id, {instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created, {columns}
-        FROM (SELECT DISTINCT profile_id FROM at_cutoff) p LEFT JOIN ({grouped}) g USING (profile_id) CROSS JOIN ({empty}) e
+        FROM (SELECT DISTINCT profile_id FROM at_cutoff) p
+        LEFT JOIN ({grouped}) g USING (profile_id) CROSS JOIN ({empty}) e
         ORDER BY p.profile_id"""
 
 
@@ -118,7 +122,7 @@ def build(
     project: Project, views: Iterable[FeatureView], cutoffs: Iterable[datetime],
     progress: Callable[[str], None] = lambda _: None,
 ) -> int:  # fmt: skip
-    """Build every view at every cutoff that is not built from today's facts yet. Returns how many files were written."""
+    """Build every view at every cutoff that is not built from today's facts yet. Returns how many files it wrote."""
     ensure(project)
     watermark = last_batch(project)
     todo = [
@@ -152,7 +156,11 @@ def _check_cutoff(con: duckdb.DuckDBPyConnection, project: Project, view: Featur
     ]
     first = min((max(pair) for pair in stamps if pair[0] is not None), default=None)
     if first is None or cutoff <= first:
-        had = f"the first {view.source} was known {first.astimezone(UTC):%Y-%m-%d %H:%M}" if first else "there are no facts"
+        had = (
+            f"the first {view.source} was known {first.astimezone(UTC):%Y-%m-%d %H:%M}"
+            if first
+            else "there are no facts"
+        )
         raise DataError(
             view.name, f"cutoff {cutoff.astimezone(UTC):%Y-%m-%d %H:%M} lies before the first fact: {had}",
             "choose a later cutoff, or load older data",

@@ -7,9 +7,11 @@ identifiers that were linked later counts for the outcome, though it never reach
 from __future__ import annotations
 
 from datetime import datetime
+from typing import cast
 
 import duckdb
 import ibis
+import ibis.expr.types as ir
 
 from foretell.binding import aggregate, facts_schema, table
 from foretell.declarations import PredictionTask
@@ -31,13 +33,14 @@ def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: Prediction
     columns = ", ".join(f'f."{c}"' for c in facts_schema(task.label.source, sources) if c != "cutoff")
     bound = aggregate(facts, "label", task.label.value, what=task.name, where=task.where)
     grouped = ibis.to_sql(facts.group_by("profile_id").aggregate(bound), dialect="duckdb")
-    nothing = facts.filter(ibis.literal(False))
+    nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
     empty = nothing.aggregate(aggregate(nothing, "label", task.label.value, what=task.name, where=task.where))
 
     con.execute(f"CREATE OR REPLACE TEMP TABLE at_label AS {members_at(known_by)}")
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE bridge AS
-            SELECT DISTINCT t.profile_id, l.profile_id AS person FROM ({members_at(cutoff)}) t JOIN at_label l USING (node)"""
+            SELECT DISTINCT t.profile_id, l.profile_id AS person
+            FROM ({members_at(cutoff)}) t JOIN at_label l USING (node)"""
     )
     start, end = instant(cutoff), instant(cutoff + task.horizon)
     happened = " UNION ALL ".join(

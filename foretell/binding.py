@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -14,7 +14,7 @@ from ibis.backends.sql.datatypes import DuckDBType
 from foretell.declarations import FeatureView, Label, PredictionTask, Source, _short
 from foretell.errors import DefinitionError, UnknownName, did_you_mean, unknown
 from foretell.roles import ROLES, STAMPS
-from foretell.windows import FUTURE_COLUMN, attributes
+from foretell.windows import FUTURE_COLUMN
 
 
 def players(source: str, sources: Mapping[str, Source]) -> list[Source]:
@@ -30,6 +30,10 @@ def facts_schema(source: str, sources: Mapping[str, Source], *, label: bool = Fa
     return {**STAMPS, **own, **({FUTURE_COLUMN: STAMPS["cutoff"]} if label else {})}
 
 
+# What a misspelt word may have meant, beside a column.
+_METHODS = ("count", "sum", "mean", "max", "min", "nunique", "std", "fill_null", "nullif", "isin", "isnull", "cast")
+
+
 @cache
 def _type(sql: str) -> dt.DataType:
     return DuckDBType.from_string(sql)
@@ -43,24 +47,23 @@ def table(schema: Mapping[str, str], name: str = "facts") -> ir.Table:
 def aggregate(facts: ir.Table, name: str, expression: Any, *, what: str, where: str) -> ir.Scalar:
     """`expression` resolved on `facts`; a DefinitionError with a suggestion if it does not fit."""
     try:
-        bound = facts.bind(expression)[0].name(name)
+        bound = cast(ir.Scalar, facts.bind(expression)[0].name(name))
+        if not bound.op().shape.is_scalar():
+            raise TypeError("it has a value for every row")
         facts.aggregate(bound)
     except AttributeError as error:
-        missing = [a for a in attributes(expression) if a not in facts.columns and not hasattr(ir.Column, a)]
-        problem, fix = str(error), "check the spelling"
-        if missing:
-            problem, fix = f"no column or method {missing[0]!r}", did_you_mean(missing[0], _known(facts))
-        raise UnknownName(f"{what}.{name}", problem, fix, where=where) from None
+        problem = f"no column or method {error.name!r}"
+        known = [*facts.columns, *_METHODS]
+        if isinstance(error.obj, ir.Value):
+            problem = f"no method {error.name!r} of type {error.obj.type()}"
+            known = [method for method in _METHODS if hasattr(error.obj, method)]
+        raise UnknownName(f"{what}.{name}", problem, did_you_mean(error.name, known), where=where) from None
     except Exception as error:
         raise DefinitionError(
-            f"{what}.{name}", f"not an aggregate of {', '.join(facts.columns)}: {error}",
+            f"{what}.{name}", f"not an aggregate of {', '.join(facts.columns)}: {str(error).splitlines()[0]}",
             "write for example _.amount.sum(where=past(days(90)))", where=where,
         ) from None  # fmt: skip
     return bound
-
-
-def _known(facts: ir.Table) -> list[str]:
-    return [*facts.columns, "count", "sum", "mean", "max", "min", "nunique", "std"]
 
 
 def bind_view(view: FeatureView, sources: Mapping[str, Source]) -> str | None:
@@ -96,9 +99,8 @@ def bind_task(
     for name in task.view_names:
         if name not in declared:
             raise unknown("feature view", name, declared, where=_short(task.where))
-    if not players(task.label.source, sources):
-        if task.label.source in ROLES:
-            return f"no source plays the role {task.label.source}"
+    if task.label.source in ROLES and not players(task.label.source, sources):
+        return f"no source plays the role {task.label.source}"
     bind_label(task.label, sources, task.name)
     if not any(name in views for name in task.view_names):
         return "none of its views can be filled"

@@ -41,6 +41,18 @@ def _check_name(kind: str, name: str, where: str) -> None:
         )  # fmt: skip
 
 
+def _check_duration(name: str, what: str, value: Any, where: str, fix: str, *, zero: bool = False) -> None:
+    if not isinstance(value, timedelta) or value < timedelta(0) or (value == timedelta(0) and not zero):
+        expected = "a duration that is not negative" if zero else "a positive duration"
+        raise DefinitionError(name, f"{what} must be {expected}, got {value}", fix, where=_short(where))
+
+
+def _say(lengths: list[timedelta]) -> tuple[str, list[str]]:
+    """The unit that says all of these durations exactly, and how many of it each is."""
+    unit = "days" if all(length % timedelta(days=1) == timedelta(0) for length in lengths) else "hours"
+    return unit, [f"{length / timedelta(**{unit: 1}):g}" for length in lengths]
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A source contract: where its files lie, what a row is, and how its columns are understood.
@@ -79,7 +91,7 @@ class Source:
     known_at: str | None = None
     known_since: datetime | None = None
     trust: int = 0
-    where: str = field(default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
         _check_name("source", self.name, self.where)
@@ -99,8 +111,8 @@ class Source:
                     )  # fmt: skip
             if missing := [c for c in REQUIRED[self.role] if c not in self.columns]:
                 raise DefinitionError(self.name, f"role {self.role} needs columns {missing}", "map them", where=at)
-        if self.delay is not None and self.delay < timedelta(0):
-            raise DefinitionError(self.name, f"delay is {self.delay}, before the event", "use days(0) or more", where=at)
+        if self.delay is not None:
+            _check_duration(self.name, "delay", self.delay, self.where, "use days(0) or more", zero=True)
         for zone in filter(None, (self.timezone, self.times_in)):
             try:
                 ZoneInfo(zone)
@@ -132,15 +144,16 @@ class FeatureView:
     ttl: timedelta = timedelta(days=2)
     entity: str = "profile"
     description: str = ""
-    where: str = field(default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
         _check_name("feature view", self.name, self.where)
         at = _short(self.where)
         if not self.features:
-            raise DefinitionError(self.name, "a view needs at least one feature", 'features={"orders_90d": ...}', where=at)
-        if self.ttl <= timedelta(0):
-            raise DefinitionError(self.name, f"ttl must be positive, got {self.ttl}", "use days(2)", where=at)
+            raise DefinitionError(
+                self.name, "a view needs at least one feature", 'features={"orders_90d": ...}', where=at
+            )
+        _check_duration(self.name, "ttl", self.ttl, self.where, "use days(2)")
         for name, expression in self.features.items():
             _check_name("feature", name, self.where)
             if FUTURE_COLUMN in attributes(expression):
@@ -159,7 +172,7 @@ class Label:
 
     source: str
     value: Any
-    where: str = field(default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=_caller, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,27 +193,24 @@ class PredictionTask:
     purpose: str
     settle: timedelta = timedelta(days=1)
     description: str = ""
-    where: str = field(default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
         _check_name("task", self.name, self.where)
         at = _short(self.where)
-        if not isinstance(self.horizon, timedelta) or self.horizon <= timedelta(0):
-            raise DefinitionError(
-                self.name, f"horizon must be a positive duration, got {self.horizon}", "use days(90)", where=at
-            )
-        if self.settle < timedelta(0):
-            raise DefinitionError(self.name, f"settle is negative: {self.settle}", "use days(1)", where=at)
+        _check_duration(self.name, "horizon", self.horizon, self.where, "use days(90)")
+        _check_duration(self.name, "settle", self.settle, self.where, "use days(1)", zero=True)
         if not self.purpose:
             raise DefinitionError(self.name, "a prediction needs a purpose", 'say purpose="retention"', where=at)
         if not self.views:
             raise DefinitionError(self.name, "a task needs at least one view", 'views=("orders",)', where=at)
         longest = max(future_windows(self.label.value), default=timedelta(0))
         if longest > self.horizon:
+            unit, (far, near) = _say([longest, self.horizon])
             raise DefinitionError(
                 self.name,
-                f"label looks {longest.days} days ahead but horizon is {self.horizon.days}",
-                f"raise horizon or use days({self.horizon.days})",
+                f"label looks {far} {unit} ahead but horizon is {near}",
+                f"raise horizon or use {unit}({near})",
                 where=at,
             )
 

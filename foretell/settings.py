@@ -59,9 +59,14 @@ def load(folder: Path, environ: Mapping[str, str] | None = None) -> dict[str, Va
     environ = os.environ if environ is None else environ
     file = folder / FILE
     try:
-        written = tomllib.loads(file.read_text()).get("foretell", {}) if file.exists() else {}
+        tables = tomllib.loads(file.read_text()) if file.exists() else {}
     except tomllib.TOMLDecodeError as error:
         raise DefinitionError(FILE, f"not valid TOML: {error}", "mend that line", where=str(file)) from None
+    if stray := sorted(tables.keys() - {"foretell"}):
+        raise DefinitionError(
+            FILE, f"expected settings under [foretell], got {stray}", "begin the file with [foretell]"
+        )
+    written = tables.get("foretell", {})
     for key in written:
         if key not in SPECS:
             raise unknown("setting", key, SPECS, where=FILE)

@@ -21,9 +21,9 @@ class Plan:
     columns: list[str]
 
 
-def plan(source: Source, raw: Raw, *, batch: int, received_at: str) -> Plan:
+def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -> Plan:
     """Compile a contract for one file. A column that the file lacks is refused, with the nearest name."""
-    where = f"source {source.name}"
+    where = f"source {source.name}, {file}"
 
     def sql(text: str) -> str:
         return raw.expression(text, what=where)
@@ -33,7 +33,11 @@ def plan(source: Source, raw: Raw, *, batch: int, received_at: str) -> Plan:
     for name, kind in source.fields.items():
         expression = source.columns.get(name) or source.traits.get(name)
         value = sql(expression) if expression else "NULL"
-        cast = f"TRY_CAST(nullif(trim(({value})::VARCHAR), '') AS {kind})" if kind != "VARCHAR" else f"({value})::VARCHAR"
+        cast = (
+            f"TRY_CAST(nullif(trim(({value})::VARCHAR), '') AS {kind})" if kind != "VARCHAR" else f"({value})::VARCHAR"
+        )
+        if kind == "DOUBLE":  # one NaN would make every sum NaN
+            cast = f"CASE WHEN isfinite({cast}) THEN {cast} END"
         columns.append(f'{cast} AS "{name}"')
         if expression and kind != "VARCHAR":
             checks.append(
@@ -49,13 +53,12 @@ def plan(source: Source, raw: Raw, *, batch: int, received_at: str) -> Plan:
     if source.event_at:
         text = sql(source.event_at)
         happened = _time(text, source.times_in or source.timezone)
-        checks.insert(0, f"WHEN ({text}) IS NULL OR trim(({text})::VARCHAR) = '' THEN 'no time: {quote(source.event_at)} is empty'")
-        checks.insert(
-            1, f"WHEN {happened} IS NULL THEN '{quote(source.event_at)}: expected a time, got \"' || ({text})::VARCHAR || '\"'"
-        )
-        checks.insert(
-            2, f"WHEN {happened} > {received} + {CLOCK_SKEW} THEN 'happens in the future: ' || ({text})::VARCHAR"
-        )
+        shown, column = f"({text})::VARCHAR", quote(source.event_at)
+        checks[:0] = [
+            f"WHEN ({text}) IS NULL OR trim({shown}) = '' THEN 'no time: {column} is empty'",
+            f"WHEN {happened} IS NULL THEN '{column}: expected a time, got \"' || {shown} || '\"'",
+            f"WHEN {happened} > {received} + {CLOCK_SKEW} THEN 'happens in the future: ' || {shown}",
+        ]
     else:
         happened = instant(source.known_since) if source.known_since else received
     if source.known_at:
@@ -90,8 +93,9 @@ def plan(source: Source, raw: Raw, *, batch: int, received_at: str) -> Plan:
 def _time(text: str, zone: str) -> str:
     """SQL for an instant: values with an offset as they are, naive ones in the source's zone."""
     value = f"trim(({text})::VARCHAR)"
-    aware = f"regexp_matches({value}, '([Zz]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$') AND regexp_matches({value}, '[0-9]:[0-9]')"
+    # an offset, or the name of a zone, after a time of day; "epoch" and "infinity" are no times of a fact
+    aware = f"regexp_matches({value}, '[0-9]:[0-9].*([A-Za-z]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')"
     return (
-        f"CASE WHEN {aware} THEN TRY_CAST({value} AS TIMESTAMPTZ) "
+        f"CASE WHEN NOT regexp_matches({value}, '^[0-9]') THEN NULL WHEN {aware} THEN TRY_CAST({value} AS TIMESTAMPTZ) "
         f"ELSE timezone('{zone}', TRY_CAST({value} AS TIMESTAMP)) END"
     )

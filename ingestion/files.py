@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
+from typing import IO, cast
 
 import duckdb
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ParseError
+from sqlglot.errors import SqlglotError
 
 from foretell.errors import DataError, DefinitionError, unknown
 from lake.engine import quote
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".parquet")
-_LONGEST_LINE = 200_000_000
+OURS = {"_row", "_payload"}
+_LONGEST_LINE = 10_000_000
+# the buffer is said too: it would be 16 lines, and compressed files take it whole
+_LIMITS = f"store_rejects=true, max_line_size={_LONGEST_LINE}, buffer_size={2 * _LONGEST_LINE}"
+csv.field_size_limit(2 * _LONGEST_LINE)
 
 
 @dataclass
@@ -40,10 +49,11 @@ class Raw:
         """A contract's SQL expression, with its columns resolved against this file."""
         try:
             tree = sqlglot.parse_one(text, dialect="duckdb")
-        except ParseError as error:
-            raise DefinitionError(what, f"{text!r} is not a SQL expression: {error}", "see the README") from None
+        except SqlglotError as error:
+            problem = f"{text!r} is not a SQL expression: {_first_line(error)}"
+            raise DefinitionError(what, problem, "mend it in the contract") from None
 
-        def resolve(node: exp.Expression) -> exp.Expression:
+        def resolve(node: exp.Expr) -> exp.Expr:
             if not isinstance(node, exp.Column):
                 return node
             path = [part.name for part in node.parts]
@@ -70,68 +80,79 @@ def read(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
             return _json_lines(con, file)
         if name.endswith(".parquet"):
             return _parquet(con, file)
-    except duckdb.Error as error:
-        raise DataError(str(file), f"cannot be read: {error}", "is the file whole, and of the kind it says?") from None
+    except (duckdb.Error, OSError, EOFError, zlib.error) as error:
+        problem = f"cannot be read: {_first_line(error)}"
+        raise DataError(str(file), problem, "is the file whole, and of the kind it says?") from None
     raise DataError(file.name, "unknown kind of file", f"expected one of {', '.join(SUFFIXES)}")
 
 
 def _csv(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
-    opener = gzip.open if file.name.endswith(".gz") else open
-    with opener(file, "rt", encoding="utf-8-sig", newline="", errors="replace") as lines:
+    with _text(file) as lines:
         first = lines.readline()
-    if not first.strip():
-        raise DataError(str(file), "expected a header and rows, got an empty file", "export it again")
-    delimiter = max(",;\t|", key=first.count)
-    header = [h.strip() for h in next(csv.reader([first], delimiter=delimiter))]
-    if len(set(header)) < len(header):
-        raise DataError(str(file), "two columns have the same name", f"rename one of {header}")
+        if not first.strip():
+            raise DataError(str(file), "expected a header and rows, got an empty file", "export it again")
+        delimiter = max(",;\t|", key=first.count)
+        names = next(csv.reader(chain([first], lines), delimiter=delimiter))
+    header = [name.strip() or f"column_{n}" for n, name in enumerate(names, 1)]
+    _check_names(file, header)
     ending = "\\r\\n" if first.endswith("\r\n") else "\\n"
     shape = ", ".join(f"'{quote(h)}': 'VARCHAR'" for h in header)
     con.execute(
         f"""CREATE TEMP TABLE raw AS SELECT row_number() OVER () AS _row, * FROM read_csv('{quote(file)}',
             header=true, auto_detect=false, delim='{delimiter}', quote='"', escape='"', columns={{{shape}}},
-            store_rejects=true, max_line_size={_LONGEST_LINE}, new_line='{ending}')"""
+            new_line='{ending}', {_LIMITS})"""
     )
-    rejects = con.execute(
-        "SELECT line, any_value(csv_line), string_agg(error_message, '; ') FROM reject_errors GROUP BY line ORDER BY line"
-    ).fetchall()
-    con.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+    rejects = _rejects(con)
     _payload(con, header)
-    bad = [(int(line), text or "", reason) for line, text, reason in rejects]
 
-    def line_of(row: int) -> int:
-        line = row + 1  # the header is line 1
-        for rejected, _, _ in bad:
-            if rejected > line:
-                break
-            line += 1
-        return line
+    @cache
+    def starts() -> list[int]:
+        return _starts(file, delimiter, blank=len(header) > 1)
 
-    return Raw(dict.fromkeys(header, "VARCHAR"), bad, line_of)
+    @cache
+    def lines_of_rows() -> list[int]:
+        rejected = set(rejects)
+        return [line for n, line in enumerate(starts(), 1) if line and n > 1 and n not in rejected]
+
+    def at(lines: list[int], n: int) -> int:
+        return lines[n - 1] if n <= len(lines) else n
+
+    bad = [(at(starts(), n), text.strip("\r\n"), reason) for n, (text, reason) in rejects.items()]
+    return Raw(dict.fromkeys(header, "VARCHAR"), bad, lambda row: at(lines_of_rows(), row))
 
 
 def _json_lines(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
     con.execute(
         f"""CREATE TEMP TABLE lines AS SELECT row_number() OVER () AS _row, line FROM read_csv('{quote(file)}',
             columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', header=false, auto_detect=false,
-            max_line_size={_LONGEST_LINE})"""
+            {_LIMITS})"""
     )
+    rejects = _rejects(con)
     good = "CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' END"
     con.execute(f"CREATE TEMP TABLE raw AS SELECT _row, line AS _payload FROM lines WHERE coalesce({good}, false)")
-    bad = con.execute(
+    broken = con.execute(
         f"""SELECT _row, line FROM lines WHERE NOT coalesce({good}, false) AND trim(coalesce(line, '')) <> ''
             ORDER BY _row"""
     ).fetchall()
     con.execute("DROP TABLE lines")
-    return Raw(None, [(int(n), text, "expected a JSON object on one line") for n, text in bad], lambda row: row)
+    read_before = [line - n for n, line in enumerate(rejects)]  # rows read before each line that could not be
+
+    def line_of(row: int) -> int:
+        return row + bisect_right(read_before, row)
+
+    bad = [(n, text, reason) for n, (text, reason) in rejects.items()]
+    bad += [(line_of(n), text, "expected a JSON object on one line") for n, text in broken]
+    return Raw(None, sorted(bad), line_of)
 
 
 def _parquet(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
+    described = con.execute(f"DESCRIBE SELECT * FROM read_parquet('{quote(file)}', hive_partitioning=false)").fetchall()
+    types = {name: kind for name, kind, *_ in described}
+    _check_names(file, list(types))
     con.execute(
         f"CREATE TEMP TABLE raw AS SELECT file_row_number + 1 AS _row, * EXCLUDE (file_row_number) "
         f"FROM read_parquet('{quote(file)}', file_row_number=true, hive_partitioning=false)"
     )
-    types = {name: kind for name, kind, *_ in con.execute("DESCRIBE raw").fetchall() if name != "_row"}
     _payload(con, list(types))
     return Raw(types, [], lambda row: row)
 
@@ -143,3 +164,44 @@ def _payload(con: duckdb.DuckDBPyConnection, columns: list[str]) -> None:
     con.execute("ALTER TABLE raw RENAME TO parsed")
     con.execute(f"CREATE TEMP TABLE raw AS SELECT *, to_json(struct_pack({packed}))::VARCHAR AS _payload FROM parsed")
     con.execute("DROP TABLE parsed")
+
+
+def _check_names(file: Path, names: list[str]) -> None:
+    lower = [name.lower() for name in names]
+    if len(set(lower)) < len(names):
+        raise DataError(str(file), "two columns have the same name", f"rename one of {names}")
+    if taken := sorted(OURS.intersection(lower)):
+        raise DataError(str(file), f"a column has the name {taken[0]}, which Foretell needs itself", "rename it")
+
+
+def _text(file: Path) -> IO[str]:
+    opener = gzip.open if file.name.lower().endswith(".gz") else open
+    return cast(IO[str], opener(file, "rt", encoding="utf-8-sig", newline="", errors="replace"))
+
+
+def _rejects(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
+    """The records that DuckDB could not read: which one, counted from 1 -> (text, reason)."""
+    found = con.execute(
+        """SELECT line, coalesce(any_value(csv_line), ''), string_agg(error_message, '; ') FROM reject_errors
+           GROUP BY line ORDER BY line"""
+    ).fetchall()
+    con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    return {int(n): (text, reason) for n, text, reason in found}
+
+
+def _starts(file: Path, delimiter: str, *, blank: bool) -> list[int]:
+    """The line on which each record of a CSV file starts, because a quoted value may span lines; 0 for a blank one."""
+    found, line = [], 1
+    with _text(file) as lines:
+        reader = csv.reader(lines, delimiter=delimiter)
+        try:
+            for record in reader:
+                found.append(0 if blank and not record else line)
+                line = reader.line_num + 1
+        except csv.Error:  # a quote that is never closed swallows the rest of the file
+            found.append(line)
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -80,8 +80,8 @@ def load_file(project: Project, source: Source, file: Path) -> Loaded:
     con = connect(project)
     try:
         raw = read(con, file)
-        made = plan(source, raw, batch=batch, received_at=started.isoformat(timespec="microseconds"))
-        con.execute(f"CREATE TEMP TABLE stamped AS {made.sql}")
+        made = plan(source, raw, file=shown, batch=batch, received_at=started.isoformat(timespec="microseconds"))
+        _stamp(con, made, source, shown)
         rows = _count(con, "SELECT count(*) FROM stamped")
         if rows + len(raw.unreadable) == 0:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
@@ -94,9 +94,10 @@ def load_file(project: Project, source: Source, file: Path) -> Loaded:
         ledger.append(
             pa.Table.from_pylist(
                 [{
-                    "batch": batch, "source": source.name, "file": shown, "sha256": digest, "rows": rows + len(raw.unreadable),
-                    "added": result.added, "known": result.known, "quarantined": result.quarantined,
-                    "received_at": started, "finished_at": datetime.now(UTC),
+                    "batch": batch, "source": source.name, "file": shown, "sha256": digest,
+                    "rows": rows + len(raw.unreadable), "added": result.added, "known": result.known,
+                    "quarantined": result.quarantined, "received_at": started,
+                    "finished_at": datetime.now(UTC),
                 }],
                 schema=_LEDGER,
             ), why=f"load {source.name}",
@@ -108,14 +109,28 @@ def load_file(project: Project, source: Source, file: Path) -> Loaded:
 
 _STAMP = pa.timestamp("us", tz="UTC")
 _LEDGER = pa.schema(
-    [("batch", pa.int64()), ("source", pa.string()), ("file", pa.string()), ("sha256", pa.string())]
-    + [(n, pa.int64()) for n in ("rows", "added", "known", "quarantined")]
-    + [("received_at", _STAMP), ("finished_at", _STAMP)]
+    [
+        *[("batch", pa.int64()), ("source", pa.string()), ("file", pa.string()), ("sha256", pa.string())],
+        *[(n, pa.int64()) for n in ("rows", "added", "known", "quarantined")],
+        *[("received_at", _STAMP), ("finished_at", _STAMP)],
+    ]
 )
 _QUARANTINE = pa.schema(
-    [("quarantine_id", pa.string()), ("batch", pa.int64()), ("source", pa.string()), ("file", pa.string())]
-    + [("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string()), ("received_at", _STAMP)]
+    [
+        *[("quarantine_id", pa.string()), ("batch", pa.int64()), ("source", pa.string()), ("file", pa.string())],
+        *[("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string()), ("received_at", _STAMP)],
+    ]
 )
+
+
+def _stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str) -> None:
+    try:
+        con.execute(f"CREATE TEMP TABLE stamped AS {made.sql}")
+    except duckdb.Error as error:  # an expression of the contract that does not fit the file's types or values
+        problem = f"the contract cannot be applied to {shown}: {str(error).splitlines()[0]}"
+        raise DataError(
+            source.name, problem, "mend the expression; text is made a number by TRY_CAST(x AS DOUBLE)"
+        ) from None
 
 
 def _quarantine(
@@ -127,7 +142,9 @@ def _quarantine(
     reasons += [f"{shown}:{line}: {why}" for line, _, why in rows[:3]]
     stored = table(project, "quarantine")
     files = stored.files()
-    known = {i for (i,) in duckdb.sql(f"SELECT quarantine_id FROM {stored.scan(files)}").fetchall()} if files else set()
+    known = (
+        {i for (i,) in duckdb.execute(f"SELECT quarantine_id FROM {stored.scan(files)}").fetchall()} if files else set()
+    )
     new = []
     for line, text, why in rows:
         key = hashlib.md5(f"{source.name}\x1f{shown}\x1f{line}\x1f{text}".encode()).hexdigest()
@@ -167,8 +184,12 @@ def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        problem = f"cannot be opened: {error.strerror}"
+        raise DataError(str(file), problem, "check the path, or the setting `exports`") from None
 
 
 def _shown(project: Project, file: Path) -> str:

@@ -8,8 +8,12 @@ from __future__ import annotations
 # A change here changes who is who: it is part of every feature's fingerprint.
 RULE_VERSION = "1"
 
-_PLACEHOLDERS = "('null', 'none', 'nan', 'n/a', 'na', '-', '--', '-1', 'unknown', 'anonymous', 'undefined', 'test', '?')"
-_PLACEHOLDER_LOCAL_PARTS = "^(unknown|anonymous|none|null|na|n/a|test|no[-_.]?(reply|e?mail)|nobody|email|not[-_.]?given)@"
+_PLACEHOLDERS = (
+    "('null', 'none', 'nan', 'n/a', 'na', '-', '--', '-1', 'unknown', 'anonymous', 'undefined', 'test', '?')"
+)
+_PLACEHOLDER_LOCAL_PARTS = (
+    "^(unknown|anonymous|none|null|na|n/a|test|no[-_.]?(reply|e?mail)|nobody|email|not[-_.]?given)@"
+)
 
 
 def identifier(kind: str, expression: str) -> str:

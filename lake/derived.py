@@ -11,9 +11,7 @@ import duckdb
 from lake.engine import quote
 
 
-def write(
-    con: duckdb.DuckDBPyConnection, query: str, file: Path, metadata: Mapping[str, str] | None = None
-) -> int:
+def write(con: duckdb.DuckDBPyConnection, query: str, file: Path, metadata: Mapping[str, str] | None = None) -> int:
     """Write the result of a query to a Parquet file; readers see the old file or the new one. Returns its rows.
 
     metadata: text kept in the file's footer, such as the ingest batch it was made from.

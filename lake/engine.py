@@ -59,7 +59,7 @@ def last_batch(project: Project) -> int:
     stored = table(project, "batches")
     if not (files := stored.files()):
         return 0
-    return int(duckdb.sql(f"SELECT coalesce(max(batch), 0) FROM {stored.scan(files)}").fetchall()[0][0])
+    return int(duckdb.execute(f"SELECT coalesce(max(batch), 0) FROM {stored.scan(files)}").fetchall()[0][0])
 
 
 def quote(text: object) -> str:

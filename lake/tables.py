@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -39,6 +40,8 @@ class Table:
         except TableNotFoundError:
             return None
         features = set(table.protocol().reader_features or [])
+        if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
+            features.add("columnMapping")  # tables of reader version 2 do not list it
         if unreadable := features & {"deletionVectors", "columnMapping"}:
             raise DataError(
                 str(self.path), f"uses {', '.join(sorted(unreadable))}; its Parquet files alone are not the table",
@@ -53,7 +56,7 @@ class Table:
     def files(self) -> list[str]:
         """The active Parquet files of the current version."""
         table = self._open()
-        return table.file_uris() if table else []
+        return [unquote(uri) for uri in table.file_uris()] if table else []  # a space comes as %20
 
     def version(self) -> int | None:
         table = self._open()
@@ -64,7 +67,7 @@ class Table:
         files = self.files()
         if not files:
             return 0
-        row = duckdb.sql(f"SELECT count(*) FROM {self.scan(files)}").fetchall()
+        row = duckdb.execute(f"SELECT count(*) FROM {self.scan(files)}").fetchall()
         return int(row[0][0])
 
     def scan(self, files: list[str] | None = None) -> str:

@@ -53,9 +53,12 @@ def client(project: Project):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     folder = project.home / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = given or f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    if not given:  # MLflow sets the variable as well: it must not pass for the user's wish, nor follow us to other homes
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     return mlflow.MlflowClient(uri, uri)
 
 
@@ -72,7 +75,8 @@ def experiment(project: Project, task: str) -> str:
 
 def champion(project: Project, task: str, version: str | None = None) -> Champion:
     """The model in use for a task, or a given version. NotReady when nothing is trained yet."""
-    import mlflow
+    import mlflow.artifacts
+    from mlflow import sklearn as sklearn_flavour
     from mlflow.exceptions import MlflowException
 
     tracking = client(project)
@@ -84,7 +88,7 @@ def champion(project: Project, task: str, version: str | None = None) -> Champio
         raise NotReady(task, "nothing is trained yet", f"run `foretell train {task}` first") from None
     assert found.run_id is not None
     contract = json.loads(mlflow.artifacts.load_text(f"runs:/{found.run_id}/{CONTRACT}"))
-    model = mlflow.sklearn.load_model(f"models:/{task}/{found.version}")
+    model = sklearn_flavour.load_model(f"models:/{task}/{found.version}")
     return Champion(task, str(found.version), found.run_id, model, contract)
 
 

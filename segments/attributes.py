@@ -40,7 +40,9 @@ def create(con: duckdb.DuckDBPyConnection, project: Project) -> dict[str, str]:
             if cutoff is not None and build.file_of(project, view, cutoff).exists():
                 joins.append(f'LEFT JOIN {build.read(project, view, cutoff)} AS "{view.name}" USING (profile_id)')
                 columns.append(f'"{view.name}".* EXCLUDE (profile_id, event_timestamp, created)')
-    con.execute(f"CREATE OR REPLACE TEMP TABLE attributes AS SELECT {', '.join(columns)} FROM profiles p {' '.join(joins)}")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE attributes AS SELECT {', '.join(columns)} FROM profiles p {' '.join(joins)}"
+    )
     return {name: kind for name, kind, *_ in con.execute("DESCRIBE attributes").fetchall()}
 
 
@@ -53,7 +55,8 @@ def _scores(con: duckdb.DuckDBPyConnection, project: Project) -> str | None:
         JOIN (SELECT DISTINCT birth_id, profile_id FROM member WHERE known_to IS NULL) m ON m.birth_id = s.profile_id
         WHERE s.cutoff <= {now} AND s.expires_at > {now}
         QUALIFY row_number() OVER (PARTITION BY m.profile_id, s.task
-            ORDER BY s.cutoff DESC, s.model_version::INTEGER DESC, s.profile_id = m.profile_id DESC, s.scored_at DESC, s.score_id) = 1"""
+            ORDER BY s.cutoff DESC, s.model_version::INTEGER DESC, s.profile_id = m.profile_id DESC, s.scored_at DESC,
+                s.score_id) = 1"""
 
 
 def scores_of(con: duckdb.DuckDBPyConnection, project: Project, profile_id: str) -> list[dict]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from foretell.errors import DataError
+from foretell.errors import DataError, UnknownName, unknown
 from foretell.project import Project
 from lake.engine import session
 from segments import attributes
@@ -37,8 +37,6 @@ def rule_of(project: Project, name: str) -> Predicate:
     if name in known:
         return known[name].rule
     if name.isidentifier():
-        from foretell.errors import unknown
-
         raise unknown("segment", name, known)
     return parse(name)
 
@@ -52,8 +50,6 @@ def audience(project: Project, name: str, columns: list[str] | None = None) -> A
         wanted = columns or sorted(rule.columns)
         for column in wanted:
             if column not in schema:
-                from foretell.errors import unknown
-
                 raise unknown("attribute", column, schema)
         listed = "".join(f', "{c}"' for c in wanted if c != "profile_id")
         members = con.execute(
@@ -63,16 +59,23 @@ def audience(project: Project, name: str, columns: list[str] | None = None) -> A
     return Audience(name, members, total)
 
 
-def sizes(project: Project) -> list[tuple[Segment, int, int]]:
-    """Every declared segment with its size now and the number of all profiles."""
+def sizes(project: Project) -> list[tuple[Segment, int | UnknownName, int]]:
+    """Every declared segment with its size now and the number of all profiles.
+
+    Instead of a size, the error of a rule that reads an attribute which does not exist (yet: its task may be unscored).
+    """
     segments = declared(project)
     with session(project) as con:
         schema = attributes.create(con, project)
         total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
-        return [
-            (s, int(con.execute(f"SELECT count(*) FROM ({s.rule.bind(schema).sql()})").fetchall()[0][0]), total)
-            for s in segments.values()
-        ]
+        found: list[tuple[Segment, int | UnknownName, int]] = []
+        for segment in segments.values():
+            try:
+                query = f"SELECT count(*) FROM ({segment.rule.bind(schema).sql()})"
+                found.append((segment, int(con.execute(query).fetchall()[0][0]), total))
+            except UnknownName as error:
+                found.append((segment, error, total))
+        return found
 
 
 def export(found: Audience, file: Path) -> int:

@@ -157,7 +157,7 @@ _KNOWN = frozenset(Kind) - {Kind.NULL, Kind.QUANTITY, Kind.ANY}
 _MEANS = {Kind.ANY: _KNOWN, Kind.NULL: _KNOWN, Kind.QUANTITY: _QUANTITIES}  # what a vague kind may turn out to be
 _TYPES = {
     r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DOUBLE|FLOAT|REAL|(DECIMAL|NUMERIC)(\(.*\))?": Kind.NUMBER,
-    r"VARCHAR|TEXT|STRING|U?CHAR|UUID|ENUM(\(.*\))?": Kind.TEXT,
+    r"VARCHAR|TEXT|STRING|CHAR|ENUM(\(.*\))?": Kind.TEXT,
     r"BOOL(EAN)?": Kind.BOOLEAN,
     r"DATE": Kind.DATE,
     r"TIMESTAMP(TZ|_S|_MS|_NS)?( WITH TIME ZONE)?|DATETIME": Kind.TIMESTAMP,
@@ -234,8 +234,12 @@ class _Walk:
         self.columns: set[str] = set()
         self.depth = 0
 
+    @property
+    def quoted(self) -> str:
+        return f'"{self.text}"' if len(self.text) <= 120 else f'"{self.text[:120]}…"'
+
     def refuse(self, got: str, fix: str, expected: str = "a true/false rule") -> NoReturn:
-        raise DefinitionError(f'rule "{self.text}"', f"expected {expected}, {got}", fix, where=self.where) from None
+        raise DefinitionError(f"rule {self.quoted}", f"expected {expected}, {got}", fix, where=self.where) from None
 
     def refuse_construct(self, construct: str) -> NoReturn:
         self.refuse(f"got {construct}, which rules do not have", f"{ALLOWED}; e.g. {EXAMPLE}")
@@ -261,7 +265,8 @@ class _Walk:
     def boolean(self, node: Any, expected: str) -> _Piece:
         piece = self.visit(node)
         if piece.kind not in (Kind.BOOLEAN, Kind.ANY) and not (piece.kind is Kind.NULL and node is not node.root()):
-            self.refuse(f"got {piece.kind}", f"compare it, as in {piece.sql} > 0.6 or {piece.sql} is null", expected)
+            said = piece.sql if piece.kind in (Kind.NUMBER, Kind.QUANTITY) and len(piece.sql) < 60 else "churn"
+            self.refuse(f"got {piece.kind}", f"compare it, as in {said} > 0.6, or test it with is null", expected)
         return piece
 
     def connect(self, node: Any, word: str) -> _Piece:
@@ -326,7 +331,7 @@ class _Walk:
     def arithmetic(self, node: Any, operator: str) -> _Piece:
         left, right = self.visit(node.this), self.visit(node.expression)
         pairs = product(*(_MEANS.get(piece.kind, {piece.kind}) for piece in (left, right)))
-        results = {_RESULT[key] for pair in pairs if (key := (operator, *pair)) in _RESULT}
+        results = {_RESULT[key] for one, two in pairs if (key := (operator, one, two)) in _RESULT}
         if not results:
             fix = "calculate with numbers, or with a time and an interval such as interval '30 days'"
             self.refuse(f"got {left} and {right}", fix, f"values that {operator} can take")
@@ -353,8 +358,9 @@ class _Walk:
         first = max(values, key=lambda piece: piece.kind in _KNOWN and piece.literal is None)
         for value in values:
             self.same(first, value)
-        kinds = [value.kind for value in (first, *values) if value.kind is not Kind.NULL] or [Kind.NULL]
-        kind = next((kind for kind in kinds if kind in _KNOWN), kinds[0])
+        vague = first.kind is Kind.ANY  # then a literal such as '2024-01-31' may be a time as well as text
+        kinds = [value.kind for value in (first, *values) if not (vague and value.literal and _instant(value.literal))]
+        kind = next((kind for kind in kinds if kind in _KNOWN), first.kind)
         return _Piece(kind, f"coalesce({', '.join(value.sql for value in values)})", atom=True)
 
     def function(self, node: Any) -> _Piece:
@@ -389,9 +395,8 @@ class _Walk:
         kind = Kind.ANY
         if self.schema is not None:
             if name not in self.schema:
-                rule = self.text if len(self.text) <= 80 else f"{self.text[:80]}…"
-                place = f'in the rule "{rule}"' + (f", {self.where}" if self.where else "")
-                raise unknown("attribute", name, self.schema, where=place)
+                place = f", {self.where}" if self.where else ""
+                raise unknown("attribute", name, self.schema, where=f"in the rule {self.quoted}{place}")
             kind = kind_of(self.schema[name])
         quoted = name.replace('"', '""')
         return _Piece(kind, f'"{quoted}"', atom=True)
@@ -481,6 +486,10 @@ _CONSTRUCTS: dict[type, str] = {  # the first that fits
     exp.Mod: "the operator %",
     exp.IntDiv: "the operator //",
     exp.DPipe: "the operator ||",
+    exp.Escape: "the escape of a like",
+    exp.NullSafeEQ: "the operator is not distinct from",
+    exp.NullSafeNEQ: "the operator is distinct from",
+    exp.RegexpFullMatch: "the operator ~",
     exp.Func: "the function {name}()",
 }
 

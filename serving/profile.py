@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
+from foretell.console import table
 from foretell.project import Project
 from lake.engine import session
 from segments import attributes
@@ -28,22 +31,62 @@ def page(project: Project, who: str) -> dict[str, Any]:
                WHERE m.profile_id = ? AND m.known_to IS NULL GROUP BY 1 ORDER BY 2, 1""", [profile],
         ).fetchall()  # fmt: skip
         former = con.execute(
-            "SELECT DISTINCT loser FROM alias WHERE loser IN (SELECT birth_id FROM member WHERE profile_id = ? AND known_to IS NULL)",
+            """SELECT DISTINCT loser FROM alias
+               WHERE loser IN (SELECT birth_id FROM member WHERE profile_id = ? AND known_to IS NULL)""",
             [profile],
         ).fetchall()
         schema = attributes.create(con, project)
         inside = []
         for segment in declared(project).values():
-            if segment.rule.columns <= schema.keys() and con.execute(
-                f"SELECT 1 FROM ({segment.rule.bind(schema).sql()}) WHERE profile_id = ?", [profile]
-            ).fetchall():
+            if (
+                segment.rule.columns <= schema.keys()
+                and con.execute(
+                    f"SELECT 1 FROM ({segment.rule.bind(schema).sql()}) WHERE profile_id = ?", [profile]
+                ).fetchall()
+            ):
                 inside.append(segment.name)
         scores = attributes.scores_of(con, project, profile)
     return {
         "profile_id": profile,
-        "traits": [dict(zip(("attribute", "value", "source", "known_at", "distinct_values"), g, strict=True)) for g in golden],
+        "traits": [
+            dict(zip(("attribute", "value", "source", "known_at", "distinct_values"), g, strict=True)) for g in golden
+        ],
         "identifiers": [dict(zip(("identifier", "known_since", "source"), i, strict=True)) for i in identifiers],
         "former_ids": sorted(f for (f,) in former),
         "scores": scores,
         "segments": inside,
     }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print a profile's page."""
+    click.secho(f"Profile {found['profile_id']}", bold=True)
+    if found["former_ids"]:
+        click.echo(f"formerly {', '.join(found['former_ids'])}")
+    click.echo()
+    table(
+        ["trait", "value", "from", "known since"],
+        [(t["attribute"], t["value"], _origin(t), f"{t['known_at']:%Y-%m-%d}") for t in found["traits"]],
+    )
+    click.echo()
+    table(
+        ["identifier", "known since", "linked by"],
+        [(i["identifier"], f"{i['known_since']:%Y-%m-%d}", i["source"] or "") for i in found["identifiers"]],
+    )
+    for score in found["scores"]:
+        value = f"{score['value']:.1%}" if score["kind"] == "probability" else f"{score['value']:,.2f}"
+        rate = f"{score['base_rate']:.1%}" if score["kind"] == "probability" else f"{score['base_rate']:,.2f}"
+        click.secho(f"\n{score['task']} {value}", bold=True, nl=False)
+        click.echo(
+            f"  higher than {score['percentile']:.0f}% of those scored; average {rate}; {score['estimator']} "
+            f"v{score['model_version']}, as of {score['cutoff']:%Y-%m-%d}, expires {score['expires_at']:%Y-%m-%d}"
+        )
+        for reason in score["reasons"]:
+            click.echo(f"  - {reason['text']}")
+        click.echo(f"  score id {score['score_id']}")
+    click.echo(f"\nSegments: {', '.join(found['segments']) or 'none'}")
+
+
+def _origin(trait: dict[str, Any]) -> str:
+    others = trait["distinct_values"] - 1
+    return trait["source"] + (f" ({others} other value{'s' if others > 1 else ''})" if others else "")

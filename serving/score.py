@@ -29,7 +29,9 @@ from training import dataset
 from unification.identity import resolve
 
 _STAMP = pa.timestamp("us", tz="UTC")
-_REASON = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("effect", pa.float64()), ("text", pa.string())])
+_REASON = pa.struct(
+    [("feature", pa.string()), ("value", pa.float64()), ("effect", pa.float64()), ("text", pa.string())]
+)
 SCHEMA = pa.schema([
     ("score_id", pa.string()), ("task", pa.string()), ("kind", pa.string()), ("profile_id", pa.string()),
     ("value", pa.float64()), ("percentile", pa.float64()), ("base_rate", pa.float64()),
@@ -150,7 +152,10 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
         readable = {c for c, *_ in con.execute("DESCRIBE one").fetchall()}
         if rule.columns <= readable and not con.execute(rule.sql("one")).fetchall():
             raise NotReady(
-                who, f"is not in the population of {name} ({task.population})", "score someone who is", where=f"at {cutoff:%Y-%m-%d}"
+                who,
+                f"is not in the population of {name} ({task.population})",
+                "score someone who is",
+                where=f"at {cutoff:%Y-%m-%d}",
             )
     made = contract_rows(project, task, model, row, cutoff, among if among is not None and len(among) else None)
     return made[0]

@@ -1,1 +1,25 @@
-"""How good a model is, and how it came to be: metrics, plots, validation and tuning."""
+"""How well can it be known? Cutoffs, training sets, candidates judged against honest baselines, MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def training_set(task: str, cutoffs: Iterable[str], project: str | None = None) -> pd.DataFrame:
+    """One row per eligible profile and cutoff: profile_id, cutoff, label, weight, person, split, and the features.
+
+    task: a task's name; cutoffs: ISO dates or times, UTC where they name no offset. Everything is as known at each cutoff.
+    """
+    from datetime import UTC, datetime
+
+    from foretell.project import Project
+    from training import dataset
+
+    home = Project.find(project)
+    moments = [datetime.fromisoformat(c) for c in cutoffs]
+    moments = [m.replace(tzinfo=UTC) if m.tzinfo is None else m.astimezone(UTC) for m in moments]
+    return dataset.training_set(home, home.definitions.task(task), moments)

@@ -13,7 +13,7 @@ STEP = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """training: past cutoffs, oldest first, whose labels are complete before `evaluation`; evaluation: the latest cutoff
+    """training: past cutoffs, oldest first, whose labels are complete before `evaluation`; evaluation: the latest one
     whose own label is complete; final: those the champion is fitted on again once it has been judged."""
 
     training: tuple[datetime, ...]

@@ -51,7 +51,8 @@ def population(con: duckdb.DuckDBPyConnection, project: Project, task: Predictio
     views = population_views(project, task)
     relation = build.read(project, views[0], cutoff)
     for view in views[1:]:
-        relation += f" JOIN (SELECT * EXCLUDE (event_timestamp, created) FROM {build.read(project, view, cutoff)}) USING (profile_id)"
+        more = f"SELECT * EXCLUDE (event_timestamp, created) FROM {build.read(project, view, cutoff)}"
+        relation += f" JOIN ({more}) USING (profile_id)"
     con.execute(f"CREATE OR REPLACE TEMP VIEW eligible AS SELECT * FROM {relation}")
     schema = {name: kind for name, kind, *_ in con.execute("DESCRIBE eligible").fetchall()}
     rule = parse(task.population, where=f"population of {task.name}").bind(schema)
@@ -59,7 +60,10 @@ def population(con: duckdb.DuckDBPyConnection, project: Project, task: Predictio
 
 
 def training_set(
-    project: Project, task: PredictionTask, cutoffs: Iterable[datetime], progress: Callable[[str], None] = lambda _: None
+    project: Project,
+    task: PredictionTask,
+    cutoffs: Iterable[datetime],
+    progress: Callable[[str], None] = lambda _: None,
 ) -> pd.DataFrame:
     """One row per eligible profile and cutoff: META, then the task's features (float, NaN where unknown).
 

@@ -89,7 +89,7 @@ def calibration_plot(y: ArrayLike, p: ArrayLike, name: str, weight: ArrayLike | 
     limit = min(1.0, 1.1 * max(table["predicted"].max(), table["high"].max(), np.quantile(scores[weights > 0], 0.99)))
     beyond = scores[weights > 0].max() > limit
 
-    figure = _figure(6.4, 6.8)
+    figure = _figure(7.0, 7.0)
     top, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     top.plot([0, limit], [0, limit], color=GREY, linewidth=1.2, linestyle="--", label="perfect: share = probability")
     top.vlines(table["predicted"], table["low"], table["high"], color=BLUE, linewidth=2, alpha=0.45)
@@ -370,11 +370,13 @@ def _shade(column: pd.Series) -> np.ndarray:
         column = column.cat.codes.where(column.notna())
     elif not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)):
         return np.full(len(column), np.nan)
-    rank = column.rank(method="average").astype("float64")
+    rank = column.dropna().rank(method="average").to_numpy(dtype=np.float64)
+    shade = np.full(len(column), np.nan)
+    if not len(rank):
+        return shade
     low, high = rank.min(), rank.max()
-    if not high > low:
-        return np.where(column.notna(), 0.5, np.nan)
-    return ((rank - low) / (high - low)).to_numpy()
+    shade[column.notna().to_numpy()] = (rank - low) / (high - low) if high > low else 0.5
+    return shade
 
 
 def _swarm(across: np.ndarray, bins: int = 100, width: float = 0.36) -> np.ndarray:

@@ -41,16 +41,17 @@ def register(project: Project, task: PredictionTask, evidence: Evidence) -> tupl
 
 def _register(project: Project, task: PredictionTask, evidence: Evidence) -> tuple[str, str]:
     import mlflow
+    from mlflow import sklearn as sklearn_flavour
     from mlflow.models import infer_signature
 
     contract, columns = evidence.contract, evidence.contract["columns"]
     with mlflow.start_run(experiment_id=registry.experiment(project, task.name), run_name=contract["estimator"]) as run:
         mlflow.log_params({k: str(v) for k, v in _params(task, contract).items()})
-        for row in evidence.evaluation.itertuples():
-            prefix = f"{row.model}.{row.metric}"
-            mlflow.log_metrics({prefix: row.value, f"{prefix}.low": row.low, f"{prefix}.high": row.high})
-            if row.model == contract["estimator"]:
-                mlflow.log_metrics({f"{row.metric}": row.value, f"{row.metric}_low": row.low, f"{row.metric}_high": row.high})
+        for model, metric, *numbers in evidence.evaluation.itertuples(index=False):
+            names = [f"{model}.{metric}"] + ([metric] if model == contract["estimator"] else [])
+            for name in names:
+                suffixed = (name, f"{name}.low", f"{name}.high")
+                mlflow.log_metrics(dict(zip(suffixed, map(float, numbers), strict=True)))
         for name, figure in _figures(task, evidence).items():
             mlflow.log_figure(figure, f"plots/{name}.png")
         mlflow.log_text(evidence.evaluation.to_csv(index=False), "evaluation.csv")
@@ -59,7 +60,7 @@ def _register(project: Project, task: PredictionTask, evidence: Evidence) -> tup
         mlflow.log_dict(contract, registry.CONTRACT)
         sample = evidence.judge[columns].head(5)
         method = "predict_proba" if contract["kind"] == "probability" else "predict"
-        mlflow.sklearn.log_model(
+        sklearn_flavour.log_model(
             evidence.final,
             name="model",
             signature=infer_signature(sample, getattr(evidence.final, method)(sample)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from lake.engine import last_batch
 from models.estimators import candidates
 from training import dataset, metrics
 from training.cutoffs import Cutoffs, plan
+from training.metrics import Kind
 
 LEARNED = "lightgbm"
 
@@ -35,7 +36,7 @@ class Trained:
     """
 
     task: PredictionTask
-    kind: str
+    kind: Kind
     cutoffs: Cutoffs
     rows: dict[str, int]
     base_rate: float
@@ -52,7 +53,7 @@ def train(project: Project, name: str, progress: Callable[[str], None] = lambda 
     from training.tracking import Evidence, register
 
     task = project.definitions.task(name)
-    kind = kind_of(task, dict(project.definitions.sources))
+    kind = cast(Kind, kind_of(task, dict(project.definitions.sources)))
     if task.metric not in metrics.METRICS[kind]:
         raise metrics.unknown(f"{kind} metric", task.metric, metrics.METRICS[kind], where=f"task {name}")
     cutoffs = plan(task, project.now, dataset.first_fact(project, task), project.setting("cutoffs"))
@@ -143,7 +144,9 @@ def _fit_all(
         except ForetellError as error:  # one that cannot cope with these data must not stop the others
             skipped[name] = str(error)
     if not fitted:
-        raise DataError(task.name, "no candidate could be fitted", "; ".join(f"{n}: {why}" for n, why in skipped.items()))
+        raise DataError(
+            task.name, "no candidate could be fitted", "; ".join(f"{n}: {why}" for n, why in skipped.items())
+        )
     return fitted, skipped
 
 

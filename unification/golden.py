@@ -11,7 +11,7 @@ import duckdb
 
 from foretell.project import Project
 from lake import derived
-from lake.engine import instant
+from lake.engine import instant, quote
 
 
 def build_golden(con: duckdb.DuckDBPyConnection, project: Project) -> int:
@@ -21,13 +21,15 @@ def build_golden(con: duckdb.DuckDBPyConnection, project: Project) -> int:
     """
     home, now = project.home / "derived", instant(project.now)
     con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE members AS SELECT node, profile_id FROM read_parquet('{home / "member.parquet"}')
+        f"""CREATE OR REPLACE TEMP TABLE members AS
+            SELECT node, profile_id FROM read_parquet('{quote(home / "member.parquet")}')
             WHERE known_from < {now} AND (known_to IS NULL OR known_to >= {now})"""
     )
     present = {row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
     claims = [
-        f"""SELECT node, '{trait}' AS attribute, "{trait}"::VARCHAR AS value, '{name}' AS source, {source.trust} AS trust,
-            fact_id, event_at, known_at FROM "{name}" WHERE nullif(trim("{trait}"), '') IS NOT NULL AND known_at < {now}"""
+        f"""SELECT node, '{trait}' AS attribute, "{trait}"::VARCHAR AS value, '{name}' AS source,
+                {source.trust} AS trust, fact_id, event_at, known_at
+            FROM "{name}" WHERE nullif(trim("{trait}"), '') IS NOT NULL AND known_at < {now}"""
         for name, source in project.definitions.sources.items()
         for trait in source.traits
         if name in present
@@ -48,7 +50,9 @@ def build_golden(con: duckdb.DuckDBPyConnection, project: Project) -> int:
             ORDER BY profile_id, attribute""",
         home / "golden.parquet",
     )
-    names = [row[0] for row in con.execute(f"SELECT DISTINCT attribute FROM '{home}/golden.parquet' ORDER BY 1").fetchall()]
+    names = [
+        row[0] for row in con.execute(f"SELECT DISTINCT attribute FROM '{home}/golden.parquet' ORDER BY 1").fetchall()
+    ]
     columns = "".join(f", max(value) FILTER (attribute = '{n}') AS \"{n}\"" for n in names)
     return derived.write(
         con,

@@ -1,4 +1,4 @@
-"""Which profile did each identifier belong to, and when? A union-find that walks the edges in the order they were known.
+"""Which profile did each identifier belong to, and when? A union-find that walks the edges as they became known.
 
 The result is membership in time: to know the graph at T is a filter, not a recomputation. A profile keeps the id of
 its oldest identifier; when two profiles merge, the older id survives and the younger becomes its alias.

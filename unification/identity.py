@@ -1,7 +1,7 @@
 """How does the graph come from the facts? Identifiers met in one fact belong to one person.
 
-The graph is a function of the facts and the home's key: rebuilt from scratch it is the same, ids included. It is kept in
-derived tables `member`, `alias`, `edges` and `refused_edges`.
+The graph is a function of the facts and the home's key: rebuilt from scratch it is the same, ids included. It is kept
+in derived tables `member`, `alias`, `edges` and `refused_edges`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def unify(project: Project) -> dict[str, int]:
         con.register("refused_now", graph.refused)
         derived.write(con, "SELECT * FROM edges ORDER BY known_at, a, b", home / "edges.parquet")
         derived.write(con, "SELECT * FROM alias_now ORDER BY known_at, loser", home / "alias.parquet")
-        derived.write(con, "SELECT a, b, known_at, reason::VARCHAR AS reason FROM refused_now", home / "refused_edges.parquet")
+        derived.write(
+            con, "SELECT a, b, known_at, reason::VARCHAR AS reason FROM refused_now", home / "refused_edges.parquet"
+        )
         derived.write(con, "SELECT * FROM member_now ORDER BY node, known_from", home / "member.parquet")
         profiles = build_golden(con, project)
         _mark(project, watermark)
@@ -93,11 +95,15 @@ def _nodes_and_edges(con: duckdb.DuckDBPyConnection, project: Project) -> None:
     edges = edges or [
         "SELECT ''::VARCHAR AS a, ''::VARCHAR AS b, now() AS known_at, '' AS source, '' AS fact_id WHERE false"
     ]
-    con.execute(f"CREATE TEMP TABLE nodes AS SELECT node, min(known_at) AS known_at FROM ({_union(nodes)}) GROUP BY node")
+    con.execute(
+        f"CREATE TEMP TABLE nodes AS SELECT node, min(known_at) AS known_at FROM ({_union(nodes)}) GROUP BY node"
+    )
     # an edge is known since its first evidence; further evidence is counted
     con.execute(
-        f"""CREATE TEMP TABLE edges AS SELECT a, b, min(known_at) AS known_at, arg_min(source, (known_at, fact_id)) AS source,
-            min_by(fact_id, (known_at, fact_id)) AS fact_id, count(*) AS evidence FROM ({_union(edges)}) GROUP BY a, b"""
+        f"""CREATE TEMP TABLE edges AS SELECT a, b, min(known_at) AS known_at,
+                min_by(source, (known_at, fact_id)) AS source, min_by(fact_id, (known_at, fact_id)) AS fact_id,
+                count(*) AS evidence
+            FROM ({_union(edges)}) GROUP BY a, b"""
     )
 
 
@@ -142,7 +148,9 @@ def resolve(con: duckdb.DuckDBPyConnection, project: Project, text: str) -> str:
             f"SELECT DISTINCT profile_id FROM member JOIN ({wanted}) USING (node) WHERE {today}"
         ).fetchall()
     if not found:
-        raise UnknownName(text, "no such profile or identifier", "`foretell segment show` lists ids; try an e-mail or card")
+        raise UnknownName(
+            text, "no such profile or identifier", "`foretell segment show` lists ids; try an e-mail or card"
+        )
     if len(found) > 1:
         ids = ", ".join(sorted(p for (p,) in found))
         raise UnknownName(text, f"means {len(found)} profiles ({ids})", "say which type: email:…, phone:…")
@@ -157,4 +165,3 @@ def facts_of(con: duckdb.DuckDBPyConnection, project: Project, role: str) -> lis
     """The loaded sources that play a role (or the one source of that name)."""
     loaded = loaded_sources(con, project)
     return [s for s in players(role, project.definitions.sources) if s.name in loaded]
-

@@ -6,9 +6,11 @@ production was trained on stays what it was.
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
@@ -45,8 +47,6 @@ def open_store(project: Project) -> feast.FeatureStore:
 
 def service_name(project: Project, task: PredictionTask) -> str:
     """`churn__` and a digest of its views' versions: the set of features a model was trained on."""
-    import hashlib
-
     sources = dict(project.definitions.sources)
     versions = [build.versioned(v, sources) for v in project.definitions.views_of(task)]
     return f"{task.name}__{hashlib.sha256(' '.join(versions).encode()).hexdigest()[:8]}"
@@ -65,7 +65,7 @@ def apply(project: Project, tasks: Iterable[PredictionTask]) -> feast.FeatureSto
             if view.name not in made:
                 made[view.name] = _feast_view(project, view, entity)
                 objects += [made[view.name].batch_source, made[view.name]]
-        features = [made[v.name] for v in project.definitions.views_of(task)]
+        features: list[Any] = [made[v.name] for v in project.definitions.views_of(task)]
         objects.append(feast.FeatureService(name=service_name(project, task), features=features))
     store.apply(objects)
     return store
@@ -90,7 +90,9 @@ def _feast_view(project: Project, view: FeatureView, entity: feast.Entity) -> fe
 
 def historical(store: feast.FeatureStore, service: str, entities: pd.DataFrame) -> pd.DataFrame:
     """Feast's point-in-time join: `entities` (profile_id, event_timestamp) with every feature of a service."""
-    return store.get_historical_features(entities, features=store.get_feature_service(service)).to_df()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ibis 12 on DuckDB 2
+        return store.get_historical_features(entities, features=store.get_feature_service(service)).to_df()
 
 
 def materialise(project: Project, store: feast.FeatureStore, views: Iterable[FeatureView], cutoff: datetime) -> int:
@@ -103,7 +105,7 @@ def materialise(project: Project, store: feast.FeatureStore, views: Iterable[Fea
             start_date=cutoff - timedelta(microseconds=1), end_date=cutoff,
             feature_views=[build.versioned(view, sources)], disable_event_timestamp=False,
         )  # fmt: skip
-        rows += int(duckdb.sql(f"SELECT count(*) FROM {build.read(project, view, cutoff)}").fetchall()[0][0])
+        rows += int(duckdb.execute(f"SELECT count(*) FROM {build.read(project, view, cutoff)}").fetchall()[0][0])
     return rows
 
 

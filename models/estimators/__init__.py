@@ -27,7 +27,7 @@ def candidates(kind: str, columns: Iterable[str], horizon_days: float, *, num_th
     Returns name -> estimator; `lightgbm` is always there, as it takes whatever columns come.
     Raises UnknownName for another kind.
 
-    >>> list(candidates("amount", ["spend_365d", "days_since_first_order"], horizon_days=90))
+    >>> list(candidates("amount", ["spend_365d", "age"], horizon_days=90))
     ['past_spend', 'lightgbm']
     """
     if kind not in KINDS:

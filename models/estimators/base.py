@@ -32,7 +32,7 @@ class Candidate(BaseEstimator):
         Raises DataError when a column is missing, when y or the weights cannot be used, or when the data do not
         determine the parameters.
         """
-        features = self._columns(X, self.requires or tuple(X.columns))
+        features = self._columns(X, self.requires or tuple(self._frame(X).columns))
         target, weight = self._checked_labels(len(X), y, sample_weight)
         self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         self.n_features_in_ = X.shape[1]
@@ -56,14 +56,19 @@ class Candidate(BaseEstimator):
         features = self._columns(X, self.columns_)
         return self._predict(features) if len(features) else np.empty(0)
 
-    def _columns(self, X: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
-        """The wanted columns as floats, in that order; infinite becomes NaN, as neither can be measured."""
+    def _frame(self, X: Any) -> pd.DataFrame:
+        """X itself, if its columns have names."""
         if not isinstance(X, pd.DataFrame):
             raise DataError(
                 self.name,
                 f"expected a pandas DataFrame of named features, got {type(X).__name__}",
                 "pass pd.DataFrame(values, columns=names)",
             )
+        return X
+
+    def _columns(self, X: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
+        """The wanted columns as floats, in that order; infinite becomes NaN, as neither can be measured."""
+        self._frame(X)
         if not wanted:
             raise DataError(self.name, "expected at least one feature, got a table without columns", "add features")
         for column in wanted:

@@ -61,22 +61,21 @@ class Recency(RFMLogistic):
 
 
 class PastSpend(AmountCandidate):
-    """The next horizon will be like the past year: the spend per observed day, times the horizon. Learns nothing.
+    """The next horizon will be like the past year: its spend, times horizon / 365. Learns nothing.
 
-    Observed are at most 365 days, and for a newcomer the days since the first order, but never fewer than the horizon:
-    one order yesterday is no rate per day, and we only know that it came from an order that had to be there.
+    A newcomer's days are not stretched to a year: whoever ordered once, yesterday, has no rate of an order per day. The
+    first order is there because we look at customers, so a rate over the days since then promises several times too
+    much; this promises too little only where the business itself is younger than a year.
     """
 
     name = "past_spend"
-    requires = ("spend_365d", "days_since_first_order")
+    requires = ("spend_365d",)
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
         """Nothing to learn."""
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        shortest = min(self.horizon_days, 365.0)
-        observed = X["days_since_first_order"].clip(shortest, 365.0).fillna(365.0)
-        return (X["spend_365d"].fillna(0.0) * self.horizon_days / observed).to_numpy()
+        return X["spend_365d"].fillna(0.0).to_numpy() * self.horizon_days / 365.0
 
 
 class RFMTweedie(AmountCandidate):

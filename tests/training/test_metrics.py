@@ -43,7 +43,7 @@ def kernel(kind, name, y, pred, weights):
 def lift_by_hand(y, p):
     """The mean lift over many random ways to order ties."""
     r, k, found = np.random.default_rng(0), -(-len(y) // 10), []
-    for _ in range(4000):
+    for _ in range(2000):
         best = np.lexsort((r.random(len(y)), -p))[:k]
         found.append(y[best].mean() / y.mean())
     return np.mean(found)
@@ -75,7 +75,7 @@ REFERENCE = {
 @pytest.mark.parametrize("name", REFERENCE)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_metric_and_kernel_equal_the_library(name, weighted, ties, seed):
     kind = "probability" if name in PROBABILITY else "amount"
     y, pred, weight = data(kind, seed=seed, ties=ties)
@@ -213,13 +213,13 @@ def test_interval_is_the_percentile_interval_of_resampled_rows():
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
     covered = []
-    for seed in range(120):
+    for seed in range(60):
         r = np.random.default_rng(seed)
         y = np.repeat([0, 1], 150)
         score = np.clip(0.4 + 0.1 * y + r.normal(0, 0.1, 300), 0, 1)
-        row = evaluate(y, {"a": score}, "probability", draws=100).set_index("metric").loc["auc"]
+        row = evaluate(y, {"a": score}, "probability", draws=60).set_index("metric").loc["auc"]
         covered.append(row["low"] <= stats.norm.cdf(1 / np.sqrt(2)) <= row["high"])
-    assert 0.87 <= np.mean(covered) <= 1
+    assert 0.85 <= np.mean(covered) <= 1
 
 
 def test_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
@@ -290,8 +290,13 @@ def test_pairing_sees_what_separate_intervals_hide():
 
 @pytest.mark.parametrize(
     ("low", "high", "of_auc", "of_brier"),
-    [(0.1, 0.2, "better", "worse"), (-0.2, -0.1, "worse", "better"), (-1, 1, "unclear", "unclear")]
-    + [(np.nan, np.nan, "unclear", "unclear"), (0.0, 0.0, "unclear", "unclear")],
+    [
+        (0.1, 0.2, "better", "worse"),
+        (-0.2, -0.1, "worse", "better"),
+        (-1, 1, "unclear", "unclear"),
+        (np.nan, np.nan, "unclear", "unclear"),
+        (0.0, 0.0, "unclear", "unclear"),
+    ],
 )
 def test_verdict(low, high, of_auc, of_brier):
     difference = m.Difference(0, low, high)

@@ -19,11 +19,11 @@ from training import plots
 @pytest.fixture(autouse=True)
 def _pyplot_untouched():
     settings = dict(mpl.rcParams)
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    state = np.random.get_state()[1].copy()
     yield
     assert plt.get_fignums() == []
     assert dict(mpl.rcParams) == settings
-    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == state).all()
 
 
 def png(figure):
@@ -210,6 +210,7 @@ def test_shade_orders_what_has_an_order(explained):
         assert (np.isnan(shade) == X[name].isna()).all()
         assert (np.nanmin(shade), np.nanmax(shade)) == (0, 1)
     assert (plots._shade(X["constant"]) == 0.5).all()
+    assert np.isnan(plots._shade(pd.Series([None, None], dtype="Float64"))).all()
 
 
 def test_unusable_input_is_refused(explained, churn):

@@ -1,0 +1,84 @@
+"""Verbs of ingestion: load, quarantine."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command()
+@click.argument("sources", nargs=-1)
+@click.pass_obj
+def load(project: str | None, sources: tuple[str, ...]) -> None:
+    """Load the files of SOURCES (default: all) as facts.
+
+    A file loaded before is skipped, a line loaded before is not doubled, and a row that cannot be understood goes to
+    quarantine with its file, line and reason while the rest loads. Safe to stop and run again at any point.
+
+    \b
+    Examples:
+      foretell load            every source
+      foretell load till crm   two of them
+    """
+    from foretell.console import progress
+    from foretell.errors import ForetellError, NotReady
+    from foretell.project import Project
+    from ingestion.load import load as run
+
+    home = Project.find(project)
+    names = list(sources or home.definitions.sources)
+    if not names:
+        raise NotReady("load", f"no source is declared in {home.folder / 'sources'}", "see `foretell init --help`")
+    failed = []
+    with home.writing("load"), progress("loading") as step:
+        for result in run(home, names):
+            if isinstance(result, ForetellError):
+                failed.append(result)
+                click.secho(f"Error: {result}", fg="red", err=True)
+                continue
+            step(f"loaded {result.file}")
+            if result.skipped:
+                click.echo(f"{result.source:<18}{result.file}: loaded before")
+                continue
+            text = f"{result.source:<18}{result.file}: {result.added:,} facts"
+            text += f", {result.known:,} known already" if result.known else ""
+            text += f", {result.quarantined:,} in quarantine" if result.quarantined else ""
+            click.echo(text)
+            for reason in result.reasons:
+                click.echo(f"{'':<18}  {reason}")
+            if result.undated_links:
+                click.echo(
+                    f"{'':<18}  {result.undated_links:,} records have no time: their links count as known from now on"
+                    " and stay out of every earlier cutoff; say known_since in the contract if you know better"
+                )
+    if failed:
+        sys.exit(2)
+
+
+@click.command()
+@click.option("--limit", default=20, show_default=True, help="How many rows to show.")
+@click.pass_obj
+def quarantine(project: str | None, limit: int) -> None:
+    """List rows that could not be understood: source, file, line, reason, the row as it came."""
+    from foretell.console import table
+    from foretell.project import Project
+    from lake.engine import session
+    from lake.engine import table as stored
+
+    home = Project.find(project)
+    if not stored(home, "quarantine").exists:
+        click.echo("Nothing is in quarantine.")
+        return
+    with session(home) as con:
+        rows = con.execute(
+            """SELECT source, file || ':' || line, reason, left(raw, 60) FROM quarantine
+               ORDER BY source, file, line LIMIT ?""",
+            [limit],
+        ).fetchall()
+        total = con.execute("SELECT count(*) FROM quarantine").fetchall()[0][0]
+    table(["source", "where", "reason", "row"], rows)
+    click.echo(f"{len(rows)} of {total:,} rows")
+
+
+COMMANDS = [load, quarantine]

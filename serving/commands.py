@@ -1,0 +1,106 @@
+"""Verbs of serving: score, profile, status."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import click
+
+
+@click.command()
+@click.argument("tasks", nargs=-1)
+@click.option("--at", type=click.DateTime(), default=None, help="Cutoff T, UTC (default: the project's now).")
+@click.option("--profile", default=None, help="One profile, by id or any identifier: its score from the online store.")
+@click.pass_obj
+def score(project: str | None, tasks: tuple[str, ...], at: datetime | None, profile: str | None) -> None:
+    """Score everyone eligible with the champions of TASKS (default: all trained), and write the scores.
+
+    Each score is kept with its contract: value, percentile, base rate, reasons, versions, cutoff, expiry, features. It
+    is an attribute of its profile at once. Safe to stop and run again at any point: no score is lost or doubled.
+
+    \b
+    Examples:
+      foretell score                               everyone, every task
+      foretell score churn --profile jo@home.org   one person, with reasons, as JSON
+    """
+    from foretell.console import progress, table
+    from foretell.errors import NotReady
+    from foretell.project import Project
+    from models.registry import quietly, trained_at
+
+    home = Project.find(project)
+    names = list(tasks) or [t for t in home.definitions.tasks if quietly(lambda t=t: trained_at(home, t))]
+    if not names:
+        raise NotReady("score", "nothing is trained yet", "run `foretell train` first")
+    if profile:
+        from serving.score import score_one
+
+        with progress(f"scoring {profile}"):
+            answers = [score_one(home, name, profile) for name in names]
+        for answer in answers:
+            click.echo(json.dumps({**answer, "features": dict(answer["features"])}, indent=2, default=_text))
+        return
+    from serving.score import score as run
+
+    with home.writing("score"), progress("scoring") as step:
+        found = run(home, names, at.replace(tzinfo=UTC) if at else None, step)
+    table(
+        ["task", "eligible", "new scores", "mean", "champion", "cutoff"],
+        [
+            (
+                s.task,
+                f"{s.eligible:,}",
+                f"{s.added:,}",
+                f"{s.mean:.4g}",
+                f"{s.estimator} v{s.version}",
+                f"{s.cutoff:%Y-%m-%d}",
+            )
+            for s in found
+        ],
+    )
+
+
+@click.command()
+@click.argument("who")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.pass_obj
+def profile(project: str | None, who: str, as_json: bool) -> None:
+    """Show one person: traits and where they come from, identifiers, scores with reasons, segments.
+
+    WHO is a profile id (an old one too) or any identifier: an e-mail, a card number, `phone:6145550123`.
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from serving.profile import page, show
+
+    with progress(who):
+        found = page(Project.find(project), who)
+    click.echo(json.dumps(found, indent=2, default=_text)) if as_json else show(found)
+
+
+@click.command()
+@click.pass_obj
+def status(project: str | None) -> None:
+    """Show settings with their origin, what is declared, loaded, trained and scored, and what comes next."""
+    from foretell.console import table
+    from foretell.project import Project
+    from serving.status import collect
+
+    found = collect(Project.find(project))
+    click.echo(f"Project {found.folder}, now {found.now:%Y-%m-%d %H:%M} UTC\n")
+    table(["setting", "value", "from"], found.settings)
+    click.echo()
+    table(["source", "files", "facts", "quarantined", "last load"], found.sources)
+    click.echo()
+    table(["task", "population", "horizon", "champion", "scores"], found.tasks)
+    for line in found.notes:
+        click.echo(f"- {line}")
+    click.secho(f"\nNext: {found.next}", bold=True)
+
+
+def _text(value: object) -> str:
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
+
+
+COMMANDS = [score, profile, status]

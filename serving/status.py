@@ -1,0 +1,62 @@
+"""What is the state of a project? Counts from the ledger, the registry and the scores, and the step that comes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from foretell.project import Project
+from lake.engine import session, table
+from models.registry import quietly, trained_at
+
+
+@dataclass(frozen=True)
+class Status:
+    """Rows ready to print: settings (name, value, origin), sources, tasks, notes, and the next command."""
+
+    folder: Path
+    now: datetime
+    settings: list[tuple]
+    sources: list[tuple]
+    tasks: list[tuple]
+    notes: list[str]
+    next: str
+
+
+def collect(project: Project) -> Status:
+    """Look, without changing anything but MLflow's own tables."""
+    known = project.definitions
+    loaded: dict[str, tuple] = {}
+    scored: dict[str, int] = {}
+    with session(project) as con:
+        if table(project, "batches").exists:
+            query = (
+                """SELECT source, count(*), sum(added), sum(quarantined), max(finished_at) FROM batches GROUP BY 1"""
+            )
+            loaded = {s: (n, int(a), int(q), at) for s, n, a, q, at in con.execute(query).fetchall()}
+        if table(project, "scores").exists:
+            scored = dict(con.execute("SELECT task, count(*) FROM scores GROUP BY 1").fetchall())
+    sources = []
+    for name in known.sources:
+        files, facts, bad, at = loaded.get(name, (0, 0, 0, None))
+        sources.append((name, f"{files:,}", f"{facts:,}", f"{bad:,}", f"{at:%Y-%m-%d %H:%M}" if at else "never"))
+    tasks, champions = [], 0
+    for task in known.tasks.values():
+        trained = quietly(lambda t=task: trained_at(project, t.name)) if (project.home / "mlflow").exists() else None
+        champions += trained is not None
+        champion = f"v{trained[0]}, {trained[1]:%Y-%m-%d %H:%M}" if trained else "none"
+        tasks.append((task.name, task.population, f"{task.horizon.days}d", champion, f"{scored.get(task.name, 0):,}"))
+    notes = [f"{name} is left out: {reason}" for name, reason in known.idle.items()]
+    if not known.sources:
+        step = "declare a source in sources/ (see the README), then `foretell load`"
+    elif not loaded:
+        step = "foretell load"
+    elif not champions:
+        step = "foretell train"
+    elif not scored:
+        step = "foretell score"
+    else:
+        step = "foretell segment list"
+    settings = [(name, v.value if v.value is not None else "", v.origin) for name, v in project.settings.items()]
+    return Status(project.folder, project.now, settings, sources, tasks, notes, step)

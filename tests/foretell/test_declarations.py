@@ -1,0 +1,256 @@
+"""Declarations: each wrong one is refused where it is made, with what was expected, what came and how to mend it."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from foretell import FeatureView, Label, PredictionTask, Source, _, days, future, hours, past
+from foretell.binding import bind_task, bind_view, facts_schema, kind_of
+from foretell.errors import DefinitionError, ForetellError, UnknownName
+from foretell.windows import attributes, future_windows
+
+HERE = "foretell/test_declarations.py"
+TILL = Source(name="till", files="*.csv", role="order_line", event_at="at", columns={"order_id": "o", "amount": "a"})
+SOURCES = {"till": TILL}
+
+
+def make_source(**changes):
+    return Source(**{"name": "till", "files": "*.csv", "event_at": "at", **changes})
+
+
+def make_view(expression=_.count(), **changes):  # noqa: B008  (deferred expressions are immutable)
+    return FeatureView(**{"name": "orders", "source": "order_line", "features": {"n": expression}, **changes})
+
+
+def make_task(value=_.count() == 0, **changes):  # noqa: B008
+    fields = {
+        "name": "churn", "population": "n > 0", "horizon": days(60), "views": ("orders",), "metric": "log_loss",
+        "purpose": "retention", "label": Label(source="order_line", value=value),
+    }  # fmt: skip
+    return PredictionTask(**{**fields, **changes})
+
+
+NAME = "name is lower-case letters, digits and _, starting with a letter; rename it"
+REFUSED = {
+    "source kind": (make_source, {"kind": "facts"}, 'till: kind is "events" or "records", got \'facts\''),
+    "no time": (make_source, {"event_at": None}, 'till: events need a time; say event_at="<column>"'),
+    "role": (make_source, {"role": "order_lin"}, 'order_lin: no such role; did you mean "order_line"?'),
+    "role far off": (make_source, {"role": "zzz"}, "zzz: no such role; known: message, order_line, redemption"),
+    "role column": (
+        make_source,
+        {"role": "message", "columns": {"chanel": "c"}},
+        "till.chanel: role message has no such column; known: campaign_id, channel, kind; or give its type in types={...}",
+    ),
+    "role needs": (
+        make_source,
+        {"role": "order_line", "columns": {"amount": "a"}},
+        "till: role order_line needs columns ['order_id']; map them",
+    ),
+    "negative delay": (
+        make_source,
+        {"delay": days(-1)},
+        "till: delay must be a duration that is not negative, got -1 day, 0:00:00; use days(0) or more",
+    ),
+    "delay a number": (
+        make_source,
+        {"delay": 1},
+        "till: delay must be a duration that is not negative, got 1; use days(0) or more",
+    ),
+    "time zone": (
+        make_source,
+        {"timezone": "Europe/Olso"},
+        "till: unknown time zone 'Europe/Olso'; use a name such as \"Europe/Oslo\"",
+    ),
+    "times_in": (
+        make_source,
+        {"times_in": "../etc/passwd"},
+        "till: unknown time zone '../etc/passwd'; use a name such as \"Europe/Oslo\"",
+    ),
+    "source name": (make_source, {"name": "Till"}, f"'Till': a source's {NAME}"),
+    "source name with SQL": (make_source, {"name": 'a"; --'}, f"'a\"; --': a source's {NAME}"),
+    "name ends in a newline": (make_source, {"name": "till\n"}, f"'till\\n': a source's {NAME}"),
+    "no name": (make_source, {"name": None}, f"None: a source's {NAME}"),
+    "identifier": (make_source, {"identifiers": {"E-mail": "e"}}, f"'E-mail': a identifier type's {NAME}"),
+    "view name": (make_view, {"name": "2nd"}, f"'2nd': a feature view's {NAME}"),
+    "feature name": (make_view, {"features": {"Orders": _.count()}}, f"'Orders': a feature's {NAME}"),
+    "no features": (
+        make_view,
+        {"features": {}},
+        'orders: a view needs at least one feature; features={"orders_90d": ...}',
+    ),
+    "ttl": (make_view, {"ttl": days(0)}, "orders: ttl must be a positive duration, got 0:00:00; use days(2)"),
+    "a look ahead": (
+        make_view,
+        {"expression": _.amount.sum(where=past(days(9)) & future(days(1)))},
+        "orders.n: looks into the future; a feature is what was known before the cutoff; use past(...); future(...) "
+        "belongs in a Label",
+    ),
+    "a hidden look ahead": (
+        make_view,
+        {"expression": _["horizon_start"].max()},
+        "orders.n: looks into the future; a feature is what was known before the cutoff; use past(...); future(...) "
+        "belongs in a Label",
+    ),
+    "task name": (make_task, {"name": "will churn"}, f"'will churn': a task's {NAME}"),
+    "horizon zero": (
+        make_task,
+        {"horizon": days(0)},
+        "churn: horizon must be a positive duration, got 0:00:00; use days(90)",
+    ),
+    "horizon negative": (
+        make_task,
+        {"horizon": days(-2)},
+        "churn: horizon must be a positive duration, got -2 days, 0:00:00; use days(90)",
+    ),
+    "horizon a number": (
+        make_task,
+        {"horizon": 90},
+        "churn: horizon must be a positive duration, got 90; use days(90)",
+    ),
+    "settle": (
+        make_task,
+        {"settle": hours(-1)},
+        "churn: settle must be a duration that is not negative, got -1 day, 23:00:00; use days(1)",
+    ),
+    "settle a number": (
+        make_task,
+        {"settle": 1},
+        "churn: settle must be a duration that is not negative, got 1; use days(1)",
+    ),
+    "no purpose": (make_task, {"purpose": ""}, 'churn: a prediction needs a purpose; say purpose="retention"'),
+    "no views": (make_task, {"views": ()}, 'churn: a task needs at least one view; views=("orders",)'),
+    "too far ahead": (
+        make_task,
+        {"value": _.count(where=future(days(90))) == 0},
+        "churn: label looks 90 days ahead but horizon is 60; raise horizon or use days(60)",
+    ),
+    "one of two too far ahead": (
+        make_task,
+        {"value": _.count(where=future(days(7))) + _.count(where=future(days(61)))},
+        "churn: label looks 61 days ahead but horizon is 60; raise horizon or use days(60)",
+    ),
+    "hours too far ahead": (
+        make_task,
+        {"value": _.count(where=future(hours(36))) == 0, "horizon": days(1)},
+        "churn: label looks 36 hours ahead but horizon is 24; raise horizon or use hours(24)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_what_why_and_where(case):
+    make, changes, message = REFUSED[case]
+    with pytest.raises(ForetellError) as error:
+        make(**changes)
+    assert str(error.value) == f"{message}. ({HERE})"
+
+
+def test_the_edges_are_allowed():
+    assert make_task(_.count(where=future(days(60))) == 0).horizon == days(60)
+    assert make_task(settle=timedelta(0)).settle == timedelta(0)
+    assert make_source(delay=None).delay is None
+    assert make_source(delay=timedelta(0), timezone="America/Argentina/Ushuaia", times_in="UTC").trust == 0
+
+
+# Bound to the facts they will see, at discovery.
+
+MISSPELT = {
+    "column": (_.amuont.sum(), UnknownName, "orders.n: no column or method 'amuont'; did you mean \"amount\"?"),
+    "method": (
+        _.amount.summ(),
+        UnknownName,
+        "orders.n: no method 'summ' of type decimal(18, 4); did you mean \"sum\"?",
+    ),
+    "method of another type": (
+        _.brand.sum(),
+        UnknownName,
+        "orders.n: no method 'sum' of type string; known: cast, count, fill_null, isin, isnull, max, min, nullif, nunique",
+    ),
+    "aggregate": (_.cuont(), UnknownName, "orders.n: no column or method 'cuont'; did you mean \"count\"?"),
+    "column of a condition": (
+        _.amount.sum(where=_.canceled),
+        UnknownName,
+        "orders.n: no column or method 'canceled'; did you mean \"cancelled\"?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISSPELT)
+def test_a_misspelt_word_in_a_view(case):
+    expression, kind, message = MISSPELT[case]
+    with pytest.raises(kind) as error:
+        bind_view(make_view(expression), SOURCES)
+    assert str(error.value) == f"{message}. ({HERE})"
+
+
+def test_a_misspelt_word_in_a_label():
+    task = make_task(_.amount.sum(where=_.brnd == "x"))
+    with pytest.raises(UnknownName) as error:
+        bind_task(task, {"orders": make_view()}, {"orders": make_view()}, SOURCES)
+    assert str(error.value) == f"churn.label: no column or method 'brnd'; did you mean \"brand\"?. ({HERE})"
+
+
+def test_a_feature_is_an_aggregate():
+    message = (
+        r"^orders\.n: not an aggregate of event_at, .*: it has a value for every row; write for example _\.amount\.sum"
+    )
+    with pytest.raises(DefinitionError, match=message):
+        bind_view(make_view(_.amount * 2), SOURCES)
+
+
+@pytest.mark.parametrize(("source", "near"), [("order_lines", "order_line"), ("tilll", "till")])
+def test_an_unknown_source_or_role(source, near):
+    with pytest.raises(UnknownName) as error:
+        bind_view(make_view(source=source), SOURCES)
+    assert str(error.value) == f'{source}: no such source or role; did you mean "{near}"?. ({HERE})'
+    task = make_task(label=Label(source=source, value=_.count() == 0))
+    with pytest.raises(UnknownName, match=f'{source}: no such source or role; did you mean "{near}"'):
+        bind_task(task, {"orders": make_view()}, {"orders": make_view()}, SOURCES)
+
+
+def test_an_unknown_view_of_a_task():
+    with pytest.raises(UnknownName) as error:
+        bind_task(make_task(views=("order",)), {"orders": make_view()}, {}, SOURCES)
+    assert str(error.value) == f'order: no such feature view; did you mean "orders"?. ({HERE})'
+
+
+def test_a_label_is_a_truth_or_a_number():
+    with pytest.raises(DefinitionError) as error:
+        bind_task(make_task(_.brand.max()), {"orders": make_view()}, {"orders": make_view()}, SOURCES)
+    assert str(error.value) == f"churn: a label is true/false or a number, got string; compare or sum. ({HERE})"
+    assert kind_of(make_task(_.count() == 0), SOURCES) == "probability"
+    assert kind_of(make_task(_.amount.sum()), SOURCES) == "amount"
+
+
+def test_only_a_label_sees_the_horizon():
+    assert "horizon_start" in facts_schema("order_line", SOURCES, label=True)
+    assert "horizon_start" not in facts_schema("order_line", SOURCES)
+
+
+def test_own_fields_have_their_types():
+    own = make_source(role="order_line", columns={"order_id": "o", "amount": "a", "shelf": "s", "weight": "w"},
+                      types={"shelf": "INTEGER", "weight": "DOUBLE"})  # fmt: skip
+    assert own.fields["shelf"] == "INTEGER"
+    assert own.fields["brand"] == "VARCHAR"
+    assert make_source(kind="records", event_at=None, traits={"city": "town"}).fields == {"city": "VARCHAR"}
+    assert bind_view(make_view(_.weight.sum(), source="till"), {"till": own}) is None
+
+
+def test_declarations_pickle():
+    view = pickle.loads(pickle.dumps(make_view(_.amount.sum(where=past(days(30))))))
+    assert (view.name, attributes(view.features["n"])) == ("orders", {"amount", "sum", "event_at", "cutoff"})
+    assert bind_view(view, SOURCES) is None
+    task = pickle.loads(pickle.dumps(make_task(_.count(where=future(days(30))) == 0, views=(view,))))
+    assert future_windows(task.label.value) == [days(30)]
+    assert task.view_names == ("orders",)
+    assert pickle.loads(pickle.dumps(TILL)).fields == TILL.fields
+
+
+def test_a_changed_copy_is_checked_and_belongs_to_its_file():
+    assert replace(make_task(), horizon=days(7)).where == __file__
+    with pytest.raises(DefinitionError, match="horizon must be a positive duration"):
+        replace(make_task(), horizon=days(0))

@@ -1,0 +1,597 @@
+"""What was known at T does not change: laws over every discovered view and task, standard ones and the example's.
+
+One boundary B serves all: features are asked at T = B, labels at T = B - horizon - settle, so that what is known at or
+after B concerns neither. Each altered lake is made once and every view and task is checked on it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import (
+    START,
+    Facts,
+    click,
+    identifiers,
+    known_at,
+    letter,
+    make_shop,
+    record,
+    sale,
+    shop_facts,
+    write_shop,
+)
+
+from features import build, labels
+from features.store import repository
+from foretell.binding import aggregate, facts_schema, kind_of, players, table
+from foretell.declarations import FeatureView, PredictionTask
+from foretell.discovery import Definitions, discover
+from foretell.project import Project
+from foretell.windows import days
+from lake.engine import instant, session
+from training import dataset
+from unification.identity import members_at
+
+BOUNDARY = START + timedelta(days=300, hours=5, microseconds=7)
+TICK = timedelta(microseconds=1)
+DAY = timedelta(days=1)
+EXAMPLE = Path(__file__).parents[2] / "examples/complete_journey"
+
+
+# Which views and tasks: those that come with the rooms, and with the example's in their place.
+
+
+def _copy_definitions(origin: str, folder: Path) -> None:
+    for name in ("views", "tasks"):
+        if origin == "complete_journey" and (EXAMPLE / name).exists():
+            shutil.copytree(EXAMPLE / name, folder / name)
+
+
+@cache
+def discovered(origin: str) -> Definitions:
+    with tempfile.TemporaryDirectory() as folder:
+        project = write_shop(Path(folder) / "shop", {})
+        _copy_definitions(origin, project.folder)
+        return discover(project.folder)
+
+
+ORIGINS = ("standard", "complete_journey")
+VIEWS = {f"{view.name}@{o}": (o, view.name) for o in ORIGINS for view in discovered(o).views.values()}
+for origin, name in list(VIEWS.values()):  # the example's list holds the standard views too: once is enough
+    if origin != "standard" and not (EXAMPLE / "views").exists():
+        VIEWS.pop(f"{name}@{origin}")
+TASKS = {f"{task.name}@{o}": (o, task.name) for o in ORIGINS for task in discovered(o).tasks.values()}
+BUYING = {k: (o, n) for k, (o, n) in TASKS.items() if discovered(o).tasks[n].label.source == "order_line"}
+
+every_view = pytest.mark.parametrize(("origin", "name"), VIEWS.values(), ids=VIEWS)
+every_task = pytest.mark.parametrize(("origin", "name"), TASKS.values(), ids=TASKS)
+every_task_about_orders = pytest.mark.parametrize(("origin", "name"), BUYING.values(), ids=BUYING)
+
+
+class Lakes:
+    """Lakes of one shop, by name, each with a project per origin of definitions; made when first asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.facts = shop_facts()
+        self.made: dict[str, Project] = {}
+
+    def get(self, name: str, origin: str = "standard") -> Project:
+        if name not in self.made:
+            self.made[name] = make_shop(self.folder / name, facts=ALTERED[name](deepcopy(self.facts)))
+        key = f"{name}-{origin}"
+        if origin != "standard" and key not in self.made:
+            home = str(self.made[name].home)
+            self.made[key] = write_shop(self.folder / key, {}, settings={"home": home})
+            _copy_definitions(origin, self.made[key].folder)
+        return self.made[name] if origin == "standard" else self.made[key]
+
+
+@pytest.fixture(scope="module")
+def lakes(tmp_path_factory: pytest.TempPathFactory) -> Lakes:
+    return Lakes(tmp_path_factory.mktemp("lakes"))
+
+
+# How a lake may be altered.
+
+
+def _used_cards(facts: Facts) -> list[str]:
+    return sorted({row["card"] for row in facts["shop"] if row["card"]})
+
+
+def _extras(facts: Facts, known: datetime, happened: datetime | None = None) -> Facts:
+    """One more large order, redemption and mail for a third of the people, known at `known`."""
+    at = happened or known - timedelta(days=3)
+    for n, card in enumerate(_used_cards(facts)[::3]):
+        new = {"product": f"new{n}", "category": f"new{n}", "quantity": "3"}
+        facts["shop"].append(sale(at, card, "777.77", recorded_at=known, **new))
+    for n in range(0, 60, 3):
+        email = f"person{n}@shop.example"
+        facts["web"].append(click(at, email=email, type="coupon_redeemed", campaign="m9", recorded_at=known))
+        facts["mail"].append(letter(known - timedelta(hours=1), email, f"m{known.microsecond}"))
+    return facts
+
+
+def _removed(facts: Facts) -> Facts:
+    """Nothing is known at or after the boundary."""
+    return {name: [row for row in rows if known_at(name, row) < BOUNDARY] for name, rows in facts.items()}
+
+
+def _changed(facts: Facts) -> Facts:
+    """What is known at or after the boundary is another story: altered values, late events, revisions, merges."""
+    cards, before = _used_cards(facts), _removed(facts)
+    for name, rows in facts.items():
+        for n, row in enumerate(row for row in rows if known_at(name, row) >= BOUNDARY):
+            if name == "shop":
+                row |= {
+                    "amount": "999.99",
+                    "card": cards[n % len(cards)],
+                    "email": "",
+                    "device": "",
+                    "product": "other",
+                }
+            elif name == "crm":
+                row |= {"card": cards[n % len(cards)], "email": "everyone@shop.example", "city": "Elsewhere"}
+            elif name == "web":
+                row |= {"user": {"email": f"person{n % 60}@shop.example"}, "campaign": "other"}
+    for n, row in enumerate(before["shop"][::5]):  # revised later, some in the very instant of the boundary
+        facts["shop"].append({**row, "amount": "123.45", "cancelled": "true", "recorded_at": BOUNDARY + n % 3 * DAY})
+    for n, card in enumerate(cards):  # late, and in the future
+        facts["shop"].append(
+            sale(BOUNDARY - timedelta(days=n * 3, hours=1), card, "55.00", recorded_at=BOUNDARY + n * TICK)
+        )
+        facts["shop"].append(sale(BOUNDARY + timedelta(days=n), card, "66.00"))
+    for one, other in zip(cards[::2], cards[1::2], strict=False):  # they merge, some in the very instant
+        facts["crm"] += [record(BOUNDARY, card, f"{one}@pair.example", first_name="Merged") for card in (one, other)]
+    for n in range(0, 58, 4):
+        at = BOUNDARY + n % 8 * DAY
+        facts["web"] += [click(at, "one-device-for-two", f"person{m}@shop.example", recorded_at=at) for m in (n, n + 1)]
+    return _extras(facts, BOUNDARY)
+
+
+def _paired(facts: Facts, *, one_card: bool = False, known: datetime = BOUNDARY - TICK) -> Facts:
+    """Pairs of cards turn out to be one person a moment before the boundary; or it had one card all along."""
+    cards = _used_cards(facts)
+    for one, other in zip(cards[:20:2], cards[1:20:2], strict=True):
+        facts["crm"] += [record(known, card, f"{one}@pair.example") for card in (one, other)]
+        for row in facts["shop"]:
+            if one_card and row["card"] == other:
+                row["card"] = one
+    return facts
+
+
+def _shuffled(facts: Facts) -> Facts:
+    """The same facts in files of another order."""
+    rng = np.random.default_rng(1)
+    return {name: [rows[i] for i in rng.permutation(len(rows))] for name, rows in facts.items()}
+
+
+def _edges(facts: Facts) -> Facts:
+    """For each task, people who bought once, in the first or last instant of the horizon or just outside of it."""
+    rows = Facts(shop=[sale(START, "FIRST")], crm=[], web=[], mail=[])
+    for key, (origin, name) in TASKS.items():
+        task = discovered(origin).tasks[name]
+        start = label_cutoff(task)
+        end = start + task.horizon
+        moments = {"IN1": start, "IN2": end - TICK, "OUT1": start - TICK, "OUT2": end, "LATE": start}
+        for case, at in moments.items():
+            known = BOUNDARY if case == "LATE" else BOUNDARY - TICK
+            rows["shop"].append(sale(at, _edge_card(case, key), recorded_at=known))
+        rows["crm"] += [record(START, _edge_card(case, key)) for case in [*moments, "NONE"]]
+    return rows
+
+
+def _edge_card(case: str, key: str) -> str:
+    return f"{case}{key}".upper().replace("@", "").replace("_", "")
+
+
+ALTERED: dict[str, Callable[[Facts], Facts]] = {
+    "base": lambda facts: facts,
+    "again": lambda facts: facts,
+    "removed": _removed,
+    "changed": _changed,
+    "shuffled": _shuffled,
+    "at_boundary": lambda facts: _extras(facts, BOUNDARY),
+    "just_before": lambda facts: _extras(facts, BOUNDARY - TICK),
+    "happens_at_boundary": lambda facts: _extras(facts, BOUNDARY - TICK, happened=BOUNDARY),
+    "paired": _paired,
+    "one_card": lambda facts: _paired(facts, one_card=True),
+    "edges": _edges,
+}
+LATER = ("removed", "changed", "at_boundary")  # differ from "base" only in what is known at or after the boundary
+
+
+# The law itself.
+
+
+def assert_same(left: pd.DataFrame, right: pd.DataFrame, exact: frozenset[str] = frozenset()) -> None:
+    """The same rows in the same order: whole numbers, text and the columns `exact` exactly, other floats to 1e-9."""
+    assert list(left.columns) == list(right.columns)
+    assert len(left) == len(right), f"{len(left)} rows, then {len(right)}"
+    for column in left.columns:
+        one, other = left[column], right[column]
+        assert one.dtype == other.dtype, column
+        assert (one.isna() == other.isna()).all(), f"{column}: known in one, unknown in the other"
+        one, other = one[one.notna()], other[other.notna()]
+        if one.dtype.kind == "f" and column not in exact:
+            differs = (one - other).abs() > 1e-9 * one.abs().clip(lower=1)
+        else:
+            differs = one != other
+        assert not differs.any(), f"{column}: {one[differs].head(3).tolist()}, then {other[differs].head(3).tolist()}"
+
+
+def assert_time_safe(
+    build_rows: Callable[[Project], pd.DataFrame], base: Project, altered: Mapping[str, Project],
+    exact: frozenset[str] = frozenset(),
+) -> None:  # fmt: skip
+    """`build_rows` gives the same rows on `base` and on lakes that differ in what was not to be known."""
+    expected = build_rows(base)
+    assert len(expected) > 10, "too few rows to prove anything"
+    for name, project in altered.items():
+        try:
+            assert_same(expected, build_rows(project), exact)
+        except AssertionError as error:
+            raise AssertionError(f"lake {name!r}: {error}") from None
+
+
+def features_at(project: Project, view: FeatureView, cutoff: datetime) -> pd.DataFrame:
+    with session(project) as con:
+        return con.execute(build.rows_at(con, project, view, cutoff)).df()
+
+
+def labels_at(project: Project, task: PredictionTask, cutoff: datetime) -> pd.DataFrame:
+    with session(project) as con:
+        return con.execute(labels.labels_at(con, project, task, cutoff)).df()
+
+
+def label_cutoff(task: PredictionTask) -> datetime:
+    """The cutoff of a label that is complete at the boundary."""
+    return BOUNDARY - task.horizon - task.settle
+
+
+def exact_features(project: Project, view: FeatureView) -> frozenset[str]:
+    """The features that are counts or money."""
+    sources = dict(project.definitions.sources)
+    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, sources)})
+    kinds = {n: aggregate(facts, n, e, what=view.name, where="").type() for n, e in view.features.items()}
+    return frozenset(n for n, kind in kinds.items() if kind.is_integer() or kind.is_decimal())
+
+
+def profiles_at(project: Project, cutoff: datetime) -> dict[str, str]:
+    """node -> profile as known at the cutoff."""
+    with session(project) as con:
+        return dict(con.execute(f"SELECT node, profile_id FROM ({members_at(cutoff)})").fetchall())
+
+
+def components(facts: Facts, before: datetime) -> dict[str, frozenset[str]]:
+    """node -> the nodes of its person, of what was known before: networkx as the oracle of the identity graph."""
+    graph = nx.Graph()
+    for name, rows in facts.items():
+        for row in rows:
+            if known_at(name, row) < before:
+                found = identifiers(name, row)
+                graph.add_nodes_from(found)
+                graph.add_edges_from((found[0], other) for other in found[1:])
+    return {node: frozenset(part) for part in nx.connected_components(graph) for node in part}
+
+
+# Features and populations.
+
+
+def test_the_small_shop_feeds_every_standard_view_and_task() -> None:
+    """A view or task without facts would pass every law here; give the small shop a source for it."""
+    assert {o: discovered(o).idle for o in ORIGINS} == dict.fromkeys(ORIGINS, {})
+
+
+@every_view
+def test_features_ignore_what_was_known_later(lakes: Lakes, origin: str, name: str) -> None:
+    base = lakes.get("base", origin)
+    view = base.definitions.view(name)
+    altered = {lake: lakes.get(lake, origin) for lake in LATER}
+    assert_time_safe(lambda p: features_at(p, view, BOUNDARY), base, altered, exact_features(base, view))
+
+
+@every_task
+def test_populations_ignore_what_was_known_later(lakes: Lakes, origin: str, name: str) -> None:
+    def rows(project: Project) -> pd.DataFrame:
+        dataset.build_for(project, [project.definitions.task(name)], [BOUNDARY])
+        with session(project) as con:
+            found = dataset.population(con, project, project.definitions.task(name), BOUNDARY)
+        return pd.DataFrame({"profile_id": found})
+
+    assert_time_safe(rows, lakes.get("base", origin), {lake: lakes.get(lake, origin) for lake in LATER})
+
+
+@every_view
+def test_a_fact_known_a_microsecond_before_the_cutoff_is_seen(lakes: Lakes, origin: str, name: str) -> None:
+    view = lakes.get("base", origin).definitions.view(name)
+    before = features_at(lakes.get("base", origin), view, BOUNDARY)
+    after = features_at(lakes.get("just_before", origin), view, BOUNDARY)
+    with pytest.raises(AssertionError):
+        assert_same(before, after)
+
+
+@every_view
+def test_a_fact_that_happens_at_the_cutoff_is_not_seen(lakes: Lakes, origin: str, name: str) -> None:
+    base, other = lakes.get("base", origin), lakes.get("happens_at_boundary", origin)
+    view = base.definitions.view(name)
+    if any(s.name == "mail" for s in players(view.source, base.definitions.sources)):
+        pytest.skip("a mail is always known after it was sent")
+    assert_time_safe(lambda p: features_at(p, view, BOUNDARY), base, {"happens at T": other})
+
+
+@every_view
+def test_links_found_after_the_cutoff_do_not_reach_features(lakes: Lakes, origin: str, name: str) -> None:
+    base, paired = lakes.get("base", origin), lakes.get("paired", origin)
+    view = base.definitions.view(name)
+    assert_time_safe(lambda p: features_at(p, view, BOUNDARY - TICK), base, {"paired": paired})
+    assert len(features_at(paired, view, BOUNDARY)) == len(features_at(base, view, BOUNDARY)) - 10
+
+
+@every_view
+def test_builds_agree_whatever_the_order_and_the_other_cutoffs(lakes: Lakes, origin: str, name: str) -> None:
+    base = lakes.get("base", origin)
+    view = base.definitions.view(name)
+
+    def rows(project: Project) -> pd.DataFrame:
+        build.build(project, [view], [BOUNDARY])
+        with session(project) as con:
+            return con.execute(f"SELECT * FROM {build.read(project, view, BOUNDARY)}").df()
+
+    crowd = lakes.get("again", origin)
+    build.build(crowd, [view], [BOUNDARY + 40 * DAY, BOUNDARY, BOUNDARY - 40 * DAY])
+    altered = {"other cutoffs": crowd, "shuffled": lakes.get("shuffled", origin)}
+    assert_time_safe(rows, base, altered, exact_features(base, view))
+    assert_same(rows(base), features_at(base, view, BOUNDARY), exact_features(base, view))
+
+
+@every_view
+def test_profiles_without_facts_get_the_empty_row(lakes: Lakes, origin: str, name: str) -> None:
+    project = lakes.get("base", origin)
+    view, owner = project.definitions.view(name), profiles_at(project, BOUNDARY)
+    rows = features_at(project, view, BOUNDARY).set_index("profile_id")
+    seen = {
+        owner[identifiers(source.name, row)[0]]
+        for source in players(view.source, project.definitions.sources)
+        for row in lakes.facts[source.name]
+        if known_at(source.name, row) < BOUNDARY and row.get("sold_at", START) < BOUNDARY
+    }
+    assert set(rows.index) == set(owner.values())
+    empty = rows.loc[~rows.index.isin(seen), list(view.features)]
+    assert len(empty) > 3
+    assert len(empty.drop_duplicates()) == 1
+    counts = [f for f, kind in build.types(view, dict(project.definitions.sources)).items() if kind == "int64"]
+    assert (empty[counts] == 0).all().all()
+
+
+# Labels.
+
+
+@every_task
+def test_labels_ignore_what_was_known_after_they_settled(lakes: Lakes, origin: str, name: str) -> None:
+    base = lakes.get("base", origin)
+    task = base.definitions.task(name)
+    altered = {lake: lakes.get(lake, origin) for lake in (*LATER, "shuffled")}
+    assert_time_safe(lambda p: labels_at(p, task, label_cutoff(task)), base, altered, frozenset({"label", "weight"}))
+
+
+@every_task_about_orders
+def test_labels_see_the_whole_horizon_and_only_it(lakes: Lakes, origin: str, name: str) -> None:
+    project = lakes.get("edges", origin)
+    task, cutoff = project.definitions.task(name), label_cutoff(project.definitions.task(name))
+    owner = profiles_at(project, cutoff)
+    label = labels_at(project, task, cutoff).set_index("profile_id")["label"]
+    found = {
+        case: label[owner[f"loyalty_card:{_edge_card(case, f'{name}@{origin}')}"]]
+        for case in ("IN1", "IN2", "OUT1", "OUT2", "LATE", "NONE")
+    }
+    assert found["IN1"] == found["IN2"] != found["NONE"]
+    assert found["OUT1"] == found["OUT2"] == found["LATE"] == found["NONE"]
+
+
+@every_task
+def test_labels_count_what_was_done_under_identifiers_linked_later(lakes: Lakes, origin: str, name: str) -> None:
+    """Two cards linked between T and L give both profiles of T the label of one card used for everything."""
+    paired, one_card = lakes.get("paired", origin), lakes.get("one_card", origin)
+    task, cutoff = paired.definitions.task(name), label_cutoff(paired.definitions.task(name))
+    cards = _used_cards(lakes.facts)[:20]
+    owner, truth = profiles_at(paired, cutoff), profiles_at(one_card, cutoff)
+    rows = labels_at(paired, task, cutoff).set_index("profile_id")
+    true = labels_at(one_card, task, cutoff).set_index("profile_id")["label"]
+    checked = 0
+    for one, other in zip(cards[::2], cards[1::2], strict=True):
+        nodes = [node for node in (f"loyalty_card:{one}", f"loyalty_card:{other}") if node in owner]
+        if f"loyalty_card:{one}" not in truth or not nodes:
+            continue
+        pair = rows.loc[[owner[node] for node in nodes]]
+        assert (pair["label"] == true[truth[f"loyalty_card:{one}"]]).all()
+        assert pair["person"].nunique() == 1
+        assert len(nodes) == 1 or (pair["weight"] <= 0.5).all()
+        checked += len(nodes) == 2
+    assert checked > 3
+    if f"{name}@{origin}" in BUYING:
+        alone = labels_at(lakes.get("base", origin), task, cutoff).set_index("profile_id")["label"]
+        assert (rows["label"] != alone).any(), "the links changed no label: the test proves nothing"
+
+
+@every_task
+@pytest.mark.parametrize("lake", ["base", "paired", "changed"])
+def test_profiles_that_became_one_person_share_one_weight(lakes: Lakes, origin: str, name: str, lake: str) -> None:
+    project = lakes.get(lake, origin)
+    task, cutoff = project.definitions.task(name), label_cutoff(project.definitions.task(name))
+    facts = ALTERED[lake](deepcopy(lakes.facts))
+    then, later = components(facts, cutoff), components(facts, BOUNDARY)
+    owner = profiles_at(project, cutoff)
+    assert owner.keys() == then.keys()
+    rows = labels_at(project, task, cutoff).set_index("profile_id")
+    assert set(rows.index) == set(owner.values())
+    profile = {part: {owner[node] for node in part} for part in set(then.values())}
+    assert all(len(ids) == 1 for ids in profile.values())
+    assert len(rows) == len(profile)
+    for person in set(later.values()):
+        parts = {then[node] for node in person if node in then}
+        if parts:
+            members = rows.loc[[next(iter(profile[part])) for part in parts]]
+            assert members["person"].nunique() == 1
+            assert members["label"].nunique() == 1
+            assert np.allclose(members["weight"], 1 / len(parts), atol=1e-12, rtol=0)
+    assert not rows["split"].any()
+
+
+@every_task
+def test_a_label_is_never_unknown(lakes: Lakes, origin: str, name: str) -> None:
+    project = lakes.get("base", origin)
+    task, cutoff = project.definitions.task(name), label_cutoff(project.definitions.task(name))
+    rows = labels_at(project, task, cutoff).set_index("profile_id")
+    assert rows.notna().all().all()
+    if kind_of(task, project.definitions.sources) == "probability":
+        assert set(rows["label"]) == {0.0, 1.0}
+    later = components(lakes.facts, BOUNDARY)
+    buyers = {later[identifiers("shop", row)[0]] for row in lakes.facts["shop"] if known_at("shop", row) < BOUNDARY}
+    idle = {p for node, p in profiles_at(project, cutoff).items() if later[node] not in buyers}
+    assert idle
+    if name == "churn":
+        assert (rows.loc[sorted(idle), "label"] == 1).all()
+    if name == "clv":
+        assert (rows.loc[sorted(idle), "label"] == 0).all()
+
+
+# The whole way, through Feast.
+
+
+@every_task
+def test_training_sets_ignore_what_was_known_after_they_settled(lakes: Lakes, origin: str, name: str) -> None:
+    def rows(project: Project) -> pd.DataFrame:
+        task = project.definitions.task(name)
+        return dataset.training_set(project, task, [label_cutoff(task), label_cutoff(task) - 30 * DAY])
+
+    assert_time_safe(rows, lakes.get("base", origin), {"changed": lakes.get("changed", origin)})
+
+
+@pytest.fixture(scope="module")
+def online(lakes: Lakes) -> Iterator[tuple[Project, pd.DataFrame, str]]:
+    """Every view brought online at the boundary, after an older cutoff: (project, online rows, service)."""
+    project = lakes.get("base")
+    views = list(project.definitions.views.values())
+    everything = PredictionTask(
+        name="everything", population="true", horizon=days(1), label=next(iter(project.definitions.tasks.values())).label,
+        views=tuple(views), metric="log_loss", purpose="test",
+    )  # fmt: skip
+    build.build(project, views, [BOUNDARY - 20 * DAY, BOUNDARY])
+    store = repository.apply(project, [everything])
+    for cutoff in (BOUNDARY - 20 * DAY, BOUNDARY):
+        repository.materialise(project, store, views, cutoff)
+    service = repository.service_name(project, everything)
+    profiles = sorted(set(profiles_at(project, BOUNDARY).values()))
+    yield project, repository.online(store, service, profiles), service
+
+
+@pytest.mark.parametrize(
+    "name", [name for origin, name in VIEWS.values() if origin == "standard"]
+)  # one store for all views  # fmt: skip
+def test_online_equals_offline(online: tuple[Project, pd.DataFrame, str], name: str) -> None:
+    project, served, _ = online
+    view = project.definitions.view(name)
+    offline = features_at(project, view, BOUNDARY)[["profile_id", *view.features]]
+    found = served.set_index("profile_id").loc[offline["profile_id"], list(view.features)].reset_index()
+    for feature in view.features:
+        found[feature] = found[feature].astype(offline[feature].dtype)
+    assert_same(offline, found, frozenset(view.features))
+
+
+# Declarations.
+
+
+@every_view
+def test_views_pickle_and_keep_their_meaning(origin: str, name: str) -> None:
+    view, sources = discovered(origin).views[name], dict(discovered(origin).sources)
+    copy = pickle.loads(pickle.dumps(view))
+    assert build.compile_view(copy, sources) == build.compile_view(view, sources)
+    assert build.fingerprint(copy, sources) == build.fingerprint(view, sources)
+
+
+@every_task
+def test_tasks_pickle_and_say_what_for_and_how_far(origin: str, name: str) -> None:
+    definitions = discovered(origin)
+    task = definitions.tasks[name]
+    copy = pickle.loads(pickle.dumps((task, definitions.views_of(task))))[0]
+    assert (copy.name, copy.population, copy.view_names) == (task.name, task.population, task.view_names)
+    assert task.purpose.strip()
+    assert task.horizon > timedelta(0)
+    assert task.settle >= timedelta(0)
+    assert definitions.views_of(task)
+
+
+# The law can fail.
+
+
+def _looks_a_day_ahead(con, project, source, cutoff) -> str:
+    return _FACTS_BEFORE(con, project, source, cutoff + DAY)
+
+
+def _ignores_when_it_was_known(con, project, source, cutoff) -> str:
+    honest = _FACTS_BEFORE(con, project, source, cutoff)
+    leaky = honest.replace(f"known_at < {instant(cutoff)}", "true")
+    assert leaky != honest
+    return leaky
+
+
+def _counts_the_cutoff_itself(con, project, source, cutoff) -> str:
+    return _FACTS_BEFORE(con, project, source, cutoff + TICK)
+
+
+def _todays_graph(at: datetime) -> str:
+    return "SELECT node, birth_id, profile_id FROM member WHERE known_to IS NULL"
+
+
+def _graph_of_the_instant_after(at: datetime) -> str:
+    return members_at(at + TICK)
+
+
+_FACTS_BEFORE = build.facts_before
+
+
+@pytest.mark.parametrize(
+    ("function", "leak"),
+    [
+        ("facts_before", _looks_a_day_ahead),
+        ("facts_before", _ignores_when_it_was_known),
+        ("facts_before", _counts_the_cutoff_itself),
+        ("members_at", _todays_graph),
+        ("members_at", _graph_of_the_instant_after),
+    ],
+)
+@pytest.mark.parametrize("name", [name for origin, name in VIEWS.values() if origin == "standard"])
+def test_a_leak_into_features_is_caught(
+    lakes: Lakes, monkeypatch: pytest.MonkeyPatch, name: str, function: str, leak: Callable
+) -> None:
+    view = lakes.get("base").definitions.view(name)
+    monkeypatch.setattr(build, function, leak)
+    with pytest.raises(AssertionError, match="lake 'changed'"):
+        assert_time_safe(lambda p: features_at(p, view, BOUNDARY), lakes.get("base"), {"changed": lakes.get("changed")})
+
+
+@pytest.mark.parametrize("leak", [_todays_graph, _graph_of_the_instant_after])
+@every_task
+def test_a_leak_into_labels_is_caught(
+    lakes: Lakes, monkeypatch: pytest.MonkeyPatch, origin: str, name: str, leak: Callable
+) -> None:
+    base = lakes.get("base", origin)
+    task = base.definitions.task(name)
+    monkeypatch.setattr(labels, "members_at", leak)
+    with pytest.raises(AssertionError, match="lake 'changed'"):
+        assert_time_safe(
+            lambda p: labels_at(p, task, label_cutoff(task)), base, {"changed": lakes.get("changed", origin)}
+        )

@@ -1,0 +1,58 @@
+"""Customers who behave exactly as BG/NBD and Gamma-Gamma say, and the table of features and labels they leave."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from models.estimators.lifetime import BGNBD, GammaGamma
+
+TRUTH = BGNBD(r=0.6, alpha=30.0, a=0.8, b=2.4)  # times in days
+VALUES = GammaGamma(p=6.0, q=4.0, gamma=15.0)
+HORIZON = 90
+
+
+def purchase_days(rng: np.random.Generator, truth: BGNBD, T: float) -> np.ndarray:
+    """Times (0 < time <= T) of one customer's repeat purchases after the first one at 0."""
+    rate, dropout = rng.gamma(truth.r, 1 / truth.alpha), rng.beta(truth.a, truth.b)
+    times, now = [], 0.0
+    while True:
+        now += rng.exponential(1 / rate)
+        if now > T:
+            return np.array(times)
+        times.append(now)
+        if rng.random() < dropout:
+            return np.array(times)
+
+
+@cache
+def shop(customers: int = 1500, never: int = 60, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """(X, amount): customers first seen 1 to 400 days before the cutoff, and their spend in HORIZON days after it.
+
+    The last `never` rows are profiles that never ordered: NaN everywhere, amount 0.
+    """
+    rng = np.random.default_rng(seed)
+    rows, amounts = [], []
+    for _ in range(customers):
+        T = float(rng.integers(1, 400))
+        times = np.append(0.0, purchase_days(rng, TRUTH, T + HORIZON))
+        value = rng.gamma(VALUES.p, 1 / rng.gamma(VALUES.q, 1 / VALUES.gamma), len(times))
+        past = times <= T
+        recent = past & (times > T - 365)
+        rows.append(
+            {
+                "days_since_order": T - times[past].max(),
+                "order_days_ever": float(past.sum()),
+                "days_first_to_last_order": times[past].max(),
+                "days_since_first_order": T,
+                "orders_365d": float(recent.sum()),
+                "spend_365d": value[recent].sum(),
+                "mean_spend_per_order_day_ever": value[past].mean(),
+                "noise": rng.normal(),
+            }
+        )
+        amounts.append(value[~past].sum())
+    X = pd.concat([pd.DataFrame(rows), pd.DataFrame(np.nan, range(never), list(rows[0]))], ignore_index=True)
+    return X, np.append(amounts, np.zeros(never))

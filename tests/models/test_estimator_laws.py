@@ -1,0 +1,197 @@
+"""Laws that every estimator keeps, whatever it believes about customers."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated_shop import HORIZON, shop
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.metrics import roc_auc_score
+
+from foretell.errors import DataError, UnknownName
+from models.estimators import KINDS, candidates
+
+COLUMNS = list(shop()[0].columns)
+ALL = [pytest.param(kind, name, id=f"{kind}-{name}") for kind in KINDS for name in candidates(kind, COLUMNS, HORIZON)]
+every = pytest.mark.parametrize(("kind", "name"), ALL)
+
+
+def new(kind: str, name: str):
+    return candidates(kind, COLUMNS, HORIZON)[name]
+
+
+def labels(kind: str, amount: np.ndarray) -> np.ndarray:
+    return amount > 0 if kind == "probability" else amount
+
+
+def answer(estimator, X: pd.DataFrame) -> np.ndarray:
+    return estimator.predict_proba(X)[:, 1] if is_classifier(estimator) else estimator.predict(X)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, amount = shop()
+    return {
+        (kind, name): estimator.fit(X, labels(kind, amount))
+        for kind in KINDS
+        for name, estimator in candidates(kind, COLUMNS, HORIZON).items()
+    }
+
+
+@every
+def test_answers_are_probabilities_or_amounts(kind, name, fitted):
+    X, _ = shop()
+    estimator, got = fitted[kind, name], answer(fitted[kind, name], X)
+    assert got.shape == (len(X),)
+    assert np.isfinite(got).all()
+    assert (got >= 0).all()
+    assert list(estimator.feature_names_in_) == COLUMNS
+    if kind == "probability":
+        assert is_classifier(estimator)
+        assert list(estimator.classes_) == [0, 1]
+        assert (got <= 1).all()
+        np.testing.assert_allclose(estimator.predict_proba(X).sum(axis=1), 1)
+        assert set(estimator.predict(X)) <= {0, 1}
+    else:
+        assert is_regressor(estimator)
+
+
+@every
+def test_pickle_and_refit_give_identical_answers(kind, name, fitted):
+    X, amount = shop()
+    estimator = fitted[kind, name]
+    expected = answer(estimator, X)
+    np.testing.assert_array_equal(answer(pickle.loads(pickle.dumps(estimator)), X), expected)
+    again = clone(estimator)
+    assert again.get_params() == estimator.get_params()
+    assert not hasattr(again, "feature_names_in_")
+    np.testing.assert_array_equal(answer(again.fit(X, labels(kind, amount)), X), expected)
+
+
+@every
+def test_order_of_rows_and_columns_and_further_columns_do_not_matter(kind, name, fitted):
+    X, _ = shop()
+    shuffled = X.assign(more=1.0).sample(frac=1, random_state=1).sample(frac=1, axis=1, random_state=1)
+    np.testing.assert_allclose(answer(fitted[kind, name], shuffled), answer(fitted[kind, name], X)[shuffled.index])
+
+
+@every
+def test_any_pattern_of_missing_values_is_answered(kind, name, fitted):
+    X, _ = shop()
+    holes = X.mask(np.random.default_rng(3).random(X.shape) < 0.4)
+    holes.iloc[0] = np.nan
+    holes.iloc[1] = np.inf
+    for rows in (holes, holes[:1], holes[:0]):
+        got = answer(fitted[kind, name], rows)
+        assert got.shape == (len(rows),)
+        assert np.isfinite(got).all()
+
+
+@every
+def test_a_weight_of_two_is_a_row_twice_and_the_unit_of_weights_is_free(kind, name):
+    X, amount = shop()
+    y, twice = labels(kind, amount), np.where(np.arange(len(X)) % 3 == 0, 2.0, 1.0)
+    doubled = np.repeat(np.arange(len(X)), twice.astype(int))
+    weighted = answer(new(kind, name).fit(X, y, sample_weight=twice), X)
+    np.testing.assert_allclose(answer(new(kind, name).fit(X, y, sample_weight=7 * twice), X), weighted, rtol=1e-6)
+    if name != "lightgbm":  # whose row sampling and leaf sizes count rows
+        repeated = answer(new(kind, name).fit(X.iloc[doubled], y[doubled]), X)
+        np.testing.assert_allclose(repeated, weighted, rtol=0.01, atol=0.01 * weighted.mean())
+
+
+@every
+def test_labels_of_one_class_are_refused(kind, name):
+    X, _ = shop()
+    with pytest.raises(DataError, match=r"expected .*, got .*; take more or other cutoffs"):
+        new(kind, name).fit(X, labels(kind, np.zeros(len(X))))
+
+
+@every
+def test_a_missing_column_is_named_with_the_nearest_one(kind, name, fitted):
+    X, amount = shop()
+    column = fitted[kind, name].columns_[0]
+    renamed = X.rename(columns={column: column + "s"})
+    with pytest.raises(DataError, match=f'{column}.*did you mean "{column}s"'):
+        answer(fitted[kind, name], renamed)
+    if fitted[kind, name].requires:
+        with pytest.raises(DataError, match="did you mean"):
+            new(kind, name).fit(renamed, labels(kind, amount))
+
+
+@pytest.mark.parametrize("name", [name for kind, name in (p.values for p in ALL) if kind == "probability"])
+@pytest.mark.parametrize("churn", [False, True])
+def test_probabilities_rank_either_way_round(name, churn):
+    X, amount = shop()
+    y = amount == 0 if churn else amount > 0
+    assert roc_auc_score(y, answer(new("probability", name).fit(X, y), X)) > 0.7
+
+
+@pytest.mark.parametrize("name", [name for kind, name in (p.values for p in ALL) if kind == "amount"])
+def test_amounts_are_near_the_truth_on_the_whole_and_follow_the_unit(name):
+    X, amount = shop()
+    got = answer(new("amount", name).fit(X, amount), X)
+    assert got.sum() == pytest.approx(amount.sum(), rel=1.0 if name == "past_spend" else 0.15)
+    money = [column for column in X if "spend" in column]
+    if name != "rfm_tweedie":  # whose log(1 + spend) knows cents from thousands
+        cents = X.assign(**{column: X[column] * 128 for column in money})
+        np.testing.assert_allclose(answer(new("amount", name).fit(cents, amount * 128), cents), got * 128, rtol=1e-4)
+
+
+@every
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"X": [[1.0]]}, "expected a pandas DataFrame"),
+        ({"y": [1.0]}, "one finite value per row in the labels"),
+        ({"sample_weight": -1}, "weights >= 0"),
+        ({"sample_weight": 0}, "not all 0"),
+        ({"sample_weight": np.nan}, "one finite value per row in the weights"),
+    ],
+)
+def test_unusable_input_is_refused(kind, name, change, says):
+    X, amount = shop()
+    given = {"X": X, "y": labels(kind, amount)} | change
+    if "sample_weight" in change:
+        given["sample_weight"] = np.full(len(X), float(change["sample_weight"]))
+    with pytest.raises(DataError, match=says):
+        new(kind, name).fit(**given)
+
+
+def test_labels_other_than_true_and_false_and_horizons_of_nothing_are_refused():
+    X, amount = shop()
+    with pytest.raises(DataError, match="expected the labels 0 and 1"):
+        new("probability", "recency").fit(X, amount)
+    with pytest.raises(DataError, match="horizon_days > 0, got 0"):
+        candidates("probability", COLUMNS, 0)["recency"].fit(X, amount > 0)
+    unknown = pd.Series(amount > 0, dtype="boolean").mask(np.arange(len(X)) == 5)
+    with pytest.raises(DataError, match="leave out the rows"):
+        new("probability", "recency").fit(X, unknown)
+
+
+def test_candidates_are_those_the_columns_can_feed_simplest_first():
+    assert list(candidates("probability", COLUMNS, 30)) == ["recency", "rfm_logistic", "bg_nbd", "lightgbm"]
+    assert list(candidates("amount", COLUMNS, 30)) == ["past_spend", "rfm_tweedie", "bg_nbd_gamma_gamma", "lightgbm"]
+    assert list(candidates("probability", ["age", "days_since_order"], 30)) == ["recency", "lightgbm"]
+    assert list(candidates("amount", [], 30)) == ["lightgbm"]
+    assert all(one.horizon_days == 30 for one in candidates("amount", COLUMNS, 30).values())
+    with pytest.raises(UnknownName, match='did you mean "amount"'):
+        candidates("amounts", COLUMNS, 30)
+
+
+def test_past_spend_is_a_share_of_the_year():
+    X = pd.DataFrame({"spend_365d": [365.0, 50.0, -9.0, np.nan]})
+    estimator = candidates("amount", X.columns, 90)["past_spend"].fit(X, [1, 1, 1, 1])
+    np.testing.assert_allclose(estimator.predict(X), [90, 50 * 90 / 365, 0, 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lightgbm_gives_the_same_bits_for_any_number_of_threads(kind):
+    X, amount = shop()
+    one, two = (
+        answer(candidates(kind, COLUMNS, HORIZON, num_threads=n)["lightgbm"].fit(X, labels(kind, amount)), X)
+        for n in (1, 2)
+    )
+    np.testing.assert_array_equal(one, two)

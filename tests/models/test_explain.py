@@ -1,0 +1,102 @@
+"""Contributions against the shap library as an oracle, and reasons in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import shap
+from simulated_shop import HORIZON, shop
+
+from foretell.errors import DataError
+from models.estimators import KINDS, candidates
+from models.explain import base, contributions, margin, top_reasons
+
+COLUMNS = list(shop()[0].columns)
+ALL = [(kind, name) for kind in KINDS for name in candidates(kind, COLUMNS, HORIZON)]
+BACKGROUND = shop()[0].median()
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, amount = shop()
+    return {
+        (kind, name): candidates(kind, COLUMNS, HORIZON)[name].fit(X, amount > 0 if kind == "probability" else amount)
+        for kind, name in ALL
+    }
+
+
+def some(rows: int = 25) -> pd.DataFrame:
+    """A few profiles in another order and under another index, some with holes, one that never ordered."""
+    X = shop()[0].iloc[::-1].iloc[::64][:rows].set_axis([f"p{i}" for i in range(rows)])
+    X.iloc[3, 2] = np.nan
+    return X
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_contributions_add_up_to_the_margin(kind, name, fitted):
+    model, X = fitted[kind, name], some()
+    got = contributions(model, X, BACKGROUND)
+    assert got.index.equals(X.index)
+    assert list(got.columns) == COLUMNS
+    np.testing.assert_allclose(got.sum(axis=1) + base(model, BACKGROUND), margin(model, X), atol=1e-8)
+    if model.requires:
+        assert (got.drop(columns=list(model.requires)) == 0).all(axis=None)
+    pd.testing.assert_frame_equal(contributions(model, X[::-1], BACKGROUND)[::-1], got)
+    assert contributions(model, X[:0], BACKGROUND).shape == (0, len(COLUMNS))
+
+
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in ALL if pair[1] != "lightgbm"])
+def test_shapley_values_are_those_of_the_shap_library(kind, name, fitted):
+    model, X = fitted[kind, name], some(10)
+    used = list(model.requires)
+
+    def oracle(values: np.ndarray) -> np.ndarray:
+        return margin(model, pd.DataFrame(values, columns=used))
+
+    explainer = shap.explainers.Exact(oracle, BACKGROUND[used].to_frame().T.to_numpy())
+    known = X.dropna()  # shap takes NaN for equal to nothing, itself included
+    expected = explainer(known[used].to_numpy())
+    np.testing.assert_allclose(contributions(model, known, BACKGROUND)[used], expected.values, atol=1e-8)
+    np.testing.assert_allclose(base(model, BACKGROUND), expected.base_values, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lightgbm_contributions_are_those_of_treeshap(kind, fitted):
+    model, X = fitted[kind, "lightgbm"], some()
+    expected = shap.TreeExplainer(model.booster_).shap_values(X.to_numpy())
+    np.testing.assert_allclose(contributions(model, X, BACKGROUND), np.asarray(expected), atol=1e-6)
+
+
+def test_a_background_must_name_what_the_model_reads(fitted):
+    with pytest.raises(DataError, match="expected a background value for days_since_order, got none"):
+        contributions(fitted["probability", "recency"], some(), BACKGROUND.drop("days_since_order"))
+
+
+def test_a_model_of_many_columns_must_split_its_own_margin():
+    class Wide:
+        columns_ = tuple(f"c{i}" for i in range(13))
+
+    with pytest.raises(DataError, match="at most 12 columns, got 13"):
+        contributions(Wide(), some(), BACKGROUND)
+
+
+def test_reasons_are_the_largest_effects_in_words():
+    contrib = pd.DataFrame({"b": [0.5, 0.0], "a": [-0.5, 0.0], "c": [0.9, 1e-12], "d": [0.1, -2.0]})
+    X = pd.DataFrame({"a": [74.0, 1.0], "b": [np.nan, 1.0], "c": [0.1234567, 1.0], "d": [1.0, -1234.567]})
+    first, second = top_reasons(contrib, X, pd.Series({"a": 9.0, "b": 2.5, "d": np.nan}))
+    assert first == [
+        {"feature": "c", "value": 0.1234567, "effect": 0.9, "text": "c = 0.123 (typical: unknown), raises"},
+        {"feature": "a", "value": 74.0, "effect": -0.5, "text": "a = 74 (typical: 9), lowers"},
+        {"feature": "b", "value": None, "effect": 0.5, "text": "b is unknown (typical: 2.5), raises"},
+    ]
+    assert [reason["text"] for reason in second] == ["d = -1234.57 (typical: unknown), lowers"]
+    assert [len(row) for row in top_reasons(contrib, X, BACKGROUND, n=1)] == [1, 1]
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_equal_profiles_get_equal_reasons(kind, name, fitted):
+    model, X = fitted[kind, name], some()
+    twice = pd.concat([X, X.sample(frac=1, axis=1, random_state=0)])
+    reasons = top_reasons(contributions(model, twice, BACKGROUND), twice, BACKGROUND)
+    assert reasons[: len(X)] == reasons[len(X) :]

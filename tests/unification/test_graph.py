@@ -1,0 +1,198 @@
+"""Membership in time against oracles: networkx at every T, and what a profile's id, alias and intervals must be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import networkx as nx
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unification.graph import Graph, connect
+
+ZERO = datetime(2024, 1, 1, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+TIMES = 12
+NO_LIMIT = 10_000
+
+Case = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def at(time: int) -> datetime:
+    return ZERO + timedelta(hours=time)
+
+
+def make(nodes: dict[str, int], edges: list[tuple[str, str, int]]) -> Case:
+    """Frames for `connect`; a node is known at its own time or with its first edge, whichever is earlier."""
+    known = dict(nodes)
+    for a, b, time in edges:
+        for node in (a, b):
+            known[node] = min(known.get(node, time), time)
+    born = pd.DataFrame({"node": list(known), "birth_id": [f"p-{n}" for n in known]})
+    born["known_at"] = pd.to_datetime([at(t) for t in known.values()], utc=True).as_unit("us")
+    links = pd.DataFrame(edges, columns=["a", "b", "known_at"])
+    links["known_at"] = pd.to_datetime([at(t) for _, _, t in edges], utc=True).as_unit("us")
+    return born, links
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Up to 25 nodes and 40 edges within a dozen instants, so that many are known in the same one; parallel edges too."""
+    names = [f"n{i:02d}" for i in draw(st.permutations(range(draw(st.integers(1, 25)))))]
+    time = st.integers(0, TIMES - 1)
+    nodes = {name: draw(time) for name in names}
+    ends = st.sampled_from(names)
+    edges = [e for e in draw(st.lists(st.tuples(ends, ends, time), max_size=40)) if e[0] != e[1]]
+    return make(nodes, edges)
+
+
+def moments() -> list[datetime]:
+    return [at(t) + shift for t in range(-1, TIMES + 1) for shift in (-TICK, timedelta(0), TICK)]
+
+
+def members(graph: Graph, moment: datetime) -> pd.DataFrame:
+    """The graph at T, as the rest of Foretell asks for it."""
+    m = graph.member
+    return m[(m["known_from"] < moment) & (m["known_to"].isna() | (m["known_to"] >= moment))]
+
+
+def partition(frame: pd.DataFrame) -> set[frozenset[str]]:
+    return {frozenset(part) for _, part in frame.groupby("profile_id")["node"]}
+
+
+def expected(nodes: pd.DataFrame, edges: pd.DataFrame, moment: datetime) -> set[frozenset[str]]:
+    graph = nx.Graph()
+    graph.add_nodes_from(nodes.loc[nodes["known_at"] < moment, "node"])
+    known = edges[edges["known_at"] < moment]
+    graph.add_edges_from(zip(known["a"], known["b"], strict=True))
+    return {frozenset(part) for part in nx.connected_components(graph)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases())
+def test_members_at_any_time_are_the_components_of_what_was_known(case: Case) -> None:
+    nodes, edges = case
+    graph = connect(nodes, edges, NO_LIMIT)
+    for moment in moments():
+        now = members(graph, moment)
+        assert now["node"].is_unique
+        assert partition(now) == expected(nodes, edges, moment)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_a_profile_has_the_birth_id_of_its_oldest_identifier(case: Case) -> None:
+    nodes, edges = case
+    age = {n: i for i, n in enumerate(nodes.sort_values(["known_at", "node"])["node"])}
+    born = dict(zip(nodes["node"], nodes["birth_id"], strict=True))
+    graph = connect(nodes, edges, NO_LIMIT)
+    assert all(born[node] == birth for node, birth in zip(graph.member["node"], graph.member["birth_id"], strict=True))
+    for moment in moments():
+        for profile, part in members(graph, moment).groupby("profile_id")["node"]:
+            assert profile == born[min(part, key=age.__getitem__)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(1, 8))
+def test_intervals_of_a_node_follow_each_other_from_first_known_until_now(case: Case, largest: int) -> None:
+    nodes, edges = case
+    member = connect(nodes, edges, largest).member
+    assert set(member["node"]) == set(nodes["node"])
+    first = nodes.set_index("node")["known_at"]
+    for node, rows in member.groupby("node"):
+        rows = rows.sort_values("known_from")
+        assert rows["known_from"].iloc[0] == first[node]
+        assert list(rows["known_to"].iloc[:-1]) == list(rows["known_from"].iloc[1:])
+        assert pd.isna(rows["known_to"].iloc[-1])
+        assert (rows["known_to"].iloc[:-1] > rows["known_from"].iloc[:-1]).all()
+        assert (rows["profile_id"] != rows["profile_id"].shift()).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(1, 8))
+def test_aliases_lead_to_the_profile_of_now_without_a_cycle(case: Case, largest: int) -> None:
+    nodes, edges = case
+    graph = connect(nodes, edges, largest)
+    assert graph.alias["loser"].is_unique
+    winner = dict(zip(graph.alias["loser"], graph.alias["winner"], strict=True))
+    assert nx.is_directed_acyclic_graph(nx.DiGraph(list(winner.items())))
+    now = graph.member[graph.member["known_to"].isna()]
+    for birth, profile in zip(now["birth_id"], now["profile_id"], strict=True):
+        found = birth
+        while found in winner:
+            found = winner[found]
+        assert found == profile
+    for row in graph.alias.itertuples():  # each names the edge that did it
+        same = (edges["a"] == row.a) & (edges["b"] == row.b) & (edges["known_at"] == row.known_at)
+        assert same.any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(1, 8))
+def test_the_guard_refuses_and_reports_and_never_drops(case: Case, largest: int) -> None:
+    nodes, edges = case
+    graph = connect(nodes, edges, largest)
+    for moment in moments():
+        assert members(graph, moment).groupby("profile_id").size().max() <= largest or moment <= at(0)
+    now = graph.member[graph.member["known_to"].isna()].set_index("node")["profile_id"]
+    apart = edges[edges["a"].map(now).to_numpy() != edges["b"].map(now).to_numpy()]
+    columns = ["known_at", "a", "b"]
+    refused = graph.refused.sort_values(columns, ignore_index=True)
+    pd.testing.assert_frame_equal(refused[columns], apart.sort_values(columns, ignore_index=True)[columns])
+    assert all(reason.endswith(f"identifiers, limit {largest}") for reason in graph.refused["reason"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(cases(), st.integers(1, 8), st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(case: Case, largest: int, shuffle) -> None:
+    nodes, edges = case
+    one = connect(nodes, edges, largest)
+    seed = shuffle.randrange(2**31)
+    other = connect(nodes.sample(frac=1, random_state=seed), edges.sample(frac=1, random_state=seed), largest)
+    for name in ("member", "alias", "refused"):
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
+
+
+@settings(max_examples=50, deadline=None)
+@given(cases(), st.integers(1, 8), st.integers(0, TIMES))
+def test_what_comes_later_does_not_change_the_past(case: Case, largest: int, time: int) -> None:
+    nodes, edges = case
+    whole = connect(nodes, edges, largest)
+    past = connect(nodes[nodes["known_at"] < at(time)], edges[edges["known_at"] < at(time)], largest)
+    for moment in (m for m in moments() if m <= at(time)):
+        columns = ["node", "birth_id", "profile_id", "known_from"]
+        left, right = (members(g, moment)[columns].reset_index(drop=True) for g in (whole, past))
+        assert left.to_dict("list") == right.to_dict("list")
+
+
+def test_links_of_the_same_instant_merge_at_once() -> None:
+    graph = connect(*make({"a": 0, "b": 1, "c": 2, "d": 3}, [("c", "d", 5), ("b", "c", 5), ("a", "b", 5)]))
+    assert partition(members(graph, at(5))) == {frozenset("a"), frozenset("b"), frozenset("c"), frozenset("d")}
+    now = members(graph, at(5) + TICK)
+    assert set(now["profile_id"]) == {"p-a"}
+    assert len(graph.member) == 4 + 3  # b, c and d were their own profiles before, and nothing in between
+    assert len(graph.alias) == 3
+
+
+def test_an_identifier_first_met_in_a_link_never_was_a_profile_of_its_own() -> None:
+    graph = connect(*make({"a": 0}, [("a", "b", 5)]))
+    assert graph.member.loc[graph.member["node"] == "b", "profile_id"].tolist() == ["p-a"]
+    assert graph.alias[["loser", "winner"]].to_numpy().tolist() == [["p-b", "p-a"]]
+
+
+def test_the_refused_link_is_the_later_one_and_says_why() -> None:
+    graph = connect(*make({}, [("a", "b", 1), ("b", "c", 2), ("c", "d", 3)]), largest=3)
+    assert graph.refused[["a", "b", "reason"]].to_numpy().tolist() == [
+        ["c", "d", "profile would hold 4 identifiers, limit 3"]
+    ]
+    assert partition(members(graph, at(9))) == {frozenset("abc"), frozenset("d")}
+
+
+@pytest.mark.parametrize("nodes", [{}, {"a": 0}])
+def test_a_graph_without_links_is_a_graph(nodes: dict[str, int]) -> None:
+    graph = connect(*make(nodes, []))
+    assert graph.member["node"].tolist() == list(nodes)
+    assert graph.alias.empty
+    assert graph.refused.empty

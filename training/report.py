@@ -1,0 +1,33 @@
+"""How is a training told on the terminal? Cutoffs, base rate, every candidate beside the others, and the verdict."""
+
+from __future__ import annotations
+
+import click
+
+from foretell.console import table
+from training.metrics import METRICS
+from training.train import Trained
+
+
+def show(found: Trained) -> None:
+    """Print what a training found out."""
+    task, cutoffs = found.task, found.cutoffs
+    rate = f"base rate {found.base_rate:.1%}" if found.kind == "probability" else f"mean {found.base_rate:,.2f}"
+    click.secho(f"\n{task.name}: {task.population}, horizon {task.horizon.days} days, {rate}", bold=True)
+    click.echo(
+        f"learned at {len(cutoffs.training)} cutoffs ({cutoffs.training[0]:%Y-%m-%d} … "
+        f"{cutoffs.training[-1]:%Y-%m-%d}, {found.rows['training']:,} rows), judged at "
+        f"{cutoffs.evaluation:%Y-%m-%d} ({found.rows['evaluation']:,} rows)"
+    )
+    metrics = list(METRICS[found.kind])
+    wide = found.evaluation.set_index(["model", "metric"])
+    rows = []
+    for model in found.evaluation["model"].unique():
+        cells = [f"{wide.loc[(model, m), 'value']:,.4g}" for m in metrics]
+        low, high = wide.loc[(model, task.metric), "low"], wide.loc[(model, task.metric), "high"]
+        mark = "* " if model == found.winner else "  "
+        rows.append([mark + model, *cells, f"[{low:,.4g}, {high:,.4g}]"])
+    table(["  candidate", *metrics, f"95% of {task.metric}"], rows)
+    click.echo(f"Champion: {found.winner}, version {found.version}. {found.reason}.")
+    for name, why in found.skipped.items():
+        click.echo(f"- {name} did not compete: {why}")
