@@ -125,11 +125,12 @@ def build(
     """Build every view at every cutoff that is not built from today's facts yet. Returns how many files it wrote."""
     ensure(project)
     watermark = last_batch(project)
+    made_from = f"batch {watermark}, at most {project.setting('identity_max')} identifiers a profile"
     todo = [
         (view, cutoff)
         for cutoff in sorted(set(cutoffs))
         for view in views
-        if _built_from(file_of(project, view, cutoff)) != watermark
+        if _made_from(file_of(project, view, cutoff)) != made_from
     ]
     if not todo:
         return 0
@@ -138,15 +139,16 @@ def build(
             _check_cutoff(con, project, view, cutoff)
             progress(f"{view.name} at {cutoff:%Y-%m-%d}")
             query = rows_at(con, project, view, cutoff)
-            derived.write(con, query, file_of(project, view, cutoff), metadata={"batch": str(watermark)})
+            derived.write(con, query, file_of(project, view, cutoff), metadata={"made_from": made_from})
     return len(todo)
 
 
-def _built_from(file: Path) -> int | None:
+def _made_from(file: Path) -> str | None:
+    """What a built file says it was made from, or None if there is no file."""
     if not file.exists():
         return None
     rows = duckdb.execute("SELECT key, value FROM parquet_kv_metadata(?)", [str(file)]).fetchall()
-    return next((int(value) for key, value in rows if key == b"batch"), None)
+    return next((value.decode() for key, value in rows if key == b"made_from"), None)
 
 
 def _check_cutoff(con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime) -> None:

@@ -47,8 +47,8 @@ class Raw:
 
     def expression(self, text: str, *, what: str) -> str:
         """A contract's SQL expression, with its columns resolved against this file."""
-        try:
-            tree = sqlglot.parse_one(text, dialect="duckdb")
+        try:  # the bare name of a column may be a word that SQL keeps for itself: "order", "at", "desc"
+            tree = exp.column(text) if text in (self.columns or ()) else sqlglot.parse_one(text, dialect="duckdb")
         except SqlglotError as error:
             problem = f"{text!r} is not a SQL expression: {_first_line(error)}"
             raise DefinitionError(what, problem, "mend it in the contract") from None
@@ -64,7 +64,7 @@ class Raw:
                 raise unknown("column", path[0], self.columns, where=what)
             return node
 
-        return tree.transform(resolve).sql(dialect="duckdb")
+        return tree.transform(resolve).sql(dialect="duckdb", identify=True)
 
 
 def read(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:

@@ -57,7 +57,9 @@ def client(project: Project):
     uri = given or f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    if not given:  # MLflow sets the variable as well: it must not pass for the user's wish, nor follow us to other homes
+    if (
+        not given
+    ):  # MLflow sets the variable as well: it must not pass for the user's wish, nor follow us to other homes
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     return mlflow.MlflowClient(uri, uri)
 

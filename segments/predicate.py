@@ -132,8 +132,13 @@ def _syntax(text: str, error: ParseError) -> tuple[str, str]:
     return f"{problem} ({said})", f"write one such as {EXAMPLE}"
 
 
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _table(name: str) -> str:
-    return exp.to_table(name, dialect="duckdb").sql("duckdb", identify=True)
+    """A table's name as SQL; its dots part catalog, schema and table."""
+    return ".".join(_quoted(part) for part in name.split("."))
 
 
 class Kind(StrEnum):
@@ -398,8 +403,7 @@ class _Walk:
                 place = f", {self.where}" if self.where else ""
                 raise unknown("attribute", name, self.schema, where=f"in the rule {self.quoted}{place}")
             kind = kind_of(self.schema[name])
-        quoted = name.replace('"', '""')
-        return _Piece(kind, f'"{quoted}"', atom=True)
+        return _Piece(kind, _quoted(name), atom=True)
 
     def literal(self, node: Any) -> _Piece:
         value = str(node.this)

@@ -59,7 +59,7 @@ SEGMENTS = {
 
 
 def write_shop(folder: Path, people: int = 200, damaged: int = 3, seed: int = 7) -> Path:
-    """A project folder with exports: tills by month, a web shop, and a CRM that links cards to e-mails.
+    """A project folder with exports: tills by quarter, a web shop, and a CRM that links cards to e-mails.
 
     People buy at a rate of their own (Poisson) until they lose interest (geometric, after each purchase). Half of them
     buy on the web too, under an e-mail that the CRM links to their card some time later. `damaged` rows of each kind of
@@ -67,7 +67,7 @@ def write_shop(folder: Path, people: int = 200, damaged: int = 3, seed: int = 7)
     """
     rng = np.random.default_rng(seed)
     start = NOW - timedelta(days=HISTORY)
-    months: dict[str, list[list[str]]] = {}
+    tills: dict[str, list[list[str]]] = {}
     web, crm = [], []
     for person in range(people):
         rate, dropout = rng.gamma(1.5, 1 / 30), rng.beta(1.0, 9.0)
@@ -84,7 +84,7 @@ def write_shop(folder: Path, people: int = 200, damaged: int = 3, seed: int = 7)
             else:
                 for line in range(int(rng.integers(1, 4))):
                     row = [receipt, at.strftime("%Y-%m-%d %H:%M:%S"), card, paid, "1", f"sku{rng.integers(40)}-{line}"]
-                    months.setdefault(f"{at:%Y-%m}", []).append(row)
+                    tills.setdefault(f"{at:%Y}-q{(at.month + 2) // 3}", []).append(row)
             if rng.random() < dropout:
                 break
             now += float(rng.exponential(1 / max(rate, 1e-3)))
@@ -92,13 +92,13 @@ def write_shop(folder: Path, people: int = 200, damaged: int = 3, seed: int = 7)
         city = ("Oslo", "Bergen", "Tromsø")[person % 3]
         crm.append([registered.strftime("%Y-%m-%d %H:%M:%S"), email if person % 2 else "", card, f"Name{person}", city])
     for i in range(damaged):
-        list(months.values())[i % len(months)].append([f"bad{i}", "no time", "4000", "1.00", "1", "sku"])
-        list(months.values())[-1].append([f"bad{i}", "2024-01-01", "4000", "a lot", "1", "sku"])
+        list(tills.values())[i % len(tills)].append([f"bad{i}", "no time", "4000", "1.00", "1", "sku"])
+        list(tills.values())[-1].append([f"bad{i}", "2024-01-01", "4000", "a lot", "1", "sku"])
         web.insert(i * 5, f'{{"at": "2024-02-0{i + 1}T10:00:00", "order_id": broken {i}')
         crm.append(["", f"nobody{i}@example.org", "", "Nobody", "Nowhere"])
     exports = folder / "exports"
-    for month, rows in months.items():
-        _csv(exports / "till" / f"{month}.csv", ["receipt", "sold_at", "card_no", "amount", "quantity", "sku"], rows)
+    for quarter, rows in tills.items():
+        _csv(exports / "till" / f"{quarter}.csv", ["receipt", "sold_at", "card_no", "amount", "quantity", "sku"], rows)
     half = len(web) // 2
     for name, lines in (("a", web[:half]), ("b", web[half:])):
         _text(exports / "web" / f"{name}.jsonl", "\n".join(lines) + "\n")

@@ -89,7 +89,7 @@ for plan in plans:
     print(json.dumps({"signal": os.WTERMSIG(status), "code": os.waitstatus_to_exitcode(status), "seconds": seconds}))
 """
 
-LOAD_IMPORTS = ("duckdb", "deltalake", "sqlglot", "ingestion.load")
+LOAD_IMPORTS = ("ibis", "rich.progress", "filelock", "pandas", "foretell.discovery", "models.churn", "ingestion.load")
 SCORE_IMPORTS = (*LOAD_IMPORTS, "feast", "mlflow.sklearn", "mlflow.artifacts", "lightgbm", "serving.score")
 
 

@@ -20,7 +20,7 @@ every = pytest.mark.parametrize(("kind", "name"), ALL)
 
 
 def new(kind: str, name: str):
-    return candidates(kind, COLUMNS, HORIZON)[name]
+    return candidates(kind, COLUMNS, HORIZON, num_threads=1)[name]  # threads of small fits only wait for each other
 
 
 def labels(kind: str, amount: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def fitted():
     return {
         (kind, name): estimator.fit(X, labels(kind, amount))
         for kind in KINDS
-        for name, estimator in candidates(kind, COLUMNS, HORIZON).items()
+        for name, estimator in candidates(kind, COLUMNS, HORIZON, num_threads=1).items()
     }
 
 

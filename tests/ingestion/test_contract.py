@@ -1,0 +1,198 @@
+"""Contracts: the stamps of a fact, its typed columns, and why a row is refused while the rest loads."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import duckdb
+import pytest
+from one_source import HEADER, ask, line, loaded, project, quarantined, sales, write
+
+from foretell import Source, hours
+from foretell.errors import DataError, UnknownName
+
+
+def stamps(made, name="sales"):
+    return ask(made, f"SELECT event_at, known_at, event_day FROM {name} ORDER BY event_at, fact_id")
+
+
+def one(folder, source, content, name="a.csv"):
+    made = project(folder, source)
+    write(made, name, content)
+    (result,) = loaded(made)
+    assert not isinstance(result, Exception), result
+    return made
+
+
+BAD = {
+    "empty time": (line(at=""), "no time: at is empty"),
+    "blank time": (line(at="  "), "no time: at is empty"),
+    "unparsable time": (line(at="yesterday"), 'at: expected a time, got "yesterday"'),
+    "no such day": (line(at="2024-02-30"), 'at: expected a time, got "2024-02-30"'),
+    "infinity": (line(at="-infinity"), 'at: expected a time, got "-infinity"'),
+    "word for a time": (line(at="epoch"), 'at: expected a time, got "epoch"'),
+    "future": (line(at="2999-01-01"), "happens in the future: 2999-01-01"),
+    "money": (line(amount="9.9O"), 'amount: expected DECIMAL(18,4), got "9.9O"'),
+    "money in words": (
+        line(amount='it\'s "free"'.replace('"', "")),
+        'amount: expected DECIMAL(18,4), got "it\'s free"',
+    ),
+    "money not a number": (line(amount="NaN"), 'amount: expected DECIMAL(18,4), got "NaN"'),
+    "money too large": (line(amount="1e30"), 'amount: expected DECIMAL(18,4), got "1e30"'),
+}
+
+
+def test_bad_rows_are_named_while_the_rest_loads(tmp_path):
+    made = one(tmp_path, sales(), HEADER + line(1) + "".join(text for text, _ in BAD.values()) + "short\n" + line(2))
+    assert ask(made, "SELECT order_id, amount FROM sales ORDER BY 1") == [("1", Decimal("9.9")), ("2", Decimal("9.9"))]
+    reasons = [(n, reason) for n, (_, reason) in enumerate(BAD.values(), 3)]
+    reasons.append((len(BAD) + 3, "Expected Number of Columns: 4 Found: 1"))
+    assert quarantined(made) == [("a.csv", n, reason) for n, reason in reasons]
+    assert ask(made, "SELECT raw FROM quarantine WHERE line = 5") == [
+        ('{"at":"yesterday","order_no":"1","amount":"9.90","email":"ann@example.org"}',)
+    ]
+
+
+def test_numbers_that_would_poison_a_sum(tmp_path):
+    source = sales(columns={"order_id": "order_no", "amount": "1", "quantity": "amount"})
+    made = one(tmp_path, source, HEADER + line(1, amount="nan") + line(2, amount="inf") + line(3, amount="") + line(4))
+    assert ask(made, "SELECT order_id, quantity FROM sales ORDER BY 1") == [("3", None), ("4", 9.9)]
+    assert [reason for *_, reason in quarantined(made)] == [
+        f'quantity: expected DOUBLE, got "{x}"' for x in ("nan", "inf")
+    ]
+
+
+def test_a_clock_a_little_ahead_is_no_future(tmp_path):
+    soon = datetime.now(UTC) + timedelta(minutes=5)
+    assert len(stamps(one(tmp_path, sales(), HEADER + line(at=soon.isoformat())))) == 1
+
+
+OSLO = {
+    "winter": ("2024-01-15 00:30:00", datetime(2024, 1, 14, 23, 30, tzinfo=UTC), date(2024, 1, 15)),
+    "summer": ("2024-07-15 01:30:00", datetime(2024, 7, 14, 23, 30, tzinfo=UTC), date(2024, 7, 15)),
+    "before the change": ("2024-03-31 01:59:59", datetime(2024, 3, 31, 0, 59, 59, tzinfo=UTC), date(2024, 3, 31)),
+    "after the change": ("2024-03-31 03:00:00", datetime(2024, 3, 31, 1, 0, tzinfo=UTC), date(2024, 3, 31)),
+    "after the change back": ("2024-10-27 03:00:00", datetime(2024, 10, 27, 2, 0, tzinfo=UTC), date(2024, 10, 27)),
+    "a date": ("2024-05-01", datetime(2024, 4, 30, 22, 0, tzinfo=UTC), date(2024, 5, 1)),
+    "Z": ("2024-05-01T23:00:00Z", datetime(2024, 5, 1, 23, 0, tzinfo=UTC), date(2024, 5, 2)),
+    "offset": ("2024-05-01T23:00:00-05:00", datetime(2024, 5, 2, 4, 0, tzinfo=UTC), date(2024, 5, 2)),
+    "short offset": ("2024-05-01 23:00:00+02", datetime(2024, 5, 1, 21, 0, tzinfo=UTC), date(2024, 5, 1)),
+    "zone's name": ("2024-05-01 23:00:00 UTC", datetime(2024, 5, 1, 23, 0, tzinfo=UTC), date(2024, 5, 2)),
+    "fraction": ("2024-05-01T10:00:00.25", datetime(2024, 5, 1, 8, 0, 0, 250_000, tzinfo=UTC), date(2024, 5, 1)),
+}
+
+
+def test_naive_times_are_the_shops_and_a_day_is_the_shops_day(tmp_path):
+    content = HEADER + "".join(line(n, at=text) for n, (text, *_) in enumerate(OSLO.values()))
+    made = one(tmp_path, sales(timezone="Europe/Oslo"), content)
+    found = ask(made, "SELECT event_at, event_day FROM sales ORDER BY order_id::INT")
+    assert dict(zip(OSLO, found, strict=True)) == {name: (at, day) for name, (_, at, day) in OSLO.items()}
+
+
+def test_times_in_another_zone_than_the_shops(tmp_path):
+    source = sales(timezone="America/New_York", times_in="UTC")
+    made = one(tmp_path, source, HEADER + line(at="2024-03-01 02:00:00"))
+    at = datetime(2024, 3, 1, 2, tzinfo=UTC)
+    assert stamps(made) == [(at, at, date(2024, 2, 29))]
+    assert ask(made, "SELECT DISTINCT event_month FROM sales") == [(date(2024, 2, 1),)]
+
+
+def test_typed_times_of_parquet(tmp_path):
+    made = project(tmp_path, sales(files="*.parquet", timezone="Europe/Oslo"))
+    duckdb.connect().execute(
+        f"""SET TimeZone = 'America/New_York'; COPY (SELECT TIMESTAMPTZ '2024-01-01 10:00:00+00' AS at, 1 AS order_no,
+            2.5 AS amount, NULL AS email) TO '{made.exports}/a.parquet'"""
+    )
+    duckdb.connect().execute(
+        f"""COPY (SELECT TIMESTAMP '2024-01-01 12:00:00' AS at, 1 AS order_no, 2.5 AS amount, NULL AS email)
+            TO '{made.exports}/b.parquet'"""
+    )
+    loaded(made)
+    assert [at for at, *_ in stamps(made)] == [datetime(2024, 1, 1, h, tzinfo=UTC) for h in (10, 11)]
+
+
+AT = datetime(2024, 3, 5, 10, tzinfo=UTC)
+
+
+def test_known_when_it_happened_or_a_delay_later(tmp_path):
+    assert stamps(one(tmp_path / "a", sales(), HEADER + line()))[0][:2] == (AT, AT)
+    assert stamps(one(tmp_path / "b", sales(delay=hours(36)), HEADER + line()))[0][:2] == (AT, AT + hours(36))
+
+
+def test_live_facts_are_known_when_received(tmp_path):
+    made = one(tmp_path, sales(delay=None), HEADER + line())
+    ((event, known, received),) = ask(made, "SELECT event_at, known_at, received_at FROM sales")
+    assert event == AT
+    assert known == received
+    assert timedelta(0) <= datetime.now(UTC) - received < timedelta(minutes=1)
+
+
+def test_a_column_that_says_when_it_was_known(tmp_path):
+    source = sales(known_at="seen", delay=hours(1), timezone="Europe/Oslo")
+    content = "at,seen,order_no,amount,email\n2024-03-05 10:00:00,2024-03-09 10:00:00,1,1,\n2024-03-06,,2,1,\n"
+    made = one(tmp_path, source, content)
+    ((first,), (second,)) = ask(made, "SELECT known_at FROM sales ORDER BY order_id")
+    assert first == datetime(2024, 3, 9, 9, tzinfo=UTC)
+    assert datetime.now(UTC) - second < timedelta(minutes=1)  # unsaid: when we received it
+
+
+@pytest.mark.parametrize("since", [None, datetime(2020, 1, 1, tzinfo=UTC)])
+def test_records_without_a_time(tmp_path, since):
+    people = Source(name="people", files="*.csv", kind="records", identifiers={"email": "email"}, traits={"city": "city"},
+                    known_since=since)  # fmt: skip
+    made = project(tmp_path, people)
+    write(made, "a.csv", "email,city\nann@example.org,Oslo\nbob@example.org,Rome\n")
+    (result,) = loaded(made)
+    known = {known for _, known, _ in stamps(made, "people")}
+    if since:
+        assert (known, result.undated_links) == ({since}, 0)
+    else:
+        assert result.undated_links == 2
+        assert ask(made, "SELECT DISTINCT known_at = received_at FROM people") == [(True,)]
+
+
+def test_the_first_identifier_present_anchors_the_fact(tmp_path):
+    source = sales(identifiers={"loyalty_card": "card", "email": "email"})
+    content = "at,order_no,amount,card,email\n" + "".join(
+        f"2024-03-05,{n},1,{card},{email}\n"
+        for n, (card, email) in enumerate([("A-1", "x@y.org"), ("", "X@y.org"), ("0000", "x@y.org"), ("", "unknown")])
+    )
+    made = one(tmp_path, source, content)
+    found = ask(made, "SELECT node, id_loyalty_card, id_email FROM sales ORDER BY order_id")
+    assert found == [
+        ("loyalty_card:A1", "A1", "x@y.org"),
+        ("email:x@y.org", None, "x@y.org"),
+        ("email:x@y.org", None, "x@y.org"),
+        (None, None, None),
+    ]
+
+
+def test_expressions_over_the_files_columns(tmp_path):
+    source = sales(
+        columns={"order_id": "order_no", "amount": "amount::DOUBLE * 2", "category": "'food'", "size": "length(email)"},
+        types={"size": "INTEGER"},
+    )
+    made = one(tmp_path, source, HEADER + line(amount="2.5"))
+    assert ask(made, "SELECT amount, category, size, brand FROM sales") == [(Decimal(5), "food", 15, None)]
+
+
+@pytest.mark.parametrize(
+    ("column", "fix"), [("ammount", 'did you mean "amount"?'), ("zzz", "known: amount, at, email, order_no")]
+)
+def test_a_column_that_a_file_lacks(tmp_path, column, fix):
+    made = project(tmp_path, sales(columns={"order_id": "order_no", "amount": column}))
+    write(made, "a.csv", HEADER + line())
+    (error,) = loaded(made)
+    assert isinstance(error, UnknownName)
+    assert str(error) == f"{column}: no such column; {fix}. (source sales, a.csv)"
+
+
+@pytest.mark.parametrize("expression", ["amount + email", "amount::DATE", "no_such_function(amount)"])
+def test_an_expression_that_does_not_fit_the_file(tmp_path, expression):
+    made = project(tmp_path, sales(columns={"order_id": "order_no", "amount": expression}))
+    write(made, "a.csv", HEADER + line())
+    (error,) = loaded(made)
+    assert isinstance(error, DataError)
+    assert str(error).startswith("sales: the contract cannot be applied to a.csv: ")
+    assert str(error).endswith("; mend the expression; text is made a number by TRY_CAST(x AS DOUBLE)")

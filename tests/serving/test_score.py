@@ -1,0 +1,186 @@
+"""Scores carry their contract, come out the same however they are asked for, and refuse what they cannot answer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fixtures_trained import NOW, TrainedShop, load_all, mine, trained, write_shop
+
+from features import build
+from foretell.errors import DefinitionError, NotReady, UnknownName
+from foretell.project import Project
+from lake.engine import last_batch, session
+from models import registry
+from serving import profile as profile_page
+from serving import status
+from serving.score import SCHEMA, online_cutoff, score, score_one
+
+__all__ = ["mine", "trained"]
+
+
+def rows_of(project: Project, task: str) -> list[dict]:
+    with session(project) as con:
+        return con.execute("SELECT * FROM scores WHERE task = ? ORDER BY profile_id", [task]).to_arrow_table().to_pylist()
+
+
+@pytest.fixture(scope="module")
+def batch(trained: TrainedShop) -> dict[str, list[dict]]:
+    return {task: rows_of(trained.project, task) for task in trained.trained}
+
+
+def test_nothing_trained_yet(tmp_path: Path) -> None:
+    project = Project(write_shop(tmp_path / "shop", people=3))
+    load_all(project)
+    with pytest.raises(NotReady, match=r"churn: nothing is trained yet; run `foretell train churn` first"):
+        score(project, ["churn"])
+    with pytest.raises(NotReady, match="nothing is trained yet"):
+        score_one(project, "churn", "card:40000001")
+
+
+def test_unknown_task(trained: TrainedShop) -> None:
+    with pytest.raises(UnknownName, match=r'did you mean "clv"\?'):
+        score(trained.project, ["clvv"])
+
+
+def test_scoring_twice_adds_nothing(mine: Callable[[], Project], batch: dict[str, list[dict]]) -> None:
+    project = mine()
+    again = score(project, ["churn", "clv"])
+    assert [(s.task, s.eligible, s.added) for s in again] == [(t, len(rows), 0) for t, rows in batch.items()]
+    assert {task: rows_of(project, task) for task in batch} == batch
+    earlier = NOW - timedelta(days=30)
+    assert all(s.added == s.eligible > 0 for s in score(project, ["churn"], earlier))
+    assert online_cutoff(project) == earlier
+
+
+@pytest.mark.parametrize("task", ["churn", "clv"])
+def test_contract_is_complete(trained: TrainedShop, batch: dict[str, list[dict]], task: str) -> None:
+    rows, found = batch[task], trained.trained[task]
+    assert len(rows) == next(s.eligible for s in trained.scored if s.task == task) > 100
+    contract = registry.quietly(lambda: registry.champion(trained.project, task)).contract
+    for row in rows:
+        assert list(row) == SCHEMA.names
+        assert not [name for name, value in row.items() if value is None]
+        assert 0 < row["percentile"] <= 100
+        assert math.isfinite(row["value"])
+        assert 0 <= row["value"] <= (1 if task == "churn" else math.inf)
+        assert row["base_rate"] == found.base_rate
+        assert (row["model_version"], row["estimator"]) == (found.version, found.winner)
+        assert row["feature_service"] == contract["service"]
+        assert row["cutoff"] == NOW
+        assert row["expires_at"] == NOW + timedelta(days=90) > row["cutoff"]
+        assert row["batch"] == last_batch(trained.project)
+        assert row["purpose"] == "retention"
+        assert row["kind"] == found.kind
+        assert [name for name, _ in row["features"]] == contract["columns"]
+        assert 1 <= len(row["reasons"]) <= 3
+        effects = [abs(reason["effect"]) for reason in row["reasons"]]
+        assert effects == sorted(effects, reverse=True)
+        assert all(reason["feature"] in contract["columns"] and reason["text"] for reason in row["reasons"])
+    assert datetime.now(UTC) - rows[0]["scored_at"] < timedelta(hours=1)
+    assert len({row["score_id"] for row in rows}) == len(rows) == len({row["profile_id"] for row in rows})
+    best = max(rows, key=lambda row: row["value"])
+    assert best["percentile"] == 100
+
+
+def test_feature_row_is_the_one_that_was_built(trained: TrainedShop, batch: dict[str, list[dict]]) -> None:
+    project = trained.project
+    for task, rows in batch.items():
+        stored = pd.DataFrame([dict(row["features"]) for row in rows], index=[row["profile_id"] for row in rows])
+        with session(project) as con:
+            for view in project.definitions.views_of(project.definitions.task(task)):
+                built = con.execute(f"SELECT * FROM {build.read(project, view, NOW)}").df().set_index("profile_id")
+                names = list(view.features)
+                pd.testing.assert_frame_equal(
+                    stored[names], built.loc[stored.index, names].astype(float), check_exact=True, check_names=False
+                )
+
+
+def test_one_by_one_is_the_batch(trained: TrainedShop, batch: dict[str, list[dict]]) -> None:
+    for task, rows in batch.items():
+        for row in pd.Series(rows).sample(20 if task == "churn" else 3, random_state=5):
+            one = score_one(trained.project, task, row["profile_id"])
+            assert one["value"] == pytest.approx(row["value"], abs=1e-12)
+            assert one["percentile"] == pytest.approx(row["percentile"], abs=1e-9)
+            assert one["reasons"] == row["reasons"]
+            assert one["score_id"] == row["score_id"]
+            assert set(one) == set(row)
+
+
+def test_one_that_is_not_eligible_is_refused(trained: TrainedShop, batch: dict[str, list[dict]]) -> None:
+    scored = {row["profile_id"] for row in batch["churn"]}
+    with session(trained.project) as con:
+        everyone = {p for (p,) in con.execute("SELECT profile_id FROM profiles").fetchall()}
+    assert everyone > scored
+    with pytest.raises(NotReady, match=r"is not in the population of churn \(orders_365d > 0\)"):
+        score_one(trained.project, "churn", min(everyone - scored))
+    with pytest.raises(UnknownName, match="no such profile or identifier"):
+        score_one(trained.project, "churn", "nobody@nowhere.example")
+
+
+def test_stored_feature_row_gives_the_same_bits(trained: TrainedShop, batch: dict[str, list[dict]]) -> None:
+    for task, rows in batch.items():
+        model = registry.quietly(lambda task=task, rows=rows: registry.champion(trained.project, task, rows[0]["model_version"]))
+        frame = pd.DataFrame([dict(row["features"]) for row in rows])
+        assert model.predict(frame).tolist() == [row["value"] for row in rows]
+
+
+def test_changed_view_is_refused(mine: Callable[[], Project]) -> None:
+    project = mine()
+    text = (Path(build.__file__).parent / "views" / "orders.py").read_text()
+    (project.folder / "views").mkdir()
+    (project.folder / "views" / "orders.py").write_text(text.replace("days(30)", "days(31)"))
+    changed = Project(project.folder)
+    with pytest.raises(DefinitionError, match="run `foretell train churn` again, or take back the change"):
+        score(changed, ["churn"])
+    with pytest.raises(DefinitionError, match="`foretell train churn`"):
+        score_one(changed, "churn", "card:40000001")
+
+
+def test_profile_page(trained: TrainedShop, batch: dict[str, list[dict]], capsys: pytest.CaptureFixture[str]) -> None:
+    project = trained.project
+    scored = {row["profile_id"] for row in batch["churn"]}
+    with session(project) as con:
+        pairs = con.execute(
+            """SELECT DISTINCT a.loser, m.profile_id FROM alias a JOIN member m ON m.birth_id = a.loser
+               WHERE m.known_to IS NULL ORDER BY 1"""
+        ).fetchall()
+    former, today = next((loser, now) for loser, now in pairs if now in scored)
+    page = profile_page.page(project, former)
+    assert page["profile_id"] == today != former
+    assert former in page["former_ids"]
+    names = [i["identifier"] for i in page["identifiers"]]
+    email = next(name for name in names if name.startswith("email:"))
+    assert any(name.startswith("card:") for name in names)
+    assert profile_page.page(project, email.removeprefix("email:").upper()) == page
+    assert profile_page.page(project, today) == page
+    assert {t["attribute"] for t in page["traits"]} >= {"city", "first_name"}
+    assert [s["task"] for s in page["scores"]] == ["churn", "clv"]
+    expected = next(row for row in batch["churn"] if row["profile_id"] == today)
+    assert page["scores"][0]["score_id"] == expected["score_id"]
+    json.dumps(page, default=str)
+    profile_page.show(page)
+    shown = capsys.readouterr().out
+    for part in (today, f"formerly {former}", email, expected["score_id"], "expires 2024-09-29", "Segments:"):
+        assert part in shown
+
+
+def test_status(trained: TrainedShop, tmp_path: Path) -> None:
+    found = status.collect(trained.project)
+    assert found.now == NOW
+    assert {row[0] for row in found.sources} == {"till", "web", "crm"}
+    assert {row[0]: row[-1] for row in found.tasks} == {s.task: f"{s.eligible:,}" for s in trained.scored}
+    assert found.next == "foretell segment list"
+    origins = {name: origin for name, _, origin in found.settings}
+    assert origins["as_of"] == "foretell.toml"
+    assert origins["threads"] == "default"
+    fresh = Project(write_shop(tmp_path / "fresh", people=3))
+    assert status.collect(fresh).next == "foretell load"
+    assert not fresh.home.exists()  # looking leaves nothing behind
+    load_all(fresh)
+    assert status.collect(fresh).next == "foretell train"

@@ -1,0 +1,252 @@
+"""Training finds a champion, keeps the evidence, and says what is wrong with what it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fixtures_trained import HISTORY, NOW, TrainedShop, mine, trained, write_shop
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foretell import Label, PredictionTask, _, days
+from foretell.errors import DataError, ForetellError, UnknownName
+from foretell.project import Project
+from lake.engine import last_batch
+from models import registry
+from training import dataset, metrics
+from training.cutoffs import STEP, plan
+from training.train import LEARNED, choose, train
+
+__all__ = ["mine", "trained"]
+
+
+def a_task(**changes: Any) -> PredictionTask:
+    said: dict[str, Any] = {
+        "name": "leaves", "population": "orders_365d > 0", "horizon": days(90), "settle": days(1),
+        "label": Label(source="order_line", value=_.count() == 0), "views": ("orders",), "metric": "log_loss",
+        "purpose": "retention",
+    }  # fmt: skip
+    return PredictionTask(**{**said, **changes})
+
+
+# --- cutoffs ---------------------------------------------------------------------------------------------------------
+
+
+@given(
+    horizon=st.timedeltas(timedelta(hours=1), timedelta(days=400)),
+    settle=st.timedeltas(timedelta(0), timedelta(days=60)),
+    history=st.timedeltas(timedelta(0), timedelta(days=3000)),
+    wanted=st.integers(1, 12),
+)
+def test_no_training_label_reaches_into_the_evaluation(
+    horizon: timedelta, settle: timedelta, history: timedelta, wanted: int
+) -> None:
+    task, first = a_task(horizon=horizon, settle=settle), NOW - history
+    try:
+        found = plan(task, NOW, first, wanted)
+    except DataError as error:
+        assert history <= 2 * (horizon + settle)
+        assert "days of history" in str(error)
+        return
+    known = [cutoff + horizon + settle for cutoff in found.training]  # when the last fact of a label is waited for
+    assert max(known) <= found.evaluation
+    assert found.evaluation + horizon + settle <= NOW
+    assert min(found.training) > first
+    assert 1 <= len(found.training) <= wanted
+    assert list(found.training) == sorted(set(found.training))
+    assert all(cutoff + horizon + settle <= NOW for cutoff in found.final)
+    assert found.final[-1] == found.evaluation
+    steps = {later - earlier for earlier, later in zip(found.training, found.training[1:], strict=False)}
+    assert steps <= {min(horizon, STEP)}
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["churn", "clv"])
+def test_champion_is_registered_with_its_contract(trained: TrainedShop, name: str) -> None:
+    project, found = trained.project, trained.trained[name]
+    champion = registry.quietly(lambda: registry.champion(project, name))
+    assert (champion.version, champion.run_id) == (found.version, found.run_id)
+    contract = champion.contract
+    assert set(contract) == {
+        "task", "kind", "columns", "estimator", "base_rate", "service", "background", "horizon_days", "purpose",
+        "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason",
+    }  # fmt: skip
+    task = project.definitions.task(name)
+    assert contract["columns"] == dataset.feature_columns(project, task) == list(contract["background"])
+    assert contract["estimator"] == found.winner
+    assert contract["kind"] == ("probability" if name == "churn" else "amount")
+    assert contract["batch"] == last_batch(project)
+    assert contract["horizon_days"] == 90
+    assert contract["evaluated_on"] == (NOW - timedelta(days=91)).isoformat()
+    assert np.isfinite(list(contract["background"].values())).all()
+    assert contract["rows"] == found.rows
+    assert contract["rows"]["training"] > contract["rows"]["evaluation"] > 50
+
+
+@pytest.mark.parametrize("name", ["churn", "clv"])
+def test_run_holds_the_evidence(trained: TrainedShop, name: str, tmp_path: Path) -> None:
+    project, found = trained.project, trained.trained[name]
+    client = registry.quietly(lambda: registry.client(project))
+    run = client.get_run(found.run_id)
+    params = run.data.params
+    assert params["batch"] == str(last_batch(project))
+    assert params["estimator"] == found.winner
+    assert {"kind", "service", "cutoffs", "evaluated_on", "base_rate", "rows", "population", "horizon", "settle",
+            "metric", "purpose"} <= set(params)  # fmt: skip
+    numbers = run.data.metrics
+    for row in found.evaluation.itertuples():
+        key = f"{row.model}.{row.metric}"
+        assert numbers[key] == pytest.approx(row.value)
+        assert numbers[f"{key}.low"] <= numbers[f"{key}.high"]
+    assert {row.metric for row in found.evaluation.itertuples()} <= set(numbers)  # the champion's, by their plain names
+    kept = {a.path for a in client.list_artifacts(found.run_id)}
+    assert {"evaluation.csv", "features.json", "skipped.json", "contract.json", "plots"} <= kept
+    plots = {a.path for a in client.list_artifacts(found.run_id, "plots")}
+    models = set(found.evaluation["model"])
+    metric = found.task.metric
+    expected = {f"calibration_{m}" for m in models} | {"gain", f"compare_{metric}", f"shap_{found.winner}", "shap_lightgbm"}
+    assert plots == {f"plots/{p}.png" for p in expected}
+    folder = Path(client.download_artifacts(found.run_id, "", str(tmp_path)))
+    assert all((folder / p).stat().st_size > 5000 for p in plots)
+    table = pd.read_csv(folder / "evaluation.csv")
+    pd.testing.assert_frame_equal(table, found.evaluation.reset_index(drop=True))
+    features = json.loads((folder / "features.json").read_text())
+    assert features["features"] == dataset.feature_columns(project, found.task)
+
+
+def test_model_stays_in_the_home_and_has_a_signature(trained: TrainedShop) -> None:
+    import mlflow
+
+    registry.quietly(lambda: registry.client(trained.project))
+    for name, found in trained.trained.items():
+        info = mlflow.models.get_model_info(f"models:/{name}/{found.version}")
+        assert info.signature is not None
+        assert info.signature.inputs.input_names() == dataset.feature_columns(trained.project, found.task)
+    models = list((trained.project.home / "mlflow" / "artifacts").rglob("MLmodel"))
+    assert len(models) == 2
+
+
+def test_baselines_compete_and_intervals_hold_the_value(trained: TrainedShop) -> None:
+    for found in trained.trained.values():
+        assert found.evaluation["model"].nunique() == 4
+        assert found.skipped == {}
+        assert found.winner in set(found.evaluation["model"])
+        assert found.reason
+        main = found.evaluation[found.evaluation["metric"] == found.task.metric]
+        assert (main["low"] <= main["value"]).all()
+        assert (main["value"] <= main["high"]).all()
+
+
+# --- the choice ------------------------------------------------------------------------------------------------------
+
+
+def outcomes(n: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.1, 0.9, n)
+    return (rng.random(n) < p).astype(float), p, np.ones(n)
+
+
+def test_choose_noise_loses() -> None:
+    y, p, weight = outcomes()
+    noise = np.random.default_rng(1).uniform(0.01, 0.99, len(y))
+    winner, reason = choose(a_task(), "probability", y, {"recency": p, LEARNED: noise}, weight)
+    assert winner == "recency"
+    assert reason.startswith("the baseline recency beats")
+
+
+def test_choose_perfect_wins_over_the_best_baseline() -> None:
+    y, p, weight = outcomes()
+    models = {"recency": np.full(len(y), y.mean()), "rfm_logistic": p, LEARNED: np.where(y == 1, 0.99, 0.01)}
+    winner, reason = choose(a_task(), "probability", y, models, weight)
+    assert winner == LEARNED
+    assert "against rfm_logistic" in reason
+
+
+@pytest.mark.parametrize("nudge", [0.0, 1e-4])
+def test_choose_ties_go_to_the_baseline(nudge: float) -> None:
+    y, p, weight = outcomes()
+    jitter = nudge * np.random.default_rng(2).normal(size=len(y))
+    winner, reason = choose(a_task(), "probability", y, {"recency": p, LEARNED: p + jitter}, weight)
+    assert winner == "recency"
+    assert "beyond chance" in reason
+
+
+@pytest.mark.parametrize("metric", list(metrics.METRICS["amount"]))
+def test_choose_by_any_metric_of_amounts(metric: str) -> None:
+    rng = np.random.default_rng(3)
+    y = rng.gamma(1.0, 100.0, 400)
+    noise = rng.permutation(y) * 3
+    models = {"past_spend": noise, LEARNED: y * 1.0}
+    task = a_task(metric=metric, label=Label(source="order_line", value=_.amount.sum().fill_null(0)))
+    assert choose(task, "amount", y, models, np.ones(400))[0] == LEARNED
+    swapped = {"past_spend": y * 1.0, LEARNED: noise}
+    assert choose(task, "amount", y, swapped, np.ones(400))[0] == "past_spend"
+
+
+def test_choose_without_baseline_takes_what_there_is() -> None:
+    y, p, weight = outcomes()
+    assert choose(a_task(), "probability", y, {LEARNED: p}, weight)[0] == LEARNED
+    assert choose(a_task(), "probability", y, {"recency": p}, weight)[0] == "recency"
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+TASK = """
+from foretell import Label, PredictionTask, _, days
+
+odd = PredictionTask(name="odd", population="{population}", horizon=days({horizon}), metric="{metric}",
+    label=Label(source="order_line", value={value}), views=("orders",), purpose="retention")
+"""
+GOOD = {"population": "orders_365d > 0", "horizon": 90, "metric": "log_loss", "value": "_.count() == 0"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"value": "_.count() >= 0"}, r"expected labels of both classes, got only true in \d+ training rows; lengthen"),
+        ({"value": "_.count() < 0"}, r"got only false in \d+ training rows"),
+        ({"population": "orders_365d > 9999"}, r"odd: nobody is eligible \(orders_365d > 9999\).*loosen the population"),
+        ({"population": "order_365d > 0"}, r'order_365d: no such feature; did you mean "orders_365d"\?.*population of odd'),
+        ({"horizon": 300}, r"needs more than 602 days of history .* got \d+; load older data, or shorten the horizon"),
+        ({"metric": "log_los"}, r'log_los: no such probability metric; did you mean "log_loss"\?.*task odd'),
+        ({"metric": "mae"}, r"mae: no such probability metric"),
+    ],
+)  # fmt: skip
+def test_bad_task_is_refused(mine: Callable[[], Project], change: dict, says: str) -> None:
+    project = mine()
+    (project.folder / "tasks").mkdir(exist_ok=True)
+    (project.folder / "tasks" / "odd.py").write_text(TASK.format(**{**GOOD, **change}))
+    with pytest.raises(ForetellError, match=says):
+        train(project, "odd")
+
+
+def test_unknown_task_is_refused(trained: TrainedShop) -> None:
+    with pytest.raises(UnknownName, match=r'chrun: no such task; did you mean "churn"\?'):
+        train(trained.project, "chrun")
+
+
+def test_empty_lake_is_refused(tmp_path: Path) -> None:
+    project = Project(write_shop(tmp_path / "shop", people=3))
+    with pytest.raises(ForetellError, match=r"run `foretell load` first"):
+        train(project, "churn")
+
+
+def test_now_before_the_first_fact_is_refused(mine: Callable[[], Project], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORETELL_AS_OF", (NOW - timedelta(days=HISTORY + 300)).isoformat())
+    with pytest.raises(DataError, match=r"days of history .* got 0; load older data"):
+        train(mine(), "churn")
+
+
+def test_instants_are_utc() -> None:
+    found = plan(a_task(), datetime(2024, 7, 1, tzinfo=UTC), datetime(2023, 1, 1, tzinfo=UTC), 4)
+    assert {c.utcoffset() for c in (*found.training, found.evaluation, *found.final)} == {timedelta(0)}
