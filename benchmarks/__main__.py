@@ -44,7 +44,7 @@ def main() -> int:
     """Read the command line, run, sum up. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Benchmarks: {', '.join(names())}. Run one with `python -m benchmarks.NAME`; its --help says what it measures.",
+        epilog=f"Benchmarks: {', '.join(names())}. `python -m benchmarks.NAME --help` says what one measures.",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look or for CI; their bars say little")
     given = parser.parse_args()

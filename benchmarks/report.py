@@ -39,7 +39,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Bar:
-    """One measured number and its limit ("<=1.4", ">=3"). spread: smallest and largest of the repeats, or an interval."""
+    """One measured number and its limit ("<=1.4", ">=3"). spread: smallest and largest repeat, or an interval."""
 
     id: str
     value: float
@@ -204,7 +204,7 @@ def interleaved(
     """Every contestant once per round, in turned order from round to round; warm-up rounds are not counted."""
     usages: dict[str, list[Usage]] = {name: [] for name in contestants}
     for n in range(-warm_up, repeats):
-        turn = list(contestants) if n % 2 == 0 else list(reversed(contestants))
+        turn = list(contestants)[:: 1 if n % 2 == 0 else -1]
         for name in turn:
             used = contestants[name]()
             label = f"round {n + 1} of {repeats}" if n >= 0 else "warm-up"

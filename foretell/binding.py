@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -47,8 +47,8 @@ def table(schema: Mapping[str, str], name: str = "facts") -> ir.Table:
 def aggregate(facts: ir.Table, name: str, expression: Any, *, what: str, where: str) -> ir.Scalar:
     """`expression` resolved on `facts`; a DefinitionError with a suggestion if it does not fit."""
     try:
-        bound = cast(ir.Scalar, facts.bind(expression)[0].name(name))
-        if not bound.op().shape.is_scalar():
+        bound = facts.bind(expression)[0].name(name)
+        if not isinstance(bound, ir.Scalar):
             raise TypeError("it has a value for every row")
         facts.aggregate(bound)
     except AttributeError as error:
@@ -57,7 +57,7 @@ def aggregate(facts: ir.Table, name: str, expression: Any, *, what: str, where: 
         if isinstance(error.obj, ir.Value):
             problem = f"no method {error.name!r} of type {error.obj.type()}"
             known = [method for method in _METHODS if hasattr(error.obj, method)]
-        raise UnknownName(f"{what}.{name}", problem, did_you_mean(error.name, known), where=where) from None
+        raise UnknownName(f"{what}.{name}", problem, did_you_mean(str(error.name), known), where=where) from None
     except Exception as error:
         raise DefinitionError(
             f"{what}.{name}", f"not an aggregate of {', '.join(facts.columns)}: {str(error).splitlines()[0]}",

@@ -182,7 +182,8 @@ def _text(file: Path) -> IO[str]:
 def _rejects(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
     """The records that DuckDB could not read: which one, counted from 1 -> (text, reason)."""
     found = con.execute(
-        """SELECT line, coalesce(any_value(csv_line), ''), string_agg(error_message, '; ') FROM reject_errors
+        """SELECT line, coalesce(any_value(csv_line), ''),
+                  coalesce(arg_min(error_message, column_idx), any_value(error_message)) FROM reject_errors
            GROUP BY line ORDER BY line"""
     ).fetchall()
     con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def training_set(task: str, cutoffs: Iterable[str], project: str | None = None) -> pd.DataFrame:
     """One row per eligible profile and cutoff: profile_id, cutoff, label, weight, person, split, and the features.
 
-    task: a task's name; cutoffs: ISO dates or times, UTC where they name no offset. Everything is as known at each cutoff.
+    task: a task's name; cutoffs: ISO dates or times, UTC without an offset. Everything is as known at each cutoff.
     """
     from datetime import UTC, datetime
 

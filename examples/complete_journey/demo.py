@@ -32,7 +32,7 @@ def main() -> None:
     if not (exports / "truth.parquet").exists():
         write_exports(exports)
     key = HERE / ".foretell" / "key"
-    if not key.exists():  # a secret elsewhere; these people do not exist, and with it everyone's demo shows the same ids
+    if not key.exists():  # a secret elsewhere; here it makes everyone's demo show the same ids
         key.parent.mkdir(exist_ok=True)
         key.write_text(KEY)
     _run("status")

@@ -43,7 +43,8 @@ REFUSED = {
     "role column": (
         make_source,
         {"role": "message", "columns": {"chanel": "c"}},
-        "till.chanel: role message has no such column; known: campaign_id, channel, kind; or give its type in types={...}",
+        "till.chanel: role message has no such column; known: campaign_id, channel, kind; "
+        "or give its type in types={...}",
     ),
     "role needs": (
         make_source,
@@ -168,7 +169,8 @@ MISSPELT = {
     "method of another type": (
         _.brand.sum(),
         UnknownName,
-        "orders.n: no method 'sum' of type string; known: cast, count, fill_null, isin, isnull, max, min, nullif, nunique",
+        "orders.n: no method 'sum' of type string; "
+        "known: cast, count, fill_null, isin, isnull, max, min, nullif, nunique",
     ),
     "aggregate": (_.cuont(), UnknownName, "orders.n: no column or method 'cuont'; did you mean \"count\"?"),
     "column of a condition": (

@@ -22,7 +22,8 @@ ROOMS = ["foretell", "lake", "ingestion", "unification", "features", "segments",
 TILL = """
 from foretell import Source
 
-till = Source(name="till", files="till/*.csv", role="order_line", event_at="at", columns={"order_id": "o", "amount": "a"})
+columns = {"order_id": "o", "amount": "a"}
+till = Source(name="till", files="till/*.csv", role="order_line", event_at="at", columns=columns)
 """
 VIEW = """
 from foretell import FeatureView, _
@@ -115,11 +116,12 @@ def test_a_projects_files_never_shadow_ours(tmp_path):
     assert importlib.import_module("models").__file__ != str(tmp_path / "sources" / "models.py")
 
 
+MEND = r"; mend the file\. \(sources/till\.py\)$"
 BROKEN = {
-    "syntax": ("till = Source(", r"^till\.py: cannot be loaded: SyntaxError: '\(' was never closed .*; mend the file\. \(sources/till\.py\)$"),
+    "syntax": ("till = Source(", r"^till\.py: cannot be loaded: SyntaxError: '\(' was never closed .*" + MEND),
     "import": (
         "import no_such_library",
-        r"^till\.py: cannot be loaded: ModuleNotFoundError: No module named 'no_such_library'; mend the file\. \(sources/till\.py\)$",
+        r"^till\.py: cannot be loaded: ModuleNotFoundError: No module named 'no_such_library'" + MEND,
     ),
     "misspelt import": (
         "from foretell import Sauce",
@@ -127,7 +129,7 @@ BROKEN = {
     ),
     "unknown argument": (
         "from foretell import Source\ntill = Source(nam='till')",
-        r"^till\.py: cannot be loaded: TypeError: .*unexpected keyword argument 'nam'; mend the file\. \(sources/till\.py\)$",
+        r"^till\.py: cannot be loaded: TypeError: .*unexpected keyword argument 'nam'" + MEND,
     ),
     "refused": (
         "from foretell import Source\ntill = Source(name='till', files='x.csv')",

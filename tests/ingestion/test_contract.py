@@ -139,8 +139,10 @@ def test_a_column_that_says_when_it_was_known(tmp_path):
 
 @pytest.mark.parametrize("since", [None, datetime(2020, 1, 1, tzinfo=UTC)])
 def test_records_without_a_time(tmp_path, since):
-    people = Source(name="people", files="*.csv", kind="records", identifiers={"email": "email"}, traits={"city": "city"},
-                    known_since=since)  # fmt: skip
+    people = Source(
+        name="people", files="*.csv", kind="records", identifiers={"email": "email"}, traits={"city": "city"},
+        known_since=since,
+    )  # fmt: skip
     made = project(tmp_path, people)
     write(made, "a.csv", "email,city\nann@example.org,Oslo\nbob@example.org,Rome\n")
     (result,) = loaded(made)

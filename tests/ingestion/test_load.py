@@ -102,7 +102,9 @@ def test_a_contract_that_learns_a_column(tmp_path):
     write(made, "a.csv", HEADER + line(1))
     loaded(made)
     wider = sales(
-        columns={"order_id": "order_no", "amount": "amount", "shelf": "'top'"}, identifiers={"phone": "'2125550100'"}
+        columns={"order_id": "order_no", "amount": "amount", "shelf": "'top'"},
+        types={"shelf": "VARCHAR"},
+        identifiers={"phone": "'2125550100'"},
     )
     made = project(tmp_path, wider)
     write(made, "b.csv", HEADER + line(2))

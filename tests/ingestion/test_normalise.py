@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import duckdb
 import pytest
@@ -14,6 +15,9 @@ from ingestion.normalise import identifier
 PLACEHOLDERS = {"null", "none", "nan", "n/a", "na", "-", "--", "-1", "unknown", "anonymous", "undefined", "test", "?"}
 NOBODY = re.compile(r"(unknown|anonymous|none|null|na|n/a|test|no[-_.]?(reply|e?mail)|nobody|email|not[-_.]?given)@")
 SPACE = " \t\n\r\f\v"
+BLANKS = "".join(
+    c for c in map(chr, range(0x3001)) if unicodedata.category(c) == "Zs"
+)  # what DuckDB's trim() takes off
 
 CON = duckdb.connect()
 KINDS = ["email", "phone", "loyalty_card", "customer_no"]
@@ -27,7 +31,7 @@ def by_sql(kind: str, values: list[str | None]) -> list[str | None]:
 def by_hand(kind: str, raw: str | None) -> str | None:
     if raw is None:
         return None
-    text = raw.strip(" ")
+    text = raw.strip(BLANKS)
     value = text
     if kind == "email":
         value = text.lower()
