@@ -18,6 +18,11 @@ from foretell.errors import DefinitionError, unknown
 from foretell.roles import REQUIRED, ROLES
 from foretell.windows import FUTURE_COLUMN, attributes, future_windows
 
+# Tables that every lake has beside its sources'.
+RESERVED = {
+    "batches", "quarantine", "scores", "attributes", "facts", "member", "alias", "edges", "refused_edges", "golden",
+    "profiles",
+}  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
@@ -36,7 +41,7 @@ def _short(path: str) -> str:
 def _check_name(kind: str, name: str, where: str) -> None:
     if not isinstance(name, str) or not _NAME.match(name):
         raise DefinitionError(
-            repr(name), f"a {kind}'s name is lower-case letters, digits and _, starting with a letter", "rename it",
+            repr(name), f"the name of {'an' if kind[0] in 'aeiou' else 'a'} {kind} is lower-case letters, digits and _, starting with a letter", "rename it",
             where=_short(where),
         )  # fmt: skip
 
@@ -96,6 +101,8 @@ class Source:
     def __post_init__(self) -> None:
         _check_name("source", self.name, self.where)
         at = _short(self.where)
+        if self.name in RESERVED:
+            raise DefinitionError(self.name, "is the name of one of the lake's own tables", "rename it", where=at)
         if self.kind not in {"events", "records"}:
             raise DefinitionError(self.name, f'kind is "events" or "records", got {self.kind!r}', where=at)
         if self.kind == "events" and not self.event_at:

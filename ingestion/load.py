@@ -1,7 +1,7 @@
 """What happens when a file is loaded? One ingest batch: quarantine, facts, and last the ledger row that shows them.
 
-A load that is killed at any point is repaired by running it again: rows are appended only if their id is not there yet,
-and a batch is visible only once its ledger row is written.
+A load that is killed at any point is repaired by running it again: a batch is visible only once its ledger row is
+written, and what an unfinished one has left is removed first. Rows are appended only if their id is not there yet.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def files_of(project: Project, source: Source) -> list[Path]:
 
 def load(project: Project, names: list[str]) -> Iterator[Loaded | ForetellError]:
     """Load every file of the named sources. A file that cannot be loaded yields its error; the others go on."""
+    _roll_back(project)
     for name in names:
         source = project.definitions.source(name)
         try:
@@ -64,6 +65,14 @@ def load(project: Project, names: list[str]) -> Iterator[Loaded | ForetellError]
                 yield load_file(project, source, file)
             except ForetellError as error:
                 yield error
+
+
+def _roll_back(project: Project) -> None:
+    """Remove what a killed load has left of its unfinished batch, so that its number can be given again."""
+    last = last_batch(project)
+    table(project, "quarantine").roll_back(last)
+    for name in project.definitions.sources:
+        source_table(project, name).roll_back(last)
 
 
 def load_file(project: Project, source: Source, file: Path) -> Loaded:
@@ -87,7 +96,7 @@ def load_file(project: Project, source: Source, file: Path) -> Loaded:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown)
         result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
-        result.added = _append_facts(con, source_table(project, source.name), source, made, batch)
+        result.added = _append_facts(con, source_table(project, source.name), source, made)
         result.known = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL") - result.added
         if source.kind == "records" and not source.event_at and not source.known_since and not source.known_at:
             result.undated_links = result.added
@@ -156,15 +165,15 @@ def _quarantine(
     return len(rows)
 
 
-def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan, batch: int) -> int:
-    """Append the good rows whose ids are new. Returns how many facts of this batch the table holds afterwards."""
+def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan) -> int:
+    """Append the good rows whose ids are new. Returns how many there were."""
     seen = ""
     files = facts.files()
     if files:
         months = ""
         if source.kind == "events":  # only the months that this file touches
             months = "WHERE event_month IN (SELECT DISTINCT event_month FROM stamped WHERE _reason IS NULL)"
-        con.execute(f"CREATE TEMP TABLE known AS SELECT fact_id, batch FROM {facts.scan(files)} {months}")
+        con.execute(f"CREATE TEMP TABLE known AS SELECT fact_id FROM {facts.scan(files)} {months}")
         seen = "AND NOT EXISTS (SELECT 1 FROM known k WHERE k.fact_id = s.fact_id)"
     listed = ", ".join(f'"{c}"' for c in made.columns)
     order = "ORDER BY event_at, _row"  # near in time, near in the file: scans by window read less
@@ -172,11 +181,7 @@ def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, 
     if reader.num_rows:
         partition = ["event_month"] if source.kind == "events" else None
         facts.append(reader, partition_by=partition, why=f"load {source.name}")
-    # rows that an interrupted run of this very batch had committed belong to it too
-    earlier = _count(
-        con, f"SELECT count(*) FROM known JOIN stamped USING (fact_id) WHERE known.batch = {batch}"
-    ) if files else 0  # fmt: skip
-    return reader.num_rows + earlier
+    return reader.num_rows
 
 
 def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:

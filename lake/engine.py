@@ -32,6 +32,7 @@ def connect(project: Project) -> duckdb.DuckDBPyConnection:
     con.execute(f"SET TimeZone='UTC'; SET threads={int(project.setting('threads'))}")
     con.execute("SET memory_limit=?", [project.setting("memory")])
     con.execute("SET enable_progress_bar=false; SET autoinstall_known_extensions=false")
+    con.execute("SET python_enable_replacements=false")  # a missing table must not become a Python variable
     return con
 
 

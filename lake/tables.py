@@ -88,6 +88,16 @@ class Table:
             commit_properties=CommitProperties(custom_metadata={"why": why}),
         )
 
+    def roll_back(self, last_batch: int) -> int:
+        """Remove what a batch after the last whole one left behind when it was cut short. Returns the number of rows."""
+        table, files = self._open(), self.files()
+        if table is None or not files:
+            return 0
+        latest = duckdb.execute(f"SELECT max(batch) FROM {self.scan(files)}").fetchall()[0][0]
+        if latest is None or latest <= last_batch:
+            return 0
+        return int(table.delete(f"batch > {int(last_batch)}")["num_deleted_rows"])
+
     def history(self) -> list[dict]:
         table = self._open()
         return json.loads(json.dumps(table.history(), default=str)) if table else []

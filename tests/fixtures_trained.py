@@ -6,7 +6,9 @@ one that may be.
 
 from __future__ import annotations
 
+import atexit
 import csv
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -78,9 +80,8 @@ def write_shop(folder: Path, people: int = 200, damaged: int = 3, seed: int = 7)
             at = start + timedelta(days=now)
             receipt, paid = f"r{person}-{now:.3f}", f"{rng.gamma(4, mean / 4):.2f}"
             if person % 2 and rng.random() < 0.3:
-                web.append(
-                    f'{{"at": "{at.isoformat()}", "order_id": "{receipt}", "total": {paid}, "user": {{"email": "{email}"}}}}'
-                )
+                row = {"at": at.isoformat(), "order_id": receipt, "total": paid, "user": {"email": email}}
+                web.append(json.dumps(row))
             else:
                 for line in range(int(rng.integers(1, 4))):
                     row = [receipt, at.strftime("%Y-%m-%d %H:%M:%S"), card, paid, "1", f"sku{rng.integers(40)}-{line}"]
@@ -151,7 +152,9 @@ def _trained() -> TrainedShop:
     from serving.score import score
     from training.train import train
 
-    project = Project(write_shop(Path(tempfile.mkdtemp(prefix="foretell-trained-"))))
+    folder = Path(tempfile.mkdtemp(prefix="foretell-trained-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    project = Project(write_shop(folder))
     load_all(project)
     trained = {name: train(project, name) for name in ("churn", "clv")}
     return TrainedShop(project, trained, score(project, ["churn", "clv"]))

@@ -170,7 +170,7 @@ def assert_same(state: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def test_load_killed_around_every_commit(unloaded: Project, undisturbed: dict, tmp_path: Path) -> None:
     project = copy_of(unloaded, tmp_path / "shop")
-    # each run commits quarantine, facts and ledger of the files that are not loaded yet: "after" 1 moves on by one commit
+    # a run commits quarantine, facts and ledger of each file not loaded yet: ("after", 1) moves on by one commit
     plans = at_calls(*[("before", 1), ("after", 1)] * 7, ("after", 3), ("before", 3), ("after", 2), only=["append"])
     ends = run(project.folder, ["load"], [*plans, None], LOAD_IMPORTS)
     assert killed(ends) == len(plans) >= 10

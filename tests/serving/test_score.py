@@ -137,7 +137,9 @@ def test_one_that_is_not_eligible_is_refused(trained: TrainedShop, batch: dict[s
 
 def test_stored_feature_row_gives_the_same_bits(trained: TrainedShop, batch: dict[str, list[dict]]) -> None:
     for task, rows in batch.items():
-        model = registry.quietly(lambda task=task, rows=rows: registry.champion(trained.project, task, rows[0]["model_version"]))
+        model = registry.quietly(
+            lambda task=task, rows=rows: registry.champion(trained.project, task, rows[0]["model_version"])
+        )
         frame = pd.DataFrame([dict(row["features"]) for row in rows])
         assert model.predict(frame).tolist() == [row["value"] for row in rows]
 
