@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -33,7 +34,12 @@ def compile_view(view: FeatureView, sources: dict[str, Source]) -> tuple[str, st
 
     Money and ratios leave as double, counts as bigint.
     """
-    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, sources)})
+    return _compiled(view, tuple(sources.items()))
+
+
+@lru_cache(maxsize=1024)  # declarations do not change once made, and a view's version is asked for at every turn
+def _compiled(view: FeatureView, sources: tuple[tuple[str, Source], ...]) -> tuple[str, str]:
+    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, dict(sources))})
     grouped = facts.group_by("profile_id").aggregate(_values(view, facts))
     nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
     return _sql(grouped), _sql(nothing.aggregate(_values(view, nothing)))

@@ -137,16 +137,14 @@ def resolve(con: duckdb.DuckDBPyConnection, project: Project, text: str) -> str:
     """The profile that an id, an old id or any identifier value ("a@b.org", "email:a@b.org") means today."""
     if not (project.home / "derived" / "member.parquet").exists():
         raise NotReady("profile", "identities have not been unified", "run `foretell unify` first")
-    today = "known_to IS NULL"
-    found = con.execute(f"SELECT DISTINCT profile_id FROM member WHERE birth_id = ? AND {today}", [text]).fetchall()
+    today = members_at(project.now)
+    found = con.execute(f"SELECT DISTINCT profile_id FROM ({today}) WHERE birth_id = ?", [text]).fetchall()
     if not found:
         kinds = {k for s in project.definitions.sources.values() for k in s.identifiers}
         kind, _, value = text.partition(":")
         pairs = [(kind, value)] if kind in kinds and value else [(k, text) for k in sorted(kinds)]
         wanted = " UNION ALL ".join(f"SELECT '{k}:' || {identifier(k, _text(v))} AS node" for k, v in pairs)
-        found = con.execute(
-            f"SELECT DISTINCT profile_id FROM member JOIN ({wanted}) USING (node) WHERE {today}"
-        ).fetchall()
+        found = con.execute(f"SELECT DISTINCT profile_id FROM ({today}) JOIN ({wanted}) USING (node)").fetchall()
     if not found:
         raise UnknownName(
             text, "no such profile or identifier", "`foretell segment show` lists ids; try an e-mail or card"

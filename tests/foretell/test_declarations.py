@@ -34,7 +34,7 @@ def make_task(value=_.count() == 0, **changes):  # noqa: B008
     return PredictionTask(**{**fields, **changes})
 
 
-NAME = "name is lower-case letters, digits and _, starting with a letter; rename it"
+NAME = "is lower-case letters, digits and _, starting with a letter; rename it"
 REFUSED = {
     "source kind": (make_source, {"kind": "facts"}, 'till: kind is "events" or "records", got \'facts\''),
     "no time": (make_source, {"event_at": None}, 'till: events need a time; say event_at="<column>"'),
@@ -71,13 +71,13 @@ REFUSED = {
         {"times_in": "../etc/passwd"},
         "till: unknown time zone '../etc/passwd'; use a name such as \"Europe/Oslo\"",
     ),
-    "source name": (make_source, {"name": "Till"}, f"'Till': a source's {NAME}"),
-    "source name with SQL": (make_source, {"name": 'a"; --'}, f"'a\"; --': a source's {NAME}"),
-    "name ends in a newline": (make_source, {"name": "till\n"}, f"'till\\n': a source's {NAME}"),
-    "no name": (make_source, {"name": None}, f"None: a source's {NAME}"),
-    "identifier": (make_source, {"identifiers": {"E-mail": "e"}}, f"'E-mail': a identifier type's {NAME}"),
-    "view name": (make_view, {"name": "2nd"}, f"'2nd': a feature view's {NAME}"),
-    "feature name": (make_view, {"features": {"Orders": _.count()}}, f"'Orders': a feature's {NAME}"),
+    "source name": (make_source, {"name": "Till"}, f"'Till': the name of a source {NAME}"),
+    "source name with SQL": (make_source, {"name": 'a"; --'}, f"'a\"; --': the name of a source {NAME}"),
+    "name ends in a newline": (make_source, {"name": "till\n"}, f"'till\\n': the name of a source {NAME}"),
+    "no name": (make_source, {"name": None}, f"None: the name of a source {NAME}"),
+    "identifier": (make_source, {"identifiers": {"E-mail": "e"}}, f"'E-mail': the name of an identifier type {NAME}"),
+    "view name": (make_view, {"name": "2nd"}, f"'2nd': the name of a feature view {NAME}"),
+    "feature name": (make_view, {"features": {"Orders": _.count()}}, f"'Orders': the name of a feature {NAME}"),
     "no features": (
         make_view,
         {"features": {}},
@@ -96,7 +96,7 @@ REFUSED = {
         "orders.n: looks into the future; a feature is what was known before the cutoff; use past(...); future(...) "
         "belongs in a Label",
     ),
-    "task name": (make_task, {"name": "will churn"}, f"'will churn': a task's {NAME}"),
+    "task name": (make_task, {"name": "will churn"}, f"'will churn': the name of a task {NAME}"),
     "horizon zero": (
         make_task,
         {"horizon": days(0)},

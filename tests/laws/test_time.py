@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from datetime import datetime, timedelta
 from functools import cache
@@ -39,7 +39,6 @@ from foretell.binding import aggregate, facts_schema, kind_of, players, table
 from foretell.declarations import FeatureView, PredictionTask
 from foretell.discovery import Definitions, discover
 from foretell.project import Project
-from foretell.windows import days
 from lake.engine import instant, session
 from training import dataset
 from unification.identity import members_at
@@ -292,7 +291,7 @@ def components(facts: Facts, before: datetime) -> dict[str, frozenset[str]]:
 
 def test_the_small_shop_feeds_every_standard_view_and_task() -> None:
     """A view or task without facts would pass every law here; give the small shop a source for it."""
-    assert {o: discovered(o).idle for o in ORIGINS} == dict.fromkeys(ORIGINS, {})
+    assert {o: discovered(o).idle for o in ORIGINS} == {o: {} for o in ORIGINS}
 
 
 @every_view
@@ -327,9 +326,13 @@ def test_a_fact_known_a_microsecond_before_the_cutoff_is_seen(lakes: Lakes, orig
 def test_a_fact_that_happens_at_the_cutoff_is_not_seen(lakes: Lakes, origin: str, name: str) -> None:
     base, other = lakes.get("base", origin), lakes.get("happens_at_boundary", origin)
     view = base.definitions.view(name)
-    if any(s.name == "mail" for s in players(view.source, base.definitions.sources)):
-        pytest.skip("a mail is always known after it was sent")
-    assert_time_safe(lambda p: features_at(p, view, BOUNDARY), base, {"happens at T": other})
+    before = features_at(base, view, BOUNDARY)
+
+    def rows(project: Project) -> pd.DataFrame:  # an identifier first met in such a fact is a profile; leave it out
+        found = features_at(project, view, BOUNDARY)
+        return found[found["profile_id"].isin(before["profile_id"])].reset_index(drop=True)
+
+    assert_time_safe(rows, base, {"happens at T": other})
 
 
 @every_view
@@ -471,38 +474,39 @@ def test_a_label_is_never_unknown(lakes: Lakes, origin: str, name: str) -> None:
 # The whole way, through Feast.
 
 
-@every_task
-def test_training_sets_ignore_what_was_known_after_they_settled(lakes: Lakes, origin: str, name: str) -> None:
+def test_training_sets_ignore_what_was_known_after_they_settled(lakes: Lakes) -> None:
+    """Populations, features and labels are checked above for every task; Feast's join is the same for all of them."""
+
     def rows(project: Project) -> pd.DataFrame:
-        task = project.definitions.task(name)
+        task = project.definitions.task("churn")
         return dataset.training_set(project, task, [label_cutoff(task), label_cutoff(task) - 30 * DAY])
 
-    assert_time_safe(rows, lakes.get("base", origin), {"changed": lakes.get("changed", origin)})
+    assert_time_safe(rows, lakes.get("base"), {"changed": lakes.get("changed")})
 
 
 @pytest.fixture(scope="module")
-def online(lakes: Lakes) -> Iterator[tuple[Project, pd.DataFrame, str]]:
-    """Every view brought online at the boundary, after an older cutoff: (project, online rows, service)."""
+def online(lakes: Lakes) -> tuple[Project, pd.DataFrame]:
+    """Every view brought online at the boundary, after an older cutoff: (project, online rows)."""
     project = lakes.get("base")
     views = list(project.definitions.views.values())
+    label = next(iter(project.definitions.tasks.values())).label
     everything = PredictionTask(
-        name="everything", population="true", horizon=days(1), label=next(iter(project.definitions.tasks.values())).label,
-        views=tuple(views), metric="log_loss", purpose="test",
-    )  # fmt: skip
+        name="everything", population="true", horizon=DAY, label=label, views=tuple(views), metric="mae", purpose="test"
+    )
     build.build(project, views, [BOUNDARY - 20 * DAY, BOUNDARY])
     store = repository.apply(project, [everything])
     for cutoff in (BOUNDARY - 20 * DAY, BOUNDARY):
         repository.materialise(project, store, views, cutoff)
     service = repository.service_name(project, everything)
     profiles = sorted(set(profiles_at(project, BOUNDARY).values()))
-    yield project, repository.online(store, service, profiles), service
+    return project, repository.online(store, service, profiles)
 
 
 @pytest.mark.parametrize(
     "name", [name for origin, name in VIEWS.values() if origin == "standard"]
 )  # one store for all views  # fmt: skip
-def test_online_equals_offline(online: tuple[Project, pd.DataFrame, str], name: str) -> None:
-    project, served, _ = online
+def test_online_equals_offline(online: tuple[Project, pd.DataFrame], name: str) -> None:
+    project, served = online
     view = project.definitions.view(name)
     offline = features_at(project, view, BOUNDARY)[["profile_id", *view.features]]
     found = served.set_index("profile_id").loc[offline["profile_id"], list(view.features)].reset_index()

@@ -14,7 +14,7 @@ from unification.graph import Graph, connect
 
 ZERO = datetime(2024, 1, 1, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
-TIMES = 12
+TIMES = 8
 NO_LIMIT = 10_000
 
 Case = tuple[pd.DataFrame, pd.DataFrame]
@@ -39,7 +39,7 @@ def make(nodes: dict[str, int], edges: list[tuple[str, str, int]]) -> Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Up to 25 nodes and 40 edges within a dozen instants, so that many are known in the same one; parallel edges too."""
+    """Up to 25 nodes and 40 edges within eight instants, so that many are known in the same one; parallel edges too."""
     names = [f"n{i:02d}" for i in draw(st.permutations(range(draw(st.integers(1, 25)))))]
     time = st.integers(0, TIMES - 1)
     nodes = {name: draw(time) for name in names}
@@ -49,7 +49,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def moments() -> list[datetime]:
-    return [at(t) + shift for t in range(-1, TIMES + 1) for shift in (-TICK, timedelta(0), TICK)]
+    return [at(t) + shift for t in range(TIMES + 1) for shift in (timedelta(0), TICK)]
 
 
 def members(graph: Graph, moment: datetime) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def expected(nodes: pd.DataFrame, edges: pd.DataFrame, moment: datetime) -> set[
     return {frozenset(part) for part in nx.connected_components(graph)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_members_at_any_time_are_the_components_of_what_was_known(case: Case) -> None:
     nodes, edges = case
@@ -81,7 +81,7 @@ def test_members_at_any_time_are_the_components_of_what_was_known(case: Case) ->
         assert partition(now) == expected(nodes, edges, moment)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases())
 def test_a_profile_has_the_birth_id_of_its_oldest_identifier(case: Case) -> None:
     nodes, edges = case
@@ -94,7 +94,7 @@ def test_a_profile_has_the_birth_id_of_its_oldest_identifier(case: Case) -> None
             assert profile == born[min(part, key=age.__getitem__)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.integers(1, 8))
 def test_intervals_of_a_node_follow_each_other_from_first_known_until_now(case: Case, largest: int) -> None:
     nodes, edges = case
@@ -110,7 +110,7 @@ def test_intervals_of_a_node_follow_each_other_from_first_known_until_now(case: 
         assert (rows["profile_id"] != rows["profile_id"].shift()).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.integers(1, 8))
 def test_aliases_lead_to_the_profile_of_now_without_a_cycle(case: Case, largest: int) -> None:
     nodes, edges = case
@@ -129,13 +129,13 @@ def test_aliases_lead_to_the_profile_of_now_without_a_cycle(case: Case, largest:
         assert same.any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.integers(1, 8))
 def test_the_guard_refuses_and_reports_and_never_drops(case: Case, largest: int) -> None:
     nodes, edges = case
     graph = connect(nodes, edges, largest)
     for moment in moments():
-        assert members(graph, moment).groupby("profile_id").size().max() <= largest or moment <= at(0)
+        assert (members(graph, moment)["profile_id"].value_counts() <= largest).all()
     now = graph.member[graph.member["known_to"].isna()].set_index("node")["profile_id"]
     apart = edges[edges["a"].map(now).to_numpy() != edges["b"].map(now).to_numpy()]
     columns = ["known_at", "a", "b"]
@@ -144,7 +144,7 @@ def test_the_guard_refuses_and_reports_and_never_drops(case: Case, largest: int)
     assert all(reason.endswith(f"identifiers, limit {largest}") for reason in graph.refused["reason"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cases(), st.integers(1, 8), st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(case: Case, largest: int, shuffle) -> None:
     nodes, edges = case
@@ -155,7 +155,7 @@ def test_the_order_of_rows_does_not_matter(case: Case, largest: int, shuffle) ->
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cases(), st.integers(1, 8), st.integers(0, TIMES))
 def test_what_comes_later_does_not_change_the_past(case: Case, largest: int, time: int) -> None:
     nodes, edges = case
