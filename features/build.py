@@ -24,7 +24,7 @@ from foretell.errors import DataError
 from foretell.project import Project
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
-from unification.identity import IDENTITY_RULE, ensure, facts_of, members_at
+from unification.identity import IDENTITY_RULE, ensure, facts_of, members_at, rules
 
 COMPILER_VERSION = "1"
 
@@ -131,7 +131,7 @@ def build(
     """Build every view at every cutoff that is not built from today's facts yet. Returns how many files it wrote."""
     ensure(project)
     watermark = last_batch(project)
-    made_from = f"batch {watermark}, at most {project.setting('identity_max')} identifiers a profile"
+    made_from = f"batch {watermark}, identity {rules(project)}"
     todo = [
         (view, cutoff)
         for cutoff in sorted(set(cutoffs))

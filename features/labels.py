@@ -15,6 +15,7 @@ import ibis.expr.types as ir
 
 from foretell.binding import aggregate, facts_schema, table
 from foretell.declarations import PredictionTask
+from foretell.errors import DataError
 from foretell.project import Project
 from foretell.windows import FUTURE_COLUMN
 from lake.engine import instant
@@ -49,6 +50,8 @@ def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: Prediction
             WHERE f.known_at < {instant(known_by)} AND f.event_at >= {start} AND f.event_at < {end}"""
         for s in facts_of(con, project, task.label.source)
     )
+    if not happened:  # a label over nothing would say that everybody left
+        raise DataError(task.name, f"no {task.label.source} facts are loaded", "run `foretell load` first")
     con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {happened}")
     return f"""WITH persons AS (
             SELECT profile_id, min(person) AS person, count(*) > 1 AS split,

@@ -40,10 +40,13 @@ def _short(path: str) -> str:
 
 def _check_name(kind: str, name: str, where: str) -> None:
     if not isinstance(name, str) or not _NAME.match(name):
+        article = "an" if kind[0] in "aeiou" else "a"
         raise DefinitionError(
-            repr(name), f"the name of {'an' if kind[0] in 'aeiou' else 'a'} {kind} is lower-case letters, digits and _, starting with a letter", "rename it",
+            repr(name),
+            f"the name of {article} {kind} is lower-case letters, digits and _, starting with a letter",
+            "rename it",
             where=_short(where),
-        )  # fmt: skip
+        )
 
 
 def _check_duration(name: str, what: str, value: Any, where: str, fix: str, *, zero: bool = False) -> None:

@@ -62,7 +62,13 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     else:
         happened = instant(source.known_since) if source.known_since else received
     if source.known_at:
-        known = f"coalesce({_time(sql(source.known_at), source.times_in or source.timezone)}, {received})"
+        said, column = sql(source.known_at), quote(source.known_at)
+        instant_known = _time(said, source.times_in or source.timezone)
+        known = f"coalesce({instant_known}, {received})"  # a file that leaves it empty was known when it came
+        checks.append(
+            f"""WHEN {instant_known} IS NULL AND nullif(trim(({said})::VARCHAR), '') IS NOT NULL
+                THEN '{column}: expected a time, got "' || ({said})::VARCHAR || '"'"""
+        )
     elif source.delay is None:
         known = received
     elif source.event_at:

@@ -89,7 +89,7 @@ class Table:
         )
 
     def roll_back(self, last_batch: int) -> int:
-        """Remove what a batch after the last whole one left behind when it was cut short. Returns the number of rows."""
+        """Remove what a batch after the last whole one left behind when it was cut short. Returns how many rows."""
         table, files = self._open(), self.files()
         if table is None or not files:
             return 0

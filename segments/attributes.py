@@ -12,6 +12,7 @@ from features import build
 from foretell.errors import NotReady
 from foretell.project import Project
 from lake.engine import instant, table
+from unification.identity import members_at
 
 # What a score adds to a profile, as <task> and <task>_<suffix>.
 SCORE_COLUMNS = {"": "value", "_percentile": "percentile"}
@@ -52,7 +53,7 @@ def _scores(con: duckdb.DuckDBPyConnection, project: Project) -> str | None:
         return None
     now = instant(project.now)
     return f"""SELECT m.profile_id, s.* EXCLUDE (profile_id) FROM scores s
-        JOIN (SELECT DISTINCT birth_id, profile_id FROM member WHERE known_to IS NULL) m ON m.birth_id = s.profile_id
+        JOIN (SELECT DISTINCT birth_id, profile_id FROM ({members_at(project.now)})) m ON m.birth_id = s.profile_id
         WHERE s.cutoff <= {now} AND s.expires_at > {now}
         QUALIFY row_number() OVER (PARTITION BY m.profile_id, s.task
             ORDER BY s.cutoff DESC, s.model_version::INTEGER DESC, s.profile_id = m.profile_id DESC, s.scored_at DESC,

@@ -8,10 +8,10 @@ import click
 
 from foretell.console import table
 from foretell.project import Project
-from lake.engine import session
+from lake.engine import instant, session
 from segments import attributes
 from segments.audience import declared
-from unification.identity import resolve
+from unification.identity import members_at, resolve
 
 
 def page(project: Project, who: str) -> dict[str, Any]:
@@ -25,14 +25,17 @@ def page(project: Project, who: str) -> dict[str, Any]:
             """SELECT attribute, value, source, known_at, distinct_values FROM golden
                WHERE profile_id = ? AND source <> 'identity graph' ORDER BY attribute""", [profile],
         ).fetchall()  # fmt: skip
+        today, now = members_at(project.now), instant(project.now)
         identifiers = con.execute(
-            """SELECT m.node, min(first.known_from), any_value(e.source) FROM member m
-               JOIN member first USING (node) LEFT JOIN edges e ON e.b = m.node OR e.a = m.node
-               WHERE m.profile_id = ? AND m.known_to IS NULL GROUP BY 1 ORDER BY 2, 1""", [profile],
-        ).fetchall()  # fmt: skip
+            f"""SELECT t.node, min(first.known_from), min_by(e.source, (e.known_at, e.source)) FROM ({today}) t
+                JOIN member first USING (node)
+                LEFT JOIN edges e ON (e.b = t.node OR e.a = t.node) AND e.known_at < {now}
+                WHERE t.profile_id = ? GROUP BY 1 ORDER BY 2, 1""",
+            [profile],
+        ).fetchall()
         former = con.execute(
-            """SELECT DISTINCT loser FROM alias
-               WHERE loser IN (SELECT birth_id FROM member WHERE profile_id = ? AND known_to IS NULL)""",
+            f"""SELECT DISTINCT loser FROM alias WHERE known_at < {now}
+                AND loser IN (SELECT birth_id FROM ({today}) WHERE profile_id = ?)""",
             [profile],
         ).fetchall()
         schema = attributes.create(con, project)

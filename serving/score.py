@@ -65,11 +65,7 @@ def score(
     tasks = [project.definitions.task(name) for name in names]
     champions = {t.name: _matching_champion(project, t) for t in tasks}
     dataset.build_for(project, tasks, [cutoff], progress)
-    progress("features to the online store")
-    store = repository.apply(project, tasks)
-    views = {v.name: v for t in tasks for v in project.definitions.views_of(t)}
-    quietly(lambda: repository.materialise(project, store, views.values(), cutoff))
-    _mark_online(project, cutoff)
+    _bring_online(project, tasks, cutoff, progress)
     return [_score_task(project, task, champions[task.name], cutoff, progress) for task in tasks]
 
 
@@ -172,14 +168,30 @@ def _matching_champion(project: Project, task: PredictionTask) -> Champion:
     return model
 
 
-def _mark_online(project: Project, cutoff: datetime) -> None:
+def _bring_online(
+    project: Project, tasks: list[PredictionTask], cutoff: datetime, progress: Callable[[str], None]
+) -> None:
+    """Bring the features at the cutoff to the online store, unless later ones are there already."""
+    online = online_cutoff(project)
+    if online is not None and online > cutoff:
+        return
+    progress("features to the online store")
+    store = repository.apply(project, tasks)
+    views = {v.name: v for t in tasks for v in project.definitions.views_of(t)}
+    _mark_online(project, None)  # between two cutoffs nobody is told that old features are new, or new ones old
+    quietly(lambda: repository.materialise(project, store, views.values(), cutoff))
+    _mark_online(project, cutoff)
+
+
+def _mark_online(project: Project, cutoff: datetime | None) -> None:
     file = project.home / "feast" / "online.json"
     draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps({"cutoff": cutoff.isoformat()}))
+    draft.write_text(json.dumps({"cutoff": cutoff.isoformat() if cutoff else None}))
     draft.replace(file)
 
 
 def online_cutoff(project: Project) -> datetime | None:
     """The T of the features that are online, or None."""
     file = project.home / "feast" / "online.json"
-    return datetime.fromisoformat(json.loads(file.read_text())["cutoff"]) if file.exists() else None
+    stamp = json.loads(file.read_text())["cutoff"] if file.exists() else None
+    return datetime.fromisoformat(stamp) if stamp else None

@@ -132,7 +132,9 @@ def test_init_block(tmp_path: Path) -> None:
 def test_rooms_are_those_that_exist() -> None:
     import tomllib
 
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "packages"
+    ]
     listed = re.findall(r"^\| `(\w+)/` \|", README.read_text(), flags=re.M)
     assert listed == packages
 

@@ -6,6 +6,7 @@ in derived tables `member`, `alias`, `edges` and `refused_edges`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime
 
@@ -71,6 +72,13 @@ def _state(project: Project, watermark: int) -> dict:
         "batch": watermark, "rule": IDENTITY_RULE, "contracts": contracts, "as_of": str(now),
         "largest": project.setting("identity_max"),
     }))  # fmt: skip
+
+
+def rules(project: Project) -> str:
+    """Eight hex digits that change when the same facts might make another graph: identifiers in contracts, limits."""
+    contracts = {name: list(s.identifiers.items()) for name, s in sorted(project.definitions.sources.items())}
+    parts = [IDENTITY_RULE, contracts, project.setting("identity_max")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def _mark(project: Project, watermark: int) -> None:

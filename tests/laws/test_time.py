@@ -38,6 +38,7 @@ from features.store import repository
 from foretell.binding import aggregate, facts_schema, kind_of, players, table
 from foretell.declarations import FeatureView, PredictionTask
 from foretell.discovery import Definitions, discover
+from foretell.errors import DataError
 from foretell.project import Project
 from lake.engine import instant, session
 from training import dataset
@@ -469,6 +470,14 @@ def test_a_label_is_never_unknown(lakes: Lakes, origin: str, name: str) -> None:
         assert (rows.loc[sorted(idle), "label"] == 1).all()
     if name == "clv":
         assert (rows.loc[sorted(idle), "label"] == 0).all()
+
+
+@every_task
+def test_a_label_without_any_facts_is_refused(tmp_path: Path, origin: str, name: str) -> None:
+    """Over an empty table everybody would have left."""
+    project, task = make_shop(tmp_path / "p", facts=Facts(crm=[record(START, "CARD1")])), discovered(origin).tasks[name]
+    with pytest.raises(DataError, match="facts are loaded; run `foretell load` first"):
+        labels_at(project, task, label_cutoff(task))
 
 
 # The whole way, through Feast.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import networkx as nx
 import pandas as pd
 import pytest
-from conftest import START, Facts, click, identifiers, known_at, make_shop, record, sale, shop_facts
+from conftest import SOURCES, START, Facts, click, identifiers, known_at, make_shop, record, sale, shop_facts
 
+from features.build import build, read
 from foretell.errors import NotReady, UnknownName
 from foretell.project import Project
 from lake.engine import session
@@ -91,7 +93,7 @@ def test_profiles_are_the_components_of_what_the_facts_say(shop: Project) -> Non
                 if known_at(name, row) < before:
                     found = identifiers(name, row)
                     graph.add_nodes_from(found)
-                    graph.add_edges_from(zip(found, found[1:], strict=False))
+                    graph.add_edges_from(pairwise(found))
         frame = pd.DataFrame(ask(shop, f"SELECT profile_id, node FROM ({members_at(before)})"), columns=["id", "node"])
         parts = {frozenset(part) for _, part in frame.groupby("id")["node"]}
         assert parts == {frozenset(part) for part in nx.connected_components(graph)}
@@ -147,7 +149,7 @@ def test_an_identifier_nobody_has_says_what_to_try(tmp_path: Path) -> None:
 def test_a_value_of_two_people_names_both_and_asks_for_the_type(tmp_path: Path) -> None:
     project = crm(tmp_path / "p", record(START, card="6145550123"), record(START, phone="614 555 0123"))
     card, phone = (owners(project)[f"{kind}:6145550123"] for kind in ("loyalty_card", "phone"))
-    with pytest.raises(UnknownName, match="means 2 profiles .*; say which type: email:…, phone:…") as caught:
+    with pytest.raises(UnknownName, match=r"means 2 profiles .*; say which type: email:…, phone:…") as caught:
         resolved(project, "6145550123")
     assert card in str(caught.value)
     assert phone in str(caught.value)
@@ -190,6 +192,25 @@ def test_ensure_rebuilds_when_facts_or_settings_changed_and_only_then(tmp_path: 
     again = Project(project.folder)
     ensure(again)
     assert len(set(owners(again).values())) == 3 - 1 + 1  # e-mail and one card, and two cards alone
+
+
+@pytest.mark.parametrize("change", ["contract", "limit"])
+def test_features_are_built_again_when_other_rules_make_another_graph(tmp_path: Path, change: str) -> None:
+    """Though no fact was loaded, and the contract of the view's own source is as it was."""
+    rows = [record(START + n * DAY, f"CARD{n}", "ann@x.example") for n in range(2)]
+    sales = [sale(START + n * DAY, f"CARD{n}") for n in range(2)]
+    project, at = crm(tmp_path / "p", *rows, facts={"shop": sales}), START + 50 * DAY
+    build(project, [project.definitions.view("orders")], [at])
+    if change == "contract":
+        (project.folder / "sources/crm.py").write_text(SOURCES["crm"].replace('"email": "email", ', ""))
+    else:
+        with (project.folder / "foretell.toml").open("a") as toml:
+            toml.write("identity_max = 2\n")
+    again = Project(project.folder)
+    view = again.definitions.view("orders")
+    assert build(again, [view], [at]) == 1
+    assert build(again, [view], [at]) == 0
+    assert {p for (p,) in ask(again, f"SELECT profile_id FROM {read(again, view, at)}")} == set(owners(again).values())
 
 
 def test_an_edge_is_known_since_its_first_evidence_and_counts_the_rest(tmp_path: Path) -> None:
