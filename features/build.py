@@ -129,12 +129,18 @@ def build(
     progress: Callable[[str], None] = lambda _: None,
 ) -> int:  # fmt: skip
     """Build every view at every cutoff that is not built from today's facts yet. Returns how many files it wrote."""
+    cutoffs = sorted(set(cutoffs))
+    if cutoffs and cutoffs[-1] > project.now:
+        raise DataError(
+            "features", f"expected cutoffs up to now ({project.now:%Y-%m-%d %H:%M}), got {cutoffs[-1]:%Y-%m-%d %H:%M}",
+            "choose earlier ones",
+        )  # fmt: skip
     ensure(project)
     watermark = last_batch(project)
     made_from = f"batch {watermark}, identity {rules(project)}"
     todo = [
         (view, cutoff)
-        for cutoff in sorted(set(cutoffs))
+        for cutoff in cutoffs
         for view in views
         if _made_from(file_of(project, view, cutoff)) != made_from
     ]

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from foretell.binding import bind_task, bind_view
-from foretell.declarations import FeatureView, PredictionTask, Source
+from foretell.declarations import FeatureView, PredictionTask, Source, _short
 from foretell.errors import DefinitionError, ForetellError, unknown
 
 # Where the standard definitions live. Names only: the kernel imports no room until it is asked to discover.
@@ -70,6 +70,13 @@ def discover(folder: Path) -> Definitions:
             idle[view.name] = reason
         else:
             views[view.name] = view
+    homes: dict[str, str] = {}
+    for view in views.values():
+        for feature in view.features:
+            if (other := homes.setdefault(feature, view.name)) != view.name:
+                raise DefinitionError(
+                    feature, f"is a feature of {other} and of {view.name}", "rename one", where=_short(view.where)
+                )
     for task in list(tasks.values()):
         if reason := bind_task(task, declared, views, sources):
             idle[task.name] = reason

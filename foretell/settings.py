@@ -38,8 +38,8 @@ def _instant(text: Any) -> datetime | None:
 
 
 def _count(text: Any) -> int:
-    if (n := int(text)) < 1:
-        raise ValueError("at least 1")
+    if not str(text).lstrip("+-").isdigit() or (n := int(text)) < 1:
+        raise ValueError("expected a whole number, at least 1")
     return n
 
 

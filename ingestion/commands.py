@@ -44,6 +44,7 @@ def load(project: str | None, sources: tuple[str, ...]) -> None:
             text = f"{result.source:<18}{result.file}: {result.added:,} facts"
             text += f", {result.known:,} known already" if result.known else ""
             text += f", {result.quarantined:,} in quarantine" if result.quarantined else ""
+            text += f", {result.anonymous:,} of them without an identifier" if result.anonymous else ""
             click.echo(text)
             for reason in result.reasons:
                 click.echo(f"{'':<18}  {reason}")
@@ -72,7 +73,7 @@ def quarantine(project: str | None, limit: int) -> None:
         return
     with session(home) as con:
         rows = con.execute(
-            """SELECT source, file || ':' || line, reason, left(raw, 60) FROM quarantine
+            """SELECT source, file || ':' || line, reason, replace(left(raw, 60), chr(10), ' ') FROM quarantine
                ORDER BY source, file, line LIMIT ?""",
             [limit],
         ).fetchall()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretell.declarations import Source
+from foretell.roles import REQUIRED
 from ingestion.files import Raw
 from ingestion.normalise import identifier
 from lake.engine import instant, quote
@@ -39,7 +40,14 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
         if kind == "DOUBLE":  # one NaN would make every sum NaN
             cast = f"CASE WHEN isfinite({cast}) THEN {cast} END"
         columns.append(f'{cast} AS "{name}"')
-        if expression and kind != "VARCHAR":
+        if source.role and name in REQUIRED[source.role]:
+            said = name if expression == name else f"{name} ({quote(expression)})"
+            got = f"""coalesce('"' || ({value})::VARCHAR || '"', 'nothing')"""
+            checks.append(
+                f"""WHEN {cast} IS NULL OR trim(({cast})::VARCHAR) = ''
+                    THEN '{said}: expected {kind}, got ' || {got}"""
+            )
+        elif expression and kind != "VARCHAR":
             checks.append(
                 f"""WHEN {cast} IS NULL AND nullif(trim(({value})::VARCHAR), '') IS NOT NULL
                     THEN '{name}: expected {kind}, got "' || ({value})::VARCHAR || '"'"""
@@ -57,6 +65,7 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
         checks[:0] = [
             f"WHEN ({text}) IS NULL OR trim({shown}) = '' THEN 'no time: {column} is empty'",
             f"WHEN {happened} IS NULL THEN '{column}: expected a time, got \"' || {shown} || '\"'",
+            f"WHEN {happened} < TIMESTAMPTZ '1970-01-02' THEN '{column}: expected a time after 1970, got ' || {shown}",
             f"WHEN {happened} > {received} + {CLOCK_SKEW} THEN 'happens in the future: ' || {shown}",
         ]
     else:

@@ -53,18 +53,37 @@ class Raw:
             problem = f"{text!r} is not a SQL expression: {_first_line(error)}"
             raise DefinitionError(what, problem, "mend it in the contract") from None
 
-        def resolve(node: exp.Expr) -> exp.Expr:
-            if not isinstance(node, exp.Column):
-                return node
-            path = [part.name for part in node.parts]
-            if self.columns is None:
-                at = "$" + "".join(f'."{p}"' for p in path)
-                return sqlglot.parse_one(f"json_extract_string(_payload, '{quote(at)}')", dialect="duckdb")
-            if path[0] not in self.columns:
-                raise unknown("column", path[0], self.columns, where=what)
-            return node
+        for node in list(tree.find_all(exp.Column)):
+            column = self._column(node, what)
+            if node is tree:
+                tree = column
+            else:
+                node.replace(column)
+        return tree.sql(dialect="duckdb", identify=True)
 
-        return tree.transform(resolve).sql(dialect="duckdb", identify=True)
+    def _column(self, node: exp.Column, what: str) -> exp.Expr:
+        path = [part.name for part in node.parts]
+        if self.columns is None:
+            at = "$" + "".join(f'."{p}"' for p in path)
+            found: exp.Expr = sqlglot.parse_one(f"json_extract_string(_payload, '{quote(at)}')", dialect="duckdb")
+        elif path[0] in self.columns:
+            found = node.copy()
+        else:
+            raise unknown("column", path[0], self.columns, where=what)
+        text = self.columns is None or self.columns[path[0]] == "VARCHAR"
+        if text and _is_reckoned_with(node):
+            return exp.TryCast(this=found, to=exp.DataType.build("DOUBLE"))
+        return found
+
+
+def _is_reckoned_with(node: exp.Expr) -> bool:
+    """Whether a column is an operand of arithmetic, where the text of a CSV or JSON file must become a number."""
+    parent = node.parent
+    while isinstance(parent, exp.Paren):
+        parent = parent.parent
+    if not isinstance(parent, exp.Mul | exp.Div | exp.IntDiv | exp.Add | exp.Sub | exp.Mod | exp.Neg):
+        return False
+    return not any(isinstance(operand, exp.Interval) for operand in parent.iter_expressions())
 
 
 def read(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
@@ -81,8 +100,10 @@ def read(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
         if name.endswith(".parquet"):
             return _parquet(con, file)
     except (duckdb.Error, OSError, EOFError, zlib.error) as error:
-        problem = f"cannot be read: {_first_line(error)}"
-        raise DataError(str(file), problem, "is the file whole, and of the kind it says?") from None
+        problem, fix = f"cannot be read: {_first_line(error)}", "is the file whole, and of the kind it says?"
+        if "invalid state" in str(error):  # DuckDB's word for line ends that are not those of the header
+            fix = "it may mix line ends (CRLF and LF), or not be text at all: save it anew as UTF-8 with one kind"
+        raise DataError(str(file), problem, fix) from None
     raise DataError(file.name, "unknown kind of file", f"expected one of {', '.join(SUFFIXES)}")
 
 

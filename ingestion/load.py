@@ -27,7 +27,10 @@ from lake.tables import Table
 
 @dataclass
 class Loaded:
-    """What one file brought: rows added, rows that were known already, rows in quarantine with samples of why."""
+    """What one file brought: rows added, rows that were known already, rows in quarantine with samples of why.
+
+    anonymous: good rows without any identifier; undated_links: records without a time of their own.
+    """
 
     source: str
     file: str
@@ -37,17 +40,18 @@ class Loaded:
     reasons: list[str] = field(default_factory=list)
     skipped: bool = False
     undated_links: int = 0
+    anonymous: int = 0
 
 
 def files_of(project: Project, source: Source) -> list[Path]:
     """The files that a source's glob finds. None at all is an error that names the pattern and the folder."""
-    found = sorted(Path(f) for f in glob.glob(str(project.exports / source.files), recursive=True))
+    found = sorted(f for f in map(Path, glob.glob(str(project.exports / source.files), recursive=True)) if f.is_file())
     if not found:
         raise DataError(
             source.name, f"no file matches {source.files} in {project.exports}",
             "check `files` in the contract, or the setting `exports`",
         )  # fmt: skip
-    return [f for f in found if f.is_file()]
+    return found
 
 
 def load(project: Project, names: list[str]) -> Iterator[Loaded | ForetellError]:
@@ -100,6 +104,7 @@ def load_file(project: Project, source: Source, file: Path) -> Loaded:
         result.known = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL") - result.added
         if source.kind == "records" and not source.event_at and not source.known_since and not source.known_at:
             result.undated_links = result.added
+        result.anonymous = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL AND node IS NULL")
         ledger.append(
             pa.Table.from_pylist(
                 [{
@@ -137,9 +142,7 @@ def _stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: st
         con.execute(f"CREATE TEMP TABLE stamped AS {made.sql}")
     except duckdb.Error as error:  # an expression of the contract that does not fit the file's types or values
         problem = f"the contract cannot be applied to {shown}: {str(error).splitlines()[0]}"
-        raise DataError(
-            source.name, problem, "mend the expression; text is made a number by TRY_CAST(x AS DOUBLE)"
-        ) from None
+        raise DataError(source.name, problem, "mend the expression in the contract") from None
 
 
 def _quarantine(

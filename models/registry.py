@@ -101,6 +101,8 @@ def promote(project: Project, task: str, version: str) -> None:
 
 def trained_at(project: Project, task: str) -> tuple[str, datetime] | None:
     """(version, when) of a task's champion, or None; does not load the model."""
+    if not (os.environ.get("MLFLOW_TRACKING_URI") or (project.home / "mlflow" / "mlflow.db").exists()):
+        return None
     from mlflow.exceptions import MlflowException
 
     try:

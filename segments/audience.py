@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from foretell.errors import DataError, UnknownName, unknown
+from foretell.errors import DataError, ForetellError, NotReady, UnknownName, unknown
 from foretell.project import Project
 from lake.engine import session
 from segments import attributes
@@ -42,11 +42,11 @@ def rule_of(project: Project, name: str) -> Predicate:
 
 
 def audience(project: Project, name: str, columns: list[str] | None = None) -> Audience:
-    """The profiles that satisfy a segment or a rule now, with the attributes it reads (or `columns`), best first."""
+    """The profiles that satisfy a segment or a rule now, with the attributes it reads (or `columns`), by profile_id."""
     rule = rule_of(project, name)
     with session(project) as con:
         schema = attributes.create(con, project)
-        bound = rule.bind(schema)
+        bound = _bound(project, rule, schema)
         wanted = columns or sorted(rule.columns)
         for column in wanted:
             if column not in schema:
@@ -59,7 +59,19 @@ def audience(project: Project, name: str, columns: list[str] | None = None) -> A
     return Audience(name, members, total)
 
 
-def sizes(project: Project) -> list[tuple[Segment, int | UnknownName, int]]:
+def _bound(project: Project, rule: Predicate, schema: Mapping[str, str]) -> Predicate:
+    """The rule, bound to the attributes there are; says so when it reads one that scoring has yet to make."""
+    known = project.definitions
+    for name in rule.columns - {c.lower() for c in schema}:
+        task = name.removesuffix("_percentile")
+        if task in known.tasks:
+            raise NotReady(name, "has no live scores", f"run `foretell train {task}` and `foretell score {task}`")
+        if any(name in view.features for view in known.views.values()):
+            raise NotReady(name, "is a feature, known once something has been scored", "run `foretell score` first")
+    return rule.bind(schema)
+
+
+def sizes(project: Project) -> list[tuple[Segment, int | ForetellError, int]]:
     """Every declared segment with its size now and the number of all profiles.
 
     Instead of a size, the error of a rule that reads an attribute which does not exist (yet: its task may be unscored).
@@ -68,12 +80,12 @@ def sizes(project: Project) -> list[tuple[Segment, int | UnknownName, int]]:
     with session(project) as con:
         schema = attributes.create(con, project)
         total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
-        found: list[tuple[Segment, int | UnknownName, int]] = []
+        found: list[tuple[Segment, int | ForetellError, int]] = []
         for segment in segments.values():
             try:
-                query = f"SELECT count(*) FROM ({segment.rule.bind(schema).sql()})"
+                query = f"SELECT count(*) FROM ({_bound(project, segment.rule, schema).sql()})"
                 found.append((segment, int(con.execute(query).fetchall()[0][0]), total))
-            except UnknownName as error:
+            except (UnknownName, NotReady) as error:
                 found.append((segment, error, total))
         return found
 

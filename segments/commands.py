@@ -36,7 +36,7 @@ def list_(project: str | None) -> None:
     )
     for segment, problem, _ in rows:
         if not isinstance(problem, int):
-            click.echo(f"- {segment.name} cannot be sized: {problem}; is its task trained and scored?")
+            click.echo(f"- {segment.name} cannot be sized: {problem}")
 
 
 @segment.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 
 import click
@@ -29,6 +30,8 @@ def score(project: str | None, tasks: tuple[str, ...], at: datetime | None, prof
     from foretell.project import Project
     from models.registry import quietly, trained_at
 
+    if profile and at:
+        raise click.UsageError("--at does not go with --profile: one profile is scored as of the last batch")
     home = Project.find(project)
     names = list(tasks) or [t for t in home.definitions.tasks if quietly(lambda t=t: trained_at(home, t))]
     if not names:
@@ -39,7 +42,8 @@ def score(project: str | None, tasks: tuple[str, ...], at: datetime | None, prof
         with progress(f"scoring {profile}"):
             answers = [score_one(home, name, profile) for name in names]
         for answer in answers:
-            click.echo(json.dumps({**answer, "features": dict(answer["features"])}, indent=2, default=_text))
+            features = {name: value if math.isfinite(value) else None for name, value in answer["features"]}
+            click.echo(json.dumps({**answer, "features": features}, indent=2, default=_text, allow_nan=False))
         return
     from serving.score import score as run
 

@@ -81,7 +81,7 @@ def show(found: dict[str, Any]) -> None:
         rate = f"{score['base_rate']:.1%}" if score["kind"] == "probability" else f"{score['base_rate']:,.2f}"
         click.secho(f"\n{score['task']} {value}", bold=True, nl=False)
         click.echo(
-            f"  higher than {score['percentile']:.0f}% of those scored; average {rate}; {score['estimator']} "
+            f"  percentile {score['percentile']:.0f} of those scored; base rate {rate}; {score['estimator']} "
             f"v{score['model_version']}, as of {score['cutoff']:%Y-%m-%d}, expires {score['expires_at']:%Y-%m-%d}"
         )
         for reason in score["reasons"]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from features.store import repository
 from foretell.declarations import PredictionTask
-from foretell.errors import DefinitionError, NotReady
+from foretell.errors import DataError, DefinitionError, NotReady
 from foretell.project import Project
 from lake.engine import last_batch, session, table
 from models.explain import contributions, top_reasons
@@ -62,6 +62,11 @@ def score(
     Features come from Feast, and are brought to the online store too. Raises NotReady for a task never trained.
     """
     cutoff = cutoff or project.now
+    if cutoff > project.now:
+        raise DataError(
+            "score", f"expected a cutoff up to now ({project.now:%Y-%m-%d %H:%M}), got {cutoff:%Y-%m-%d %H:%M}",
+            "what will be known then is not known yet; leave --at out",
+        )  # fmt: skip
     tasks = [project.definitions.task(name) for name in names]
     champions = {t.name: _matching_champion(project, t) for t in tasks}
     dataset.build_for(project, tasks, [cutoff], progress)

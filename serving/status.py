@@ -43,7 +43,7 @@ def collect(project: Project) -> Status:
         sources.append((name, f"{files:,}", f"{facts:,}", f"{bad:,}", f"{at:%Y-%m-%d %H:%M}" if at else "never"))
     tasks, champions = [], 0
     for task in known.tasks.values():
-        trained = quietly(lambda t=task: trained_at(project, t.name)) if (project.home / "mlflow").exists() else None
+        trained = quietly(lambda t=task: trained_at(project, t.name))
         champions += trained is not None
         champion = f"v{trained[0]}, {trained[1]:%Y-%m-%d %H:%M}" if trained else "none"
         tasks.append((task.name, task.population, f"{task.horizon.days}d", champion, f"{scored.get(task.name, 0):,}"))

@@ -103,6 +103,29 @@ def test_init_writes_a_project_and_refuses_to_overwrite(tmp_path: Path, answer: 
     assert (folder / "foretell.toml").read_text() == '[foretell]\nexports = "mine"\n'
 
 
+def test_the_contract_that_init_writes_loads_a_csv_of_its_columns(tmp_path: Path, answer: Callable) -> None:
+    folder = tmp_path / "shop"
+    answer("init", str(folder))
+    (folder / "exports" / "orders" / "may.csv").write_text(
+        "order_id,ordered_at,email,quantity,price,sku\n"
+        "o1,2024-05-01 10:00,jo@shop.example.org,3,1.10,tea\n"
+        "o2,2024-05-02 10:00,,1,2.00,tea\n"  # nobody is known to have bought this
+        "o3,2024-05-03 10:00,jo@shop.example.org,1,NOK 7,tea\n"  # no amount: a loss if it went unseen
+        ",2024-05-04 10:00,jo@shop.example.org,1,2.00,tea\n"
+    )
+    code, said, _ = answer("--project", str(folder), "load")
+    assert code == 0
+    assert "2 facts, 2 in quarantine, 1 of them without an identifier" in said
+    assert "amount (quantity * price): expected DECIMAL(18,4), got nothing" in said
+    assert "order_id: expected VARCHAR, got nothing" in said
+    import lake
+
+    assert [float(a) for a in lake.sql("SELECT amount FROM shop ORDER BY order_id", str(folder))["amount"]] == [
+        3.3,
+        2.0,
+    ]
+
+
 def test_init_leaves_files_that_are_there(tmp_path: Path, answer: Callable) -> None:
     (tmp_path / ".gitignore").write_text("mine\n")
     assert answer("init", tmp_path)[0] == 0

@@ -72,12 +72,12 @@ REFUSED = {
     "no number": (
         '[foretell]\ncutoffs = "four"\n',
         DefinitionError,
-        r"^cutoffs: cannot read 'four' \(invalid literal .*\); how many past cutoffs .*\. \(foretell\.toml\)$",
+        r"^cutoffs: cannot read 'four' \(expected a whole number, at least 1\); how many past .*\. \(foretell\.toml\)$",
     ),
     "too small": (
         "[foretell]\nthreads = 0\n",
         DefinitionError,
-        r"^threads: cannot read 0 \(at least 1\); threads of the engine and of model training\. \(foretell\.toml\)$",
+        r"^threads: cannot read 0 \(expected a whole number, at least 1\); threads of .*\. \(foretell\.toml\)$",
     ),
     "no time": (
         '[foretell]\nas_of = "yesterday"\n',
@@ -98,7 +98,7 @@ def test_refused_from_the_environment(tmp_path):
     with pytest.raises(DefinitionError) as error:
         load(tmp_path, {"FORETELL_THREADS": "-1"})
     assert str(error.value) == (
-        "threads: cannot read '-1' (at least 1); threads of the engine and of model training. "
+        "threads: cannot read '-1' (expected a whole number, at least 1); threads of the engine and of model training. "
         "(environment FORETELL_THREADS)"
     )
 
