@@ -82,9 +82,7 @@ def test_expired_and_future_scores_do_not_count(mine: Callable[[], Project], mon
     live = len(audience(project, "churn is not null").members)
     assert live == scores(project, "churn")["profile_id"].nunique()
     monkeypatch.setenv("FORETELL_AS_OF", (NOW + timedelta(days=90)).isoformat())
-    with pytest.raises(
-        NotReady, match="churn: has no live scores; run `foretell train churn` and `foretell score churn`"
-    ):
+    with pytest.raises(NotReady, match="churn: has no live scores; run `foretell train churn`"):
         audience(Project(project.folder), "churn > 0.5")
 
 
