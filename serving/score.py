@@ -109,7 +109,8 @@ def contract_rows(
     X = rows[model.contract["columns"]].astype(float)
     values = model.predict(X).to_numpy()
     crowd = np.sort(values if among is None else among)
-    percentiles = 100.0 * np.searchsorted(crowd, values, side="right") / len(crowd)
+    # One row alone and the same row among many may differ in the last bit: as good as equal is equal.
+    percentiles = 100.0 * np.searchsorted(crowd, values + 1e-9 * np.abs(values), side="right") / len(crowd)
     reasons = top_reasons(contributions(model.model, X, model.background), X, model.background)
     scored_at, batch = datetime.now(UTC), last_batch(project)
     shared = {

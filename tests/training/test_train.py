@@ -143,6 +143,8 @@ def test_each_home_has_its_own_registry(trained: TrainedShop, tmp_path: Path) ->
     other = Project(write_shop(tmp_path / "other", people=3))
     assert registry.quietly(lambda: registry.trained_at(trained.project, "churn")) is not None
     assert registry.quietly(lambda: registry.trained_at(other, "churn")) is None
+    assert not (other.home / "mlflow").exists()  # a question makes no registry
+    assert registry.quietly(lambda: registry.client(other).search_registered_models()) == []
     assert (other.home / "mlflow" / "mlflow.db").exists()
 
 
