@@ -82,14 +82,20 @@ def versioned(view: FeatureView, sources: dict[str, Source]) -> str:
     return f"{view.name}__{fingerprint(view, sources)}"
 
 
-def facts_before(con: duckdb.DuckDBPyConnection, project: Project, source: str, cutoff: datetime) -> str:
-    """SQL for the facts of a role or source that happened and were known before the cutoff, with node and stamps."""
+def facts_before(
+    con: duckdb.DuckDBPyConnection, project: Project, source: str, cutoff: datetime, known_by: datetime
+) -> str:
+    """SQL for the facts of a role or source that happened before the cutoff, with node and stamps.
+
+    known_by: the instant before which they were known too; for features the cutoff itself.
+    """
     columns = facts_schema(source, dict(project.definitions.sources))
-    listed = ", ".join(f'"{c}"' for c in columns if c != "cutoff")
+    listed = ", ".join(f'"{c}"' for c in columns if c not in {"cutoff", "trust"})
     moment = instant(cutoff)
     # known_at may lie before event_at only where a source says so itself; both must be past
     parts = [
-        f'SELECT node, {listed}, {moment} AS cutoff FROM "{s.name}" WHERE known_at < {moment} AND event_at < {moment}'
+        f"""SELECT node, {listed}, {s.trust}::INTEGER AS trust, {moment} AS cutoff FROM "{s.name}"
+            WHERE known_at < {instant(known_by)} AND event_at < {moment}"""
         for s in facts_of(con, project, source)
     ]
     if parts:
@@ -98,15 +104,19 @@ def facts_before(con: duckdb.DuckDBPyConnection, project: Project, source: str, 
     return f"SELECT NULL::VARCHAR AS node, {empty} WHERE false"
 
 
-def rows_at(con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime) -> str:
+def rows_at(
+    con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime,
+    known_by: datetime | None = None,
+) -> str:  # fmt: skip
     """SQL for one row per profile known at the cutoff: profile_id, event_timestamp, created, the view's features.
 
     Profiles without facts get the view's empty row: the same aggregates over nothing.
+    known_by: for labels alone, a later instant: the state at the cutoff as known by then, of the profiles of then.
     """
     sources = dict(project.definitions.sources)
     grouped, empty = compile_view(view, sources)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS {members_at(cutoff)}")
-    known = facts_before(con, project, view.source, cutoff)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS {members_at(known_by or cutoff)}")
+    known = facts_before(con, project, view.source, cutoff, known_by or cutoff)
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW facts AS SELECT m.profile_id, f.* FROM ({known}) f JOIN at_cutoff m USING (node)"
     )
@@ -129,7 +139,7 @@ def build(
     progress: Callable[[str], None] = lambda _: None,
 ) -> int:  # fmt: skip
     """Build every view at every cutoff that is not built from today's facts yet. Returns how many files it wrote."""
-    cutoffs = sorted(set(cutoffs))
+    cutoffs, views = sorted(set(cutoffs)), list(views)
     if cutoffs and cutoffs[-1] > project.now:
         raise DataError(
             "features", f"expected cutoffs up to now ({project.now:%Y-%m-%d %H:%M}), got {cutoffs[-1]:%Y-%m-%d %H:%M}",
@@ -147,8 +157,9 @@ def build(
     if not todo:
         return 0
     with session(project, watermark) as con:
+        for cutoff in sorted({cutoff for _, cutoff in todo}):
+            _check_cutoff(con, project, views, cutoff)
         for view, cutoff in todo:
-            _check_cutoff(con, project, view, cutoff)
             progress(f"{view.name} at {cutoff:%Y-%m-%d}")
             query = rows_at(con, project, view, cutoff)
             derived.write(con, query, file_of(project, view, cutoff), metadata={"made_from": made_from})
@@ -163,22 +174,26 @@ def _made_from(file: Path) -> str | None:
     return next((value.decode() for key, value in rows if key == b"made_from"), None)
 
 
-def _check_cutoff(con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime) -> None:
-    stamps = [
-        con.execute(f'SELECT min(event_at), min(known_at) FROM "{s.name}"').fetchall()[0]
-        for s in facts_of(con, project, view.source)
-    ]
-    first = min((max(pair) for pair in stamps if pair[0] is not None), default=None)
-    if first is None or cutoff <= first:
-        had = (
-            f"the first {view.source} was known {first.astimezone(UTC):%Y-%m-%d %H:%M}"
-            if first
-            else "there are no facts"
-        )
-        raise DataError(
-            view.name, f"cutoff {cutoff.astimezone(UTC):%Y-%m-%d %H:%M} lies before the first fact: {had}",
-            "choose a later cutoff, or load older data",
-        )  # fmt: skip
+def _check_cutoff(
+    con: duckdb.DuckDBPyConnection, project: Project, views: Iterable[FeatureView], cutoff: datetime
+) -> None:
+    """Refuse a cutoff before which nothing was known of any of these views; one that begins later is empty there."""
+    begins: dict[str, datetime | None] = {}
+    for view in views:
+        stamps = [
+            con.execute(f'SELECT min(event_at), min(known_at) FROM "{s.name}"').fetchall()[0]
+            for s in facts_of(con, project, view.source)
+        ]
+        begins[view.source] = min((max(pair) for pair in stamps if pair[0] is not None), default=None)
+    known = {source: at for source, at in begins.items() if at is not None}
+    source = min(known, key=known.__getitem__, default=None)
+    if source is not None and cutoff > known[source]:
+        return
+    had = f"the first {source} was known {known[source].astimezone(UTC):%Y-%m-%d %H:%M}" if source else "there are none"
+    raise DataError(
+        "features", f"cutoff {cutoff.astimezone(UTC):%Y-%m-%d %H:%M} lies before the first fact: {had}",
+        "choose a later cutoff, or load older data",
+    )  # fmt: skip
 
 
 def read(project: Project, view: FeatureView, cutoff: datetime) -> str:

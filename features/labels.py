@@ -13,8 +13,8 @@ import duckdb
 import ibis
 import ibis.expr.types as ir
 
-from foretell.binding import aggregate, facts_schema, table
-from foretell.declarations import PredictionTask
+from foretell.binding import aggregate, counted, facts_schema, table
+from foretell.declarations import Label, PredictionTask
 from foretell.errors import DataError
 from foretell.project import Project
 from foretell.windows import FUTURE_COLUMN
@@ -23,41 +23,55 @@ from unification.identity import facts_of, members_at
 
 
 def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> str:
-    """SQL for one row per profile known at the cutoff: profile_id, label, weight, person, split.
+    """SQL for one row per profile known at the cutoff: profile_id, label, weight, person, split (see `persons`).
 
-    weight: 1/k where k profiles of T turned out to be one person by L (each gets the person's label).
-    person: the profile at L, the group for cross-validation. split: the profile of T fell apart by L.
+    For tasks whose label is a Label: an aggregate over the facts of the horizon.
     """
+    assert isinstance(task.label, Label)
     known_by = cutoff + task.horizon + task.settle
     sources = dict(project.definitions.sources)
-    facts = table({"profile_id": "VARCHAR", **facts_schema(task.label.source, sources, label=True)})
-    columns = ", ".join(f'f."{c}"' for c in facts_schema(task.label.source, sources) if c != "cutoff")
+    schema = facts_schema(task.label.source, sources)
+    facts = counted(
+        table({"profile_id": "VARCHAR", **facts_schema(task.label.source, sources, label=True)}), task.label, task.name
+    )
+    columns = ", ".join(f'f."{c}"' for c in schema if c not in {"cutoff", "trust"})
     bound = aggregate(facts, "label", task.label.value, what=task.name, where=task.where)
     grouped = ibis.to_sql(facts.group_by("profile_id").aggregate(bound), dialect="duckdb")
     nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
     empty = nothing.aggregate(aggregate(nothing, "label", task.label.value, what=task.name, where=task.where))
 
-    con.execute(f"CREATE OR REPLACE TEMP TABLE at_label AS {members_at(known_by)}")
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE bridge AS
-            SELECT DISTINCT t.profile_id, l.profile_id AS person
-            FROM ({members_at(cutoff)}) t JOIN at_label l USING (node)"""
-    )
+    bridge(con, cutoff, known_by)
     start, end = instant(cutoff), instant(cutoff + task.horizon)
     happened = " UNION ALL ".join(
-        f"""SELECT b.profile_id, {columns}, {start} AS cutoff, {start} AS {FUTURE_COLUMN} FROM "{s.name}" f
-            JOIN at_label l USING (node) JOIN bridge b ON b.person = l.profile_id
+        f"""SELECT b.profile_id, {columns}, {s.trust}::INTEGER AS trust, {start} AS cutoff, {start} AS {FUTURE_COLUMN}
+            FROM "{s.name}" f JOIN at_label l USING (node) JOIN bridge b ON b.person = l.profile_id
             WHERE f.known_at < {instant(known_by)} AND f.event_at >= {start} AND f.event_at < {end}"""
         for s in facts_of(con, project, task.label.source)
     )
     if not happened:  # a label over nothing would say that everybody left
         raise DataError(task.name, f"no {task.label.source} facts are loaded", "run `foretell load` first")
     con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {happened}")
-    return f"""WITH persons AS (
-            SELECT profile_id, min(person) AS person, count(*) > 1 AS split,
-                1.0 / max(profiles) AS weight
-            FROM (SELECT *, count(*) OVER (PARTITION BY person) AS profiles FROM bridge) GROUP BY profile_id)
-        SELECT p.profile_id, CASE WHEN g.profile_id IS NULL THEN e.label ELSE g.label END::DOUBLE AS label,
+    return f"""SELECT p.profile_id, CASE WHEN g.profile_id IS NULL THEN e.label ELSE g.label END::DOUBLE AS label,
             p.weight, p.person, p.split
-        FROM persons p LEFT JOIN ({grouped}) g USING (profile_id)
+        FROM ({persons()}) p LEFT JOIN ({grouped}) g USING (profile_id)
         CROSS JOIN ({ibis.to_sql(empty, dialect="duckdb")}) e ORDER BY p.profile_id"""
+
+
+def bridge(con: duckdb.DuckDBPyConnection, cutoff: datetime, known_by: datetime) -> None:
+    """Make the tables `at_label`, the graph as known by L, and `bridge`: (profile_id at T, person at L) pairs."""
+    con.execute(f"CREATE OR REPLACE TEMP TABLE at_label AS {members_at(known_by)}")
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE bridge AS
+            SELECT DISTINCT t.profile_id, l.profile_id AS person
+            FROM ({members_at(cutoff)}) t JOIN at_label l USING (node)"""
+    )
+
+
+def persons() -> str:
+    """SQL over `bridge` for one row per profile at T: profile_id, person, split, weight.
+
+    weight: 1/k where k profiles of T turned out to be one person by L (each gets the person's label).
+    person: the profile at L, the group for cross-validation. split: the profile of T fell apart by L.
+    """
+    return """SELECT profile_id, min(person) AS person, count(*) > 1 AS split, 1.0 / max(profiles) AS weight
+        FROM (SELECT *, count(*) OVER (PARTITION BY person) AS profiles FROM bridge) GROUP BY profile_id"""

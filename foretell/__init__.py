@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foretell.declarations import FeatureView, Label, PredictionTask, Source
-    from foretell.windows import _, days, days_since, future, hours, past
+    from foretell.declarations import Enters, FeatureView, Label, PredictionTask, Source
+    from foretell.windows import _, days, days_since, future, hours, latest, past
 
 _HOMES = {
     "Source": "foretell.declarations",
     "FeatureView": "foretell.declarations",
     "Label": "foretell.declarations",
+    "Enters": "foretell.declarations",
     "PredictionTask": "foretell.declarations",
     "_": "foretell.windows",
     "days": "foretell.windows",
@@ -24,9 +25,23 @@ _HOMES = {
     "past": "foretell.windows",
     "future": "foretell.windows",
     "days_since": "foretell.windows",
+    "latest": "foretell.windows",
 }
 
-__all__ = ["FeatureView", "Label", "PredictionTask", "Source", "_", "days", "days_since", "future", "hours", "past"]
+__all__ = [
+    "Enters",
+    "FeatureView",
+    "Label",
+    "PredictionTask",
+    "Source",
+    "_",
+    "days",
+    "days_since",
+    "future",
+    "hours",
+    "latest",
+    "past",
+]
 
 
 def __getattr__(name: str) -> Any:

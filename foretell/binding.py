@@ -11,7 +11,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 from ibis.backends.sql.datatypes import DuckDBType
 
-from foretell.declarations import FeatureView, Label, PredictionTask, Source, _short
+from foretell.declarations import Enters, FeatureView, Label, PredictionTask, Source, _short
 from foretell.errors import DefinitionError, UnknownName, did_you_mean, unknown
 from foretell.roles import ROLES, STAMPS
 from foretell.windows import FUTURE_COLUMN
@@ -82,13 +82,26 @@ def bind_label(label: Label, sources: Mapping[str, Source], task: str) -> dt.Dat
     """The type of a label's value: boolean or a number; anything else is refused."""
     if label.source not in sources and label.source not in ROLES:
         raise unknown("source or role", label.source, [*sources, *ROLES], where=_short(label.where))
-    facts = table(facts_schema(label.source, sources, label=True))
+    facts = counted(table(facts_schema(label.source, sources, label=True)), label, task)
     kind = aggregate(facts, "label", label.value, what=task, where=_short(label.where)).type()
     if not (kind.is_boolean() or kind.is_numeric()):
         raise DefinitionError(
             task, f"a label is true/false or a number, got {kind}", "compare or sum", where=_short(label.where)
         )
     return kind
+
+
+def counted(facts: ir.Table, label: Label, task: str) -> ir.Table:
+    """The facts that count for a label: those its `only` selects."""
+    if label.only is None:
+        return facts
+    try:
+        return facts.filter(label.only)
+    except Exception as error:
+        raise DefinitionError(
+            f"{task}.only", f"not a condition on {', '.join(facts.columns)}: {str(error).splitlines()[0]}",
+            'write for example _.category == "DELI"', where=_short(label.where),
+        ) from None  # fmt: skip
 
 
 def bind_task(
@@ -99,9 +112,10 @@ def bind_task(
     for name in task.view_names:
         if name not in declared:
             raise unknown("feature view", name, declared, where=_short(task.where))
-    if task.label.source in ROLES and not players(task.label.source, sources):
-        return f"no source plays the role {task.label.source}"
-    bind_label(task.label, sources, task.name)
+    if isinstance(task.label, Label):
+        if task.label.source in ROLES and not players(task.label.source, sources):
+            return f"no source plays the role {task.label.source}"
+        bind_label(task.label, sources, task.name)
     if not any(name in views for name in task.view_names):
         return "none of its views can be filled"
     return None
@@ -109,4 +123,6 @@ def bind_task(
 
 def kind_of(task: PredictionTask, sources: Mapping[str, Source]) -> str:
     """ "probability" for a true/false label, "amount" for a number."""
+    if isinstance(task.label, Enters):
+        return "probability"
     return "probability" if bind_label(task.label, sources, task.name).is_boolean() else "amount"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Source:
     name: also the name of its table in the lake.
     files: glob below the project's `exports` folder; .csv, .jsonl/.ndjson or .parquet.
     kind: "events" (timestamped facts) or "records" (rows about a person).
-    role: for events, which role they play (see foretell.roles); views are written against roles.
+    role: which role its rows play (see foretell.roles); views are written against roles. Records play "person".
     event_at: column (or SQL expression over the row's columns) with the time the fact happened.
     columns: role column or own field -> SQL expression over the row's columns (a bare name, or `a.b` in JSON).
     types: SQL types of own fields, default VARCHAR.
@@ -110,11 +110,13 @@ class Source:
             raise DefinitionError(self.name, f'kind is "events" or "records", got {self.kind!r}', where=at)
         if self.kind == "events" and not self.event_at:
             raise DefinitionError(self.name, "events need a time", 'say event_at="<column>"', where=at)
+        if self.kind == "records" and self.role is None:
+            object.__setattr__(self, "role", "person")  # rows about a person need not say so
         if self.role is not None and self.role not in ROLES:
             raise unknown("role", self.role, ROLES, where=at)
         if self.role:
             for column in self.columns:
-                if column not in ROLES[self.role] and column not in self.types:
+                if column not in ROLES[self.role] and column not in self.types and self.kind == "events":
                     raise DefinitionError(
                         f"{self.name}.{column}", f"role {self.role} has no such column",
                         f"known: {', '.join(ROLES[self.role])}; or give its type in types={{...}}", where=at,
@@ -178,11 +180,33 @@ class Label:
     """What happened in the horizon `[T, T + horizon)`: one aggregate over the facts of a role or source.
 
     value: deferred aggregate; boolean makes a probability task, a number an amount task.
+    only: condition on the facts that count (deferred boolean); all of them without it.
     """
 
     source: str
     value: Any
+    only: Any = None
     where: str = field(init=False, default_factory=_caller, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Enters:
+    """Does the profile satisfy a rule at the end of the horizon? Asked about those that do not satisfy it at T.
+
+    rule: over features ("top(spend_90d, 0.1)"), or the name of a declared segment whose rule reads features only.
+    `top` and `bottom` rank the task's population, then and now. This is a lookalike that can be checked: who is about
+    to become what the seed is.
+    """
+
+    rule: str
+    where: str = field(init=False, default_factory=_caller, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, str) or not self.rule.strip():
+            raise DefinitionError(
+                "Enters", f"expected a rule or the name of a segment, got {self.rule!r}",
+                'write Enters("top(spend_90d, 0.1)")', where=_short(self.where),
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,17 +216,21 @@ class PredictionTask:
     population: who is eligible at T, a rule over features ("orders_180d > 0"). horizon: how far the label looks.
     settle: how long after the horizon late facts are waited for. views: names or FeatureViews. metric: what decides
     between candidates. purpose: what the prediction may be used for (consent is asked for it).
+    targets: target -> condition on the label's facts; the same question is asked of each, as a task `<name>_<target>`
+    of its own: targets={"deli": _.category == "DELI"}. base: of such a task, the name of the task it came from.
     """
 
     name: str
     population: str
     horizon: timedelta
-    label: Label
+    label: Label | Enters
     views: tuple[Any, ...]
     metric: str
     purpose: str
     settle: timedelta = timedelta(days=1)
     description: str = ""
+    targets: Mapping[str, Any] = field(default_factory=dict)
+    base: str = ""
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -214,7 +242,15 @@ class PredictionTask:
             raise DefinitionError(self.name, "a prediction needs a purpose", 'say purpose="retention"', where=at)
         if not self.views:
             raise DefinitionError(self.name, "a task needs at least one view", 'views=("orders",)', where=at)
-        longest = max(future_windows(self.label.value), default=timedelta(0))
+        for target in self.targets:
+            _check_name("target", target, self.where)
+        if self.targets and isinstance(self.label, Enters):
+            raise DefinitionError(
+                self.name, "targets narrow the facts of a Label, and Enters has none", "write one task for each rule",
+                where=at,
+            )  # fmt: skip
+        ahead = [] if isinstance(self.label, Enters) else [self.label.value, self.label.only]
+        longest = max((window for part in ahead for window in future_windows(part)), default=timedelta(0))
         if longest > self.horizon:
             unit, (far, near) = _say([longest, self.horizon])
             raise DefinitionError(
@@ -227,3 +263,15 @@ class PredictionTask:
     @property
     def view_names(self) -> tuple[str, ...]:
         return tuple(v if isinstance(v, str) else v.name for v in self.views)
+
+    def expanded(self) -> list[PredictionTask]:
+        """This task, and one for each of its targets."""
+        made: list[PredictionTask] = [self]
+        for target, condition in self.targets.items():
+            assert isinstance(self.label, Label)
+            label = replace(self.label, only=condition)
+            task = replace(self, name=f"{self.name}_{target}", label=label, targets={}, base=self.name)
+            for part in (label, task):
+                object.__setattr__(part, "where", self.where)
+            made.append(task)
+        return made

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +46,12 @@ class Definitions:
     def task(self, name: str) -> PredictionTask:
         return _get("task", self.tasks, name)
 
+    def family(self, names: Iterable[str]) -> list[str]:
+        """These tasks, each followed by the tasks of its targets, none twice."""
+        wanted = [self.task(name).name for name in names]
+        family = [[name, *(t.name for t in self.tasks.values() if t.base == name)] for name in wanted]
+        return list(dict.fromkeys(name for group in family for name in group))
+
     def views_of(self, task: PredictionTask) -> list[FeatureView]:
         """The views of a task that this project's sources can fill, in the task's order."""
         return [self.views[name] for name in task.view_names if name in self.views]
@@ -62,6 +68,12 @@ def discover(folder: Path) -> Definitions:
     sources = _collect(Source, _files(folder / "sources"))
     declared = {**_collect(FeatureView, _package(STANDARD_VIEWS)), **_collect(FeatureView, _files(folder / "views"))}
     tasks = {**_collect(PredictionTask, _package(STANDARD_TASKS)), **_collect(PredictionTask, _files(folder / "tasks"))}
+    for task in list(tasks.values()):
+        for made in task.expanded()[1:]:
+            if made.name in tasks:
+                problem = f"is a target of {task.name} and a task of its own"
+                raise DefinitionError(made.name, problem, "rename one", where=_short(task.where))
+            tasks[made.name] = made
     for task in tasks.values():  # a view handed to a task as an object is discovered with it
         declared = {v.name: v for v in task.views if isinstance(v, FeatureView)} | declared
     views, idle = {}, {}

@@ -22,13 +22,25 @@ ROLES: dict[str, dict[str, str]] = {
     },
     "redemption": {"campaign_id": "VARCHAR", "coupon_id": "VARCHAR", "kind": "VARCHAR"},
     "message": {"campaign_id": "VARCHAR", "channel": "VARCHAR", "kind": "VARCHAR"},
+    # what a record says about a person; a trait of one of these names fills it
+    "person": {
+        "birth_date": "VARCHAR",
+        "gender": "VARCHAR",
+        "city": "VARCHAR",
+        "postcode": "VARCHAR",
+        "country": "VARCHAR",
+        "language": "VARCHAR",
+        "opt_in": "VARCHAR",
+    },
 }
 
 # What a role needs at least to mean anything.
-REQUIRED: dict[str, tuple[str, ...]] = {"order_line": ("order_id", "amount"), "redemption": (), "message": ()}
+REQUIRED: dict[str, tuple[str, ...]] = {**dict.fromkeys(ROLES, ()), "order_line": ("order_id", "amount")}
 
 # Stamps every fact carries, beside its role's columns, when a declaration sees it.
 STAMPS: dict[str, str] = {
+    "fact_id": "VARCHAR",
+    "trust": "INTEGER",  # of its source: which of two values survives in the golden record
     "event_at": "TIMESTAMP WITH TIME ZONE",
     "event_day": "DATE",  # the day in the source's business time zone
     "cutoff": "TIMESTAMP WITH TIME ZONE",

@@ -6,6 +6,7 @@ Contributions live on a model's margin, where effects add up: the log-odds for a
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 from math import factorial
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from foretell.errors import DataError
+from models.encoding import Categories, decode
 
 FLOOR = 1e-9  # A probability this close to 0 or 1 counts as this far from it: its log-odds stay finite.
 CENT = 0.01  # An amount below counts as this, as log 0 does not exist.
@@ -82,18 +84,20 @@ def _shapley(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.DataFrame
 
 
 def top_reasons(
-    contrib: pd.DataFrame, X: pd.DataFrame, background: pd.Series, n: int = 3
+    contrib: pd.DataFrame, X: pd.DataFrame, background: pd.Series, n: int = 3, categories: Categories | None = None
 ) -> list[list[dict[str, Any]]]:
     """Per row the n features of the largest |effect|, ties by name; fewer where fewer have an effect.
 
-    contrib: of `contributions`; X: the same rows and columns; background: the typical value shown beside each value.
+    contrib: of `contributions`; X: the same rows and columns; background: the typical value shown beside each value;
+    categories: what the codes of text columns stand for.
     A reason: feature; value (None when unknown); effect on the margin, to six decimals (so that rounding errors
     neither order reasons nor make any); text, such as "days_since_order = 74 (typical: 9), raises".
     """
     names = sorted(map(str, contrib.columns))
     effects = contrib[names].to_numpy(dtype=float).round(6)
     values = X[names].to_numpy(dtype=float)
-    typical = [_number(value) for value in background.reindex(names).astype(float)]
+    said = partial(_said, categories=categories or {})
+    typical = [said(name, value) for name, value in background.reindex(names).astype(float).items()]
     order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
 
     def reason(row: int, column: int) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def top_reasons(
             "feature": names[column],
             "value": value if known else None,
             "effect": effect,
-            "text": f"{names[column]} {f'= {_number(value)}' if known else 'is unknown'} "
+            "text": f"{names[column]} {f'= {said(names[column], value)}' if known else 'is unknown'} "
             f"(typical: {typical[column]}), {'raises' if effect > 0 else 'lowers'}",
         }
 
@@ -111,6 +115,11 @@ def top_reasons(
         [reason(row, int(column)) for column in columns if effects[row, column] != 0]
         for row, columns in enumerate(order)
     ]
+
+
+def _said(name: Any, value: float, categories: Categories) -> str:
+    """A value for people: a code as the text that it stands for."""
+    return decode(name, value, categories) or _number(value)
 
 
 def _number(value: float) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from foretell.errors import NotReady
 from foretell.project import Project
+from models.encoding import encode
 
 ALIAS = "champion"
 CONTRACT = "contract.json"
@@ -22,8 +23,9 @@ CONTRACT = "contract.json"
 class Champion:
     """A registered model with what it needs to be used: its columns, versions and the typical profile.
 
-    contract: kind, columns (in order), service (the version of its features), background (column -> median),
-    base_rate, estimator, horizon_days, batch, cutoffs, as logged with the run.
+    contract: kind, columns (in order), categories (text column -> its values, a value's place being its code), service
+    (the version of its features), background (column -> its typical value, as the model reads it), base_rate,
+    estimator, horizon_days, batch, cutoffs, as logged with the run.
     """
 
     task: str
@@ -32,8 +34,16 @@ class Champion:
     model: Any
     contract: dict[str, Any]
 
+    def encode(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The model's columns as floats, text by the codes that its training gave it."""
+        return encode(rows, self.contract["columns"], self.categories)
+
+    @property
+    def categories(self) -> dict[str, list[str]]:
+        return self.contract["categories"]
+
     def predict(self, X: pd.DataFrame) -> pd.Series:
-        """The calibrated probability or expected amount of each row of features."""
+        """The calibrated probability or expected amount of each encoded row."""
         X = X[self.contract["columns"]]
         values = self.model.predict_proba(X)[:, 1] if self.contract["kind"] == "probability" else self.model.predict(X)
         return pd.Series(values, index=X.index, dtype=float)

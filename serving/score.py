@@ -106,12 +106,14 @@ def contract_rows(
 
     percentile: share of scores that are no higher, in %, among these rows or among `among`.
     """
-    X = rows[model.contract["columns"]].astype(float)
+    X = model.encode(rows)
     values = model.predict(X).to_numpy()
     crowd = np.sort(values if among is None else among)
     # One row alone and the same row among many may differ in the last bit: as good as equal is equal.
     percentiles = 100.0 * np.searchsorted(crowd, values + 1e-9 * np.abs(values), side="right") / len(crowd)
-    reasons = top_reasons(contributions(model.model, X, model.background), X, model.background)
+    reasons = top_reasons(
+        contributions(model.model, X, model.background), X, model.background, categories=model.categories
+    )  # fmt: skip
     scored_at, batch = datetime.now(UTC), last_batch(project)
     shared = {
         "task": task.name, "kind": model.contract["kind"], "base_rate": model.contract["base_rate"],

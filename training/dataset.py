@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 import duckdb
 import pandas as pd
 
-from features import build
-from features.labels import labels_at
+from features import build, labels
 from features.store import repository
-from foretell.declarations import FeatureView, PredictionTask
+from foretell.declarations import Enters, FeatureView, PredictionTask
 from foretell.errors import DataError, unknown
 from foretell.project import Project
 from lake.engine import session
 from segments.predicate import parse
+from training import entering
 from unification.identity import ensure, facts_of
 
 META = ["profile_id", "cutoff", "label", "weight", "person", "split"]
@@ -37,17 +37,38 @@ def population_views(project: Project, task: PredictionTask) -> list[FeatureView
     return list({homes[name].name: homes[name] for name in sorted(names)}.values())
 
 
+def asked_views(project: Project, task: PredictionTask) -> list[FeatureView]:
+    """Every view that must be built at a cutoff: the task's own, its population's, and those of the rule it enters."""
+    rule_views: list[FeatureView] = []
+    if isinstance(task.label, Enters):
+        rule_views = entering.views_of(project, entering.rule_of(project, task), f"label of {task.name}")
+    views = [*project.definitions.views_of(task), *population_views(project, task), *rule_views]
+    return list({view.name: view for view in views}.values())
+
+
 def build_for(
     project: Project, tasks: Iterable[PredictionTask], cutoffs: Iterable[datetime],
     progress: Callable[[str], None] = lambda _: None,
 ) -> int:  # fmt: skip
     """Build every view that these tasks and their populations need, at these cutoffs."""
-    views = {v.name: v for t in tasks for v in [*project.definitions.views_of(t), *population_views(project, t)]}
+    views = {v.name: v for t in tasks for v in asked_views(project, t)}
     return build.build(project, views.values(), cutoffs, progress)
 
 
 def population(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> list[str]:
-    """The profiles eligible at the cutoff, from views built there."""
+    """The profiles eligible at the cutoff, from views built there.
+
+    Of a task that Enters: those of its population that do not satisfy the rule yet.
+    """
+    everyone = _satisfying(con, project, task, cutoff)
+    if not isinstance(task.label, Enters):
+        return everyone
+    inside = entering.inside_at(con, project, task, cutoff, everyone)
+    return [profile for profile in everyone if profile not in inside]
+
+
+def _satisfying(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> list[str]:
+    """The profiles that satisfy the rule of the task's population at the cutoff."""
     views = population_views(project, task)
     relation = build.read(project, views[0], cutoff)
     for view in views[1:]:
@@ -59,13 +80,25 @@ def population(con: duckdb.DuckDBPyConnection, project: Project, task: Predictio
     return sorted(p for (p,) in con.execute(rule.sql("eligible")).fetchall())
 
 
+def labels_at(
+    con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime
+) -> pd.DataFrame:  # fmt: skip
+    """One row per profile known at the cutoff, or of the population if the task Enters a rule.
+
+    Columns: profile_id, label, weight, person, split. weight: 1/k where k profiles of T turned out to be one person by L. person: the group for cross-validation.
+    """
+    if isinstance(task.label, Enters):
+        return entering.labels_at(con, project, task, cutoff, _satisfying(con, project, task, cutoff))
+    return con.execute(labels.labels_at(con, project, task, cutoff)).df()
+
+
 def training_set(
     project: Project,
     task: PredictionTask,
     cutoffs: Iterable[datetime],
     progress: Callable[[str], None] = lambda _: None,
 ) -> pd.DataFrame:
-    """One row per eligible profile and cutoff: META, then the task's features (float, NaN where unknown).
+    """One row per eligible profile and cutoff: META, then the task's features (numbers; text where a feature is text).
 
     Profiles that fell apart before their label was known are kept and flagged in `split`.
     """
@@ -76,7 +109,7 @@ def training_set(
         for cutoff in cutoffs:
             progress(f"{task.name}: labels at {cutoff:%Y-%m-%d}")
             eligible = pd.DataFrame({"profile_id": population(con, project, task, cutoff)}, dtype=object)
-            found = con.execute(labels_at(con, project, task, cutoff)).df()
+            found = labels_at(con, project, task, cutoff)
             frames.append(eligible.merge(found, on="profile_id").assign(cutoff=pd.Timestamp(cutoff)))
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
@@ -96,19 +129,29 @@ def with_features(project: Project, task: PredictionTask, rows: pd.DataFrame) ->
     features = repository.historical(store, repository.service_name(project, task), keys)
     columns = feature_columns(project, task)
     joined = rows.merge(features[["profile_id", "event_timestamp", *columns]], on=["profile_id", "event_timestamp"])
-    joined[columns] = joined[columns].astype(float)
     kept = [c for c in rows.columns if c != "event_timestamp"]
     return joined[[*[c for c in META if c in kept], *[c for c in kept if c not in META], *columns]]
 
 
 def first_fact(project: Project, task: PredictionTask) -> datetime:
-    """When the first fact of the task's label and views was known; refuses when there is none."""
+    """Since when the facts that decide about population and label were known; refuses when one kind is missing.
+
+    Other views may begin later: what was not recorded yet is an empty row then.
+    """
     ensure(project)
+    deciding = {view.source for view in population_views(project, task)}
+    if isinstance(task.label, Enters):
+        deciding |= {view.source for view in entering.views_of(project, entering.rule_of(project, task), task.name)}
+    else:
+        deciding.add(task.label.source)
+    begins = []
     with session(project) as con:
-        names = {task.label.source, *(v.source for v in project.definitions.views_of(task))}
-        loaded = {s.name for name in names for s in facts_of(con, project, name)}
-        stamps = [con.execute(f'SELECT min(greatest(event_at, known_at)) FROM "{n}"').fetchall()[0][0] for n in loaded]
-    known = [s for s in stamps if s is not None]
-    if not known:
-        raise DataError(task.name, f"no {task.label.source} facts are loaded", "run `foretell load` first")
-    return min(known).astimezone(UTC)
+        for name in sorted(deciding):
+            stamps = [
+                con.execute(f'SELECT min(greatest(event_at, known_at)) FROM "{s.name}"').fetchall()[0][0]
+                for s in facts_of(con, project, name)
+            ]
+            if not (known := [s for s in stamps if s is not None]):
+                raise DataError(task.name, f"no {name} facts are loaded", "run `foretell load` first")
+            begins.append(min(known))
+    return max(begins).astimezone(UTC)

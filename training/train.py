@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 
 from features.store import repository
 from foretell.binding import kind_of
@@ -19,6 +20,7 @@ from foretell.declarations import PredictionTask
 from foretell.errors import DataError, ForetellError
 from foretell.project import Project
 from lake.engine import last_batch
+from models import encoding
 from models.estimators import candidates
 from training import dataset, metrics
 from training.cutoffs import Cutoffs, plan
@@ -57,14 +59,18 @@ def train(project: Project, name: str, progress: Callable[[str], None] = lambda 
     if task.metric not in metrics.METRICS[kind]:
         raise metrics.unknown(f"{kind} metric", task.metric, metrics.METRICS[kind], where=f"task {name}")
     cutoffs = plan(task, project.now, dataset.first_fact(project, task), project.setting("cutoffs"))
+    columns = dataset.feature_columns(project, task)
     rows = dataset.training_set(
         project, task, [*cutoffs.training, cutoffs.evaluation, *cutoffs.final], progress=progress
     )
+    # codes are given by the rows learned from: what came later has no say in them
+    categories = encoding.learn(rows[rows["cutoff"].isin(cutoffs.training)], columns)
+    rows[columns] = encoding.encode(rows, columns, categories)
     learn = _usable(rows[rows["cutoff"].isin(cutoffs.training)])
     judge = rows[rows["cutoff"] == pd.Timestamp(cutoffs.evaluation)]
     _check(task, kind, learn, judge)
-    columns = dataset.feature_columns(project, task)
-    fitted, skipped = _fit_all(project, task, kind, columns, learn, progress)
+    known = _candidates(project, task, kind, columns, categories)
+    fitted, skipped = _fit_all(task, known, columns, learn, progress)
     predictions = {model: _predict(estimator, judge[columns], kind) for model, estimator in fitted.items()}
     progress(f"{name}: judging {len(predictions)} candidates")
     y, weight = judge["label"].to_numpy(), judge["weight"].to_numpy()
@@ -72,13 +78,14 @@ def train(project: Project, name: str, progress: Callable[[str], None] = lambda 
     winner, reason = choose(task, kind, y, predictions, weight)
     progress(f"{name}: fitting {winner} on the latest cutoffs")
     final_rows = _usable(rows[rows["cutoff"].isin(cutoffs.final)])
-    final = _fit(_candidates(project, task, kind, columns)[winner], final_rows, columns)
+    final = _fit(clone(known[winner]), final_rows, columns)
     base_rate = float(np.average(final_rows["label"], weights=final_rows["weight"]))
     counts = {"training": len(learn), "evaluation": len(judge), "final": len(final_rows)}
     progress(f"{name}: registering in MLflow")
     contract = {
         "task": name, "kind": kind, "columns": columns, "estimator": winner, "base_rate": base_rate,
-        "service": repository.service_name(project, task), "background": learn[columns].median().fillna(0.0).to_dict(),
+        "service": repository.service_name(project, task), "categories": categories,
+        "background": encoding.background(learn[columns], categories),
         "horizon_days": task.horizon.total_seconds() / 86_400, "purpose": task.purpose, "population": task.population,
         "metric": task.metric, "batch": last_batch(project), "cutoffs": [c.isoformat() for c in cutoffs.final],
         "evaluated_on": cutoffs.evaluation.isoformat(), "rows": counts, "reason": reason,
@@ -113,9 +120,11 @@ def choose(
             return best, f"{LEARNED} does not beat the best baseline beyond chance ({shown}), so {best} is served"
 
 
-def _candidates(project: Project, task: PredictionTask, kind: str, columns: list[str]) -> dict[str, Any]:
+def _candidates(
+    project: Project, task: PredictionTask, kind: str, columns: list[str], categories: encoding.Categories
+) -> dict[str, Any]:
     days = task.horizon.total_seconds() / 86_400
-    return candidates(kind, columns, days, num_threads=project.setting("threads"))
+    return candidates(kind, columns, days, num_threads=project.setting("threads"), categorical=categories)
 
 
 def _usable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -133,14 +142,14 @@ def _predict(estimator: Any, X: pd.DataFrame, kind: str) -> np.ndarray:
 
 
 def _fit_all(
-    project: Project, task: PredictionTask, kind: str, columns: list[str], rows: pd.DataFrame,
+    task: PredictionTask, known: dict[str, Any], columns: list[str], rows: pd.DataFrame,
     progress: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
     fitted, skipped = {}, {}
-    for name, estimator in _candidates(project, task, kind, columns).items():
+    for name, estimator in known.items():
         progress(f"{task.name}: fitting {name}")
         try:
-            fitted[name] = _fit(estimator, rows, columns)
+            fitted[name] = _fit(clone(estimator), rows, columns)
         except ForetellError as error:  # one that cannot cope with these data must not stop the others
             skipped[name] = str(error)
     if not fitted:

@@ -7,8 +7,8 @@ those that a table can feed, and the evaluation decides whether the complex ones
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from foretell.errors import unknown
 
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 KINDS = ("probability", "amount")
 
 
-def candidates(kind: str, columns: Iterable[str], horizon_days: float, *, num_threads: int = 2) -> dict[str, Candidate]:
+def candidates(
+    kind: str, columns: Iterable[str], horizon_days: float, *, num_threads: int = 2, categorical: Iterable[str] = (),
+    tuned: Mapping[str, Any] | None = None,
+) -> dict[str, Candidate]:  # fmt: skip
     """The unfitted estimators of a kind whose `requires` are all among the columns, simplest first.
 
     kind: "probability" (y is true or false) or "amount" (y is money or a count, >= 0 but for returns).
     columns: the features at hand; horizon_days: how many days after the cutoff y looks.
-    num_threads: for the estimators that can use several.
+    num_threads: for the estimators that can use several. categorical: columns whose numbers are codes of text.
+    tuned: parameters of the learned estimator that differ from its defaults.
     Returns name -> estimator; `lightgbm` is always there, as it takes whatever columns come.
     Raises UnknownName for another kind.
 
@@ -34,24 +38,26 @@ def candidates(kind: str, columns: Iterable[str], horizon_days: float, *, num_th
         raise unknown("kind of prediction", kind, KINDS)
 
     # Here rather than above: scipy, scikit-learn and LightGBM take seconds to load.
-    from models.estimators.baselines import PastSpend, Recency, RFMLogistic, RFMTweedie
+    from models.estimators.baselines import PastSpend, Recency, RFMLogistic, RFMTweedie, SpendLogistic
     from models.estimators.boosting import LightGBMAmount, LightGBMProbability
     from models.estimators.btyd import BGNBDGammaGamma, BGNBDProbability
 
     known: list[Candidate]
+    learned = {"num_threads": num_threads, "categorical": tuple(categorical), **(tuned or {})}
     if kind == "probability":
         known = [
             Recency(horizon_days),
+            SpendLogistic(horizon_days),
             RFMLogistic(horizon_days),
             BGNBDProbability(horizon_days),
-            LightGBMProbability(horizon_days, num_threads=num_threads),
+            LightGBMProbability(horizon_days, **learned),
         ]
     else:
         known = [
             PastSpend(horizon_days),
             RFMTweedie(horizon_days),
             BGNBDGammaGamma(horizon_days),
-            LightGBMAmount(horizon_days, num_threads=num_threads),
+            LightGBMAmount(horizon_days, **learned),
         ]
     present = set(columns)
     return {estimator.name: estimator for estimator in known if present.issuperset(estimator.requires)}

@@ -60,6 +60,13 @@ class Recency(RFMLogistic):
     requires = ("days_since_order",)
 
 
+class SpendLogistic(RFMLogistic):
+    """Logistic regression on log(1 + spend of a year) and nothing else: who bought most is the likeliest."""
+
+    name = "past_spend"
+    requires = ("spend_365d",)
+
+
 class PastSpend(AmountCandidate):
     """The next horizon will be like the past year: its spend, times horizon / 365. Learns nothing.
 

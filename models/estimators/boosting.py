@@ -18,6 +18,7 @@ from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandid
 class _LightGBM(Candidate):
     """What the two objectives share. NaN stays NaN: a tree learns at each split where the unknown belongs.
 
+    categorical: columns whose numbers are codes of text, split by sets of codes rather than by a threshold.
     The rows are few (thousands of profiles) and noisy (people), hence shallow trees, slow learning, large leaves.
     After `fit`: booster_; offset_, which is added to its margin (log of the amounts' mean; 0 for probabilities).
     """
@@ -34,6 +35,7 @@ class _LightGBM(Candidate):
         learning_rate: float = 0.03,
         min_leaf_rows: int = 40,
         lambda_l2: float = 5.0,
+        categorical: tuple[str, ...] = (),
         num_threads: int = 2,
         seed: int = 0,
     ):
@@ -43,6 +45,7 @@ class _LightGBM(Candidate):
         self.learning_rate = learning_rate
         self.min_leaf_rows = min_leaf_rows
         self.lambda_l2 = lambda_l2
+        self.categorical = categorical
         self.num_threads = num_threads
         self.seed = seed
 
@@ -64,7 +67,10 @@ class _LightGBM(Candidate):
             "verbosity": -1,
         }
         self.offset_ = self._offset(y, weight)
-        data = lgb.Dataset(X.to_numpy(), self._target(y), weight=weight, free_raw_data=True)
+        codes = [place for place, column in enumerate(X.columns) if column in self.categorical]
+        data = lgb.Dataset(
+            X.to_numpy(), self._target(y), weight=weight, categorical_feature=codes, free_raw_data=True
+        )  # fmt: skip
         self.booster_ = lgb.train(parameters, data, num_boost_round=self.trees)
 
     def _offset(self, y: np.ndarray, weight: np.ndarray) -> float:

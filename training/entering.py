@@ -1,0 +1,103 @@
+"""Who came to satisfy a rule? The label of a task that Enters: the rule's state one horizon later, as known by L.
+
+The rule is asked twice, by the same code: at T, as known at T, to find those that satisfy it already and are not asked
+about; at T + horizon, as known by L = T + horizon + settle, of the persons that the profiles of T turned out to be.
+Both times `top` and `bottom` rank the task's population and nobody else.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import duckdb
+import pandas as pd
+
+from features import build
+from features.labels import bridge, persons
+from foretell.declarations import Enters, FeatureView, PredictionTask
+from foretell.errors import DataError, did_you_mean, unknown
+from foretell.project import Project
+from lake.engine import quote
+from segments.audience import declared
+from segments.predicate import Predicate, parse
+
+
+def rule_of(project: Project, task: PredictionTask) -> Predicate:
+    """The rule that a task's profiles enter: a declared segment's, or the text itself."""
+    assert isinstance(task.label, Enters)
+    text = task.label.rule.strip()
+    if text.isidentifier():
+        known = declared(project)
+        if text not in known:
+            raise unknown("segment", text, known, where=f"label of {task.name}")
+        return known[text].rule
+    return parse(text, where=f"label of {task.name}")
+
+
+def views_of(project: Project, rule: Predicate, where: str) -> list[FeatureView]:
+    """The views that hold the features a rule reads. Scores and traits are refused: their past is not kept as known."""
+    homes = {feature: view for view in project.definitions.views.values() for feature in view.features}
+    for name in sorted(rule.columns - homes.keys()):
+        task = name.removesuffix("_percentile")
+        if task in project.definitions.tasks:
+            raise DataError(
+                name, "is a score; a rule that is replayed in the past can read features only",
+                "expand it with `foretell lookalike`, which compares profiles as they are now", where=where,
+            )  # fmt: skip
+        raise DataError(name, "no such feature", did_you_mean(name, homes), where=where)
+    return list({homes[name].name: homes[name] for name in sorted(rule.columns)}.values())
+
+
+def inside_at(
+    con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime, eligible: list[str]
+) -> set[str]:
+    """Those among the population at T that satisfy the rule then, from views built there."""
+    rule = rule_of(project, task)
+    views = views_of(project, rule, f"label of {task.name}")
+    _frame(con, [build.read(project, view, cutoff) for view in views], _values(eligible))
+    return _selected(con, rule)
+
+
+def labels_at(
+    con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime, population: list[str]
+) -> pd.DataFrame:
+    """One row per profile of the population at T: profile_id, label (1.0: satisfies the rule), weight, person, split.
+
+    A profile that fell apart by L enters if one of its pieces does.
+    """
+    rule, known_by = rule_of(project, task), cutoff + task.horizon + task.settle
+    bridge(con, cutoff, known_by)
+    relations = []
+    for view in views_of(project, rule, f"label of {task.name}"):
+        query = build.rows_at(con, project, view, cutoff + task.horizon, known_by)
+        con.execute(f'CREATE OR REPLACE TEMP TABLE "later_{view.name}" AS {query}')
+        relations.append(f'"later_{view.name}"')
+    asked = f"(SELECT DISTINCT person AS profile_id FROM bridge JOIN {_values(population)} USING (profile_id))"
+    _frame(con, relations, asked)
+    entered = _values(sorted(_selected(con, rule)))
+    return con.execute(
+        f"""SELECT p.profile_id, coalesce(bool_or(e.profile_id IS NOT NULL), false)::DOUBLE AS label,
+                any_value(p.weight) AS weight, any_value(p.person) AS person, any_value(p.split) AS split
+            FROM ({persons()}) p JOIN {_values(population)} USING (profile_id) JOIN bridge b USING (profile_id)
+            LEFT JOIN {entered} e ON e.profile_id = b.person
+            GROUP BY p.profile_id ORDER BY p.profile_id"""
+    ).df()
+
+
+def _frame(con: duckdb.DuckDBPyConnection, relations: list[str], crowd: str) -> None:
+    """Make the table `asked`: the columns of these relations, for the profiles of the crowd."""
+    joined = f"{crowd} c"
+    for relation in relations:
+        joined += f" JOIN (SELECT * EXCLUDE (event_timestamp, created) FROM {relation}) USING (profile_id)"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE asked AS SELECT * FROM {joined}")
+
+
+def _selected(con: duckdb.DuckDBPyConnection, rule: Predicate) -> set[str]:
+    schema = {name: kind for name, kind, *_ in con.execute("DESCRIBE asked").fetchall()}
+    return {profile for (profile,) in con.execute(rule.bind(schema).sql("asked")).fetchall()}
+
+
+def _values(profiles: list[str]) -> str:
+    """Profile ids as a table of one column."""
+    listed = ", ".join(f"'{quote(p)}'" for p in profiles)
+    return f"(SELECT unnest([{listed}]::VARCHAR[]) AS profile_id)"
