@@ -85,7 +85,8 @@ def labels_at(
 ) -> pd.DataFrame:  # fmt: skip
     """One row per profile known at the cutoff, or of the population if the task Enters a rule.
 
-    Columns: profile_id, label, weight, person, split. weight: 1/k where k profiles of T turned out to be one person by L. person: the group for cross-validation.
+    Columns: profile_id, label, weight, person, split. weight: 1/k where k profiles of T turned out to be one person by
+    L. person: the group for cross-validation.
     """
     if isinstance(task.label, Enters):
         return entering.labels_at(con, project, task, cutoff, _satisfying(con, project, task, cutoff))
