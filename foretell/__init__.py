@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foretell.aggregates import entropy, latest, top_share
     from foretell.declarations import Enters, FeatureView, Label, PredictionTask, Source
-    from foretell.windows import _, days, days_since, future, hours, latest, past
+    from foretell.windows import _, days, days_since, future, hours, past
 
 _HOMES = {
     "Source": "foretell.declarations",
@@ -25,7 +26,9 @@ _HOMES = {
     "past": "foretell.windows",
     "future": "foretell.windows",
     "days_since": "foretell.windows",
-    "latest": "foretell.windows",
+    "entropy": "foretell.aggregates",
+    "latest": "foretell.aggregates",
+    "top_share": "foretell.aggregates",
 }
 
 __all__ = [
@@ -37,10 +40,12 @@ __all__ = [
     "_",
     "days",
     "days_since",
+    "entropy",
     "future",
     "hours",
     "latest",
     "past",
+    "top_share",
 ]
 
 

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-import ibis
 from ibis import _
 from ibis.common.deferred import Attr, BinaryOperator, Deferred, Item, Just, Resolver
 
 from foretell.errors import DefinitionError
 
-__all__ = ["_", "attributes", "days", "days_since", "future", "future_windows", "hours", "latest", "past"]
+__all__ = ["_", "attributes", "days", "days_since", "future", "future_windows", "hours", "past"]
 
 # Exists only on the table a label sees. Reading it is what makes an expression a look into the future.
 FUTURE_COLUMN = "horizon_start"
@@ -65,15 +64,6 @@ def days_since(instant: Any) -> Any:
     Engines disagree on date differences, so it is whole seconds of the epoch divided by 86,400.
     """
     return (_.cutoff.max().epoch_seconds() - instant.epoch_seconds()) / 86_400.0
-
-
-def latest(value: Any) -> Any:
-    """The value that survives among the facts by the golden record's rule, null without one.
-
-    The most trusted source wins, among equals the latest fact, ties going to the larger fact id: builds agree.
-    """
-    order = ibis.struct([("trust", _.trust), ("event_at", _.event_at), ("fact_id", _.fact_id)])
-    return value.argmax(order, where=value.notnull())
 
 
 def attributes(expression: Any) -> frozenset[str]:

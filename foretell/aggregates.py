@@ -1,0 +1,60 @@
+"""Which aggregates does a view need that ibis does not name? Written once, for every view and every engine.
+
+Like every ibis aggregate they are deferred, skip nulls and take `where=`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ibis
+import ibis.expr.datatypes as dt
+from ibis import _
+from ibis.common.deferred import Call, Deferred
+
+__all__ = ["entropy", "latest", "top_share"]
+
+
+def latest(value: Any) -> Any:
+    """The value that survives among the facts by the golden record's rule, null without one.
+
+    The most trusted source wins, among equals the latest fact, ties going to the larger fact id: builds agree.
+    """
+    order = [_.trust.desc(), _.event_at.desc(), _.fact_id.desc()]
+    return value.first(where=value.notnull(), order_by=order)
+
+
+def top_share(value: Any, where: Any = None) -> Any:
+    """The share of the facts that have the most frequent value, 0 to 1; null without one."""
+    counted = _counted(value, where)
+    return Deferred(Call(_largest, counted)) / counted.count().nullif(0)
+
+
+def entropy(value: Any, where: Any = None) -> Any:
+    """Shannon entropy of a value over the facts, in bits: 0 where all have the same one; null without one."""
+    counted = _counted(value, where)
+    # rounded, because a sum over a hash table ends in other bits from run to run; DuckDB says 0 where there is nothing
+    return Deferred(Call(_bits, counted)).round(9) + counted.count().nullif(0) * 0.0
+
+
+def _counted(value: Any, where: Any) -> Any:
+    return value if where is None else where.ifelse(value, ibis.null())
+
+
+# Plain functions between declaration and ibis' own wrappers, which cannot be pickled.
+def _largest(value: Any) -> Any:
+    return _histogram(value).values().maxs()
+
+
+def _bits(value: Any) -> Any:
+    return _entropy(value)
+
+
+@ibis.udf.agg.builtin(name="histogram")
+def _histogram(value: str) -> dt.Map(dt.string, dt.int64):  # type: ignore[valid-type]
+    """How many facts have each value."""
+
+
+@ibis.udf.agg.builtin(name="entropy")
+def _entropy(value: str) -> float:  # type: ignore[empty-body]
+    """Shannon entropy in bits."""
