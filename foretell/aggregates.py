@@ -43,7 +43,8 @@ def _counted(value: Any, where: Any) -> Any:
 
 # Plain functions between declaration and ibis' own wrappers, which cannot be pickled.
 def _largest(value: Any) -> Any:
-    return _histogram(value).values().maxs()
+    counts: Any = _histogram(value)
+    return counts.values().maxs()
 
 
 def _bits(value: Any) -> Any:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from foretell.errors import DefinitionError, unknown
 from foretell.roles import REQUIRED, ROLES
-from foretell.windows import FUTURE_COLUMN, attributes, future_windows
+from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_windows, past
 
 # Tables that every lake has beside its sources'.
 RESERVED = {
@@ -217,7 +217,8 @@ class PredictionTask:
     settle: how long after the horizon late facts are waited for. views: names or FeatureViews. metric: what decides
     between candidates. purpose: what the prediction may be used for (consent is asked for it).
     targets: target -> condition on the label's facts; the same question is asked of each, as a task `<name>_<target>`
-    of its own: targets={"deli": _.category == "DELI"}. base: of such a task, the name of the task it came from.
+    of its own, which also sees how often and how recently the profile did just that (the view `<name>_<target>`):
+    targets={"deli": _.category == "DELI"}. base: of such a task, the name of the task it came from.
     """
 
     name: str
@@ -261,6 +262,11 @@ class PredictionTask:
             )
 
     @property
+    def target(self) -> str:
+        """Of a task that came from another's targets: which target."""
+        return self.name.removeprefix(f"{self.base}_") if self.base else ""
+
+    @property
     def view_names(self) -> tuple[str, ...]:
         return tuple(v if isinstance(v, str) else v.name for v in self.views)
 
@@ -270,8 +276,26 @@ class PredictionTask:
         for target, condition in self.targets.items():
             assert isinstance(self.label, Label)
             label = replace(self.label, only=condition)
-            task = replace(self, name=f"{self.name}_{target}", label=label, targets={}, base=self.name)
-            for part in (label, task):
+            own = _history(f"{self.name}_{target}", target, label.source, condition)
+            task = replace(self, name=own.name, label=label, views=(*self.views, own), targets={}, base=self.name)
+            for part in (label, own, task):
                 object.__setattr__(part, "where", self.where)
             made.append(task)
         return made
+
+
+def _history(name: str, target: str, source: str, condition: Any) -> FeatureView:
+    """A target's own recency and frequency, and its money where the facts are order lines."""
+    recent, year = past(timedelta(days=90)) & condition, past(timedelta(days=365)) & condition
+    features = {
+        f"{target}_facts_90d": _.count(where=recent),
+        f"{target}_facts_365d": _.count(where=year),
+        f"days_since_{target}": days_since(_.event_at.max(where=condition)),
+    }
+    if source == "order_line":
+        features |= {
+            f"{target}_orders_365d": _.order_id.nunique(where=year),
+            f"{target}_spend_365d": _.amount.sum(where=year).fill_null(0),
+        }
+    description = f"What the profile did of {target}, for the task {name}."
+    return FeatureView(name=name, source=source, features=features, description=description)

@@ -54,7 +54,11 @@ crm = Source(
     event_at="registered_at",
     timezone="Europe/Oslo",
     identifiers={"loyalty_card": "card", "email": "email", "phone": "phone"},
-    traits={"first_name": "first_name", "city": "city"},
+    traits={
+        "first_name": "first_name", "city": "city", "birth_date": "born", "gender": "gender", "country": "country",
+        "language": "language", "opt_in": "opt_in", "age_group": "age_group", "income": "income",
+        "household_size": "household_size", "kids": "kids",
+    },
     trust=2,
 )
 """,
@@ -88,10 +92,25 @@ mail = Source(
 """,
 }
 
+# What people tell about themselves, beside name and city.
+TRAITS = {
+    "born": ["1990-05-17", "1970-01-01", "2001-02-29", ""],
+    "gender": ["f", "m", ""],
+    "country": ["NO", "SE"],
+    "language": ["no", "en", ""],
+    "opt_in": ["yes", "no"],
+    "age_group": ["19-24", "25-34", "65+"],
+    "income": ["Under 15K", "50-74K", ""],
+    "household_size": ["1", "2", "5+"],
+    "kids": ["0", "1", "3+"],
+}
+# Those that the example's tasks ask about are among them.
+CATEGORIES = ["c0", "c1", "c2", "BEERS/ALES", "COFFEE", "FROZEN PIZZA"]
+
 COLUMNS = {
     "shop": ["line", "order_id", "sold_at", "recorded_at", "card", "email", "device", "product", "category", "brand",
              "quantity", "amount", "discount", "cancelled"],
-    "crm": ["registered_at", "card", "email", "phone", "first_name", "city"],
+    "crm": ["registered_at", "card", "email", "phone", "first_name", "city", *TRAITS],
     "mail": ["sent_at", "email", "campaign", "kind"],
 }  # fmt: skip
 
@@ -126,7 +145,8 @@ def sale(at: datetime, card: str = "", amount: str = "10.00", **other: Any) -> R
 
 def record(at: datetime, card: str = "", email: str = "", phone: str = "", **traits: str) -> Row:
     """A row of the CRM."""
-    return {"registered_at": at, "card": card, "email": email, "phone": phone, "first_name": "", "city": "", **traits}
+    row = {"registered_at": at, "card": card, "email": email, "phone": phone, "first_name": "", "city": ""}
+    return {**row, **dict.fromkeys(TRAITS, ""), **traits}
 
 
 def click(at: datetime, device: str = "", email: str = "", **other: Any) -> Row:
@@ -143,7 +163,7 @@ def letter(at: datetime, email: str, campaign: str = "m1") -> Row:
 def shop_facts(*, seed: int = 0, people: int = 60, days: int = 400) -> Facts:
     """Rows of a shop: by card, sometimes e-mail or device; every tenth line recorded days late; some people have two
     cards, some only a record, some no record at all."""
-    draw = Random(seed)
+    draw, told = Random(seed), Random(f"{seed} traits")
     facts: Facts = {"shop": [], "crm": [], "web": [], "mail": []}
 
     def moment(low: float = 0, high: float = 1) -> datetime:
@@ -159,6 +179,7 @@ def shop_facts(*, seed: int = 0, people: int = 60, days: int = 400) -> Facts:
                 shown = " ".join([card[:4], card[4:]]) if draw.random() < 0.5 else card.lower()
                 text = email.title() if draw.random() < 0.5 else f" {email} " if email else ""
                 traits = {"first_name": f"Name{i}", "city": draw.choice(["Oslo", "Bergen", ""])}
+                traits |= {name: told.choice(values) for name, values in TRAITS.items()}
                 facts["crm"].append(record(moment(), shown, text, phone, **traits))
         buys = 0 if i % 10 == 0 else draw.randrange(2, 25)
         for order in range(buys):
@@ -175,7 +196,7 @@ def shop_facts(*, seed: int = 0, people: int = 60, days: int = 400) -> Facts:
                 facts["shop"].append(sale(
                     at, amount=f"{cents / 100:.2f}", discount=f"{draw.randrange(0, 300) / 100:.2f}", line=str(line),
                     order_id=f"o{i}-{order}", recorded_at=at + late, product=f"p{draw.randrange(40)}",
-                    category=f"c{draw.randrange(6)}", brand=f"b{draw.randrange(3)}",
+                    category=CATEGORIES[draw.randrange(6)], brand=f"b{draw.randrange(3)}",
                     cancelled="true" if returned else "false", **who,
                 ))  # fmt: skip
         for _ in range(draw.randrange(0, 8) if device or email else 0):

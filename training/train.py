@@ -124,7 +124,9 @@ def _candidates(
     project: Project, task: PredictionTask, kind: str, columns: list[str], categories: encoding.Categories
 ) -> dict[str, Any]:
     days = task.horizon.total_seconds() / 86_400
-    return candidates(kind, columns, days, num_threads=project.setting("threads"), categorical=categories)
+    return candidates(
+        kind, columns, days, num_threads=project.setting("threads"), categorical=categories, target=task.target
+    )
 
 
 def _usable(rows: pd.DataFrame) -> pd.DataFrame:

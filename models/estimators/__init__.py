@@ -20,13 +20,14 @@ KINDS = ("probability", "amount")
 
 def candidates(
     kind: str, columns: Iterable[str], horizon_days: float, *, num_threads: int = 2, categorical: Iterable[str] = (),
-    tuned: Mapping[str, Any] | None = None,
+    target: str = "", tuned: Mapping[str, Any] | None = None,
 ) -> dict[str, Candidate]:  # fmt: skip
     """The unfitted estimators of a kind whose `requires` are all among the columns, simplest first.
 
     kind: "probability" (y is true or false) or "amount" (y is money or a count, >= 0 but for returns).
     columns: the features at hand; horizon_days: how many days after the cutoff y looks.
     num_threads: for the estimators that can use several. categorical: columns whose numbers are codes of text.
+    target: of a task about one target among several, its name.
     tuned: parameters of the learned estimator that differ from its defaults.
     Returns name -> estimator; `lightgbm` is always there, as it takes whatever columns come.
     Raises UnknownName for another kind.
@@ -38,7 +39,7 @@ def candidates(
         raise unknown("kind of prediction", kind, KINDS)
 
     # Here rather than above: scipy, scikit-learn and LightGBM take seconds to load.
-    from models.estimators.baselines import PastSpend, Recency, RFMLogistic, RFMTweedie, SpendLogistic
+    from models.estimators.baselines import PastSpend, Recency, RFMLogistic, RFMTweedie, SpendLogistic, TargetLogistic
     from models.estimators.boosting import LightGBMAmount, LightGBMProbability
     from models.estimators.btyd import BGNBDGammaGamma, BGNBDProbability
 
@@ -52,6 +53,8 @@ def candidates(
             BGNBDProbability(horizon_days),
             LightGBMProbability(horizon_days, **learned),
         ]
+        if target:
+            known.insert(0, TargetLogistic(horizon_days, target))
     else:
         known = [
             PastSpend(horizon_days),

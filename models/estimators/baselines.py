@@ -24,8 +24,8 @@ def logs(X: pd.DataFrame) -> np.ndarray:
     Below 0 (a year of returns) counts as 0. Logs, because the tenth order says less than the second.
     """
     filled = X.copy()
-    if "days_since_order" in filled:
-        filled["days_since_order"] = filled["days_since_order"].fillna(NEVER_DAYS).clip(upper=NEVER_DAYS)
+    for column in filled.columns[filled.columns.str.startswith("days_since_")]:
+        filled[column] = filled[column].fillna(NEVER_DAYS).clip(upper=NEVER_DAYS)
     return np.log1p(filled.fillna(0.0).clip(lower=0.0).to_numpy())
 
 
@@ -58,6 +58,23 @@ class Recency(RFMLogistic):
 
     name = "recency"
     requires = ("days_since_order",)
+
+
+class TargetLogistic(RFMLogistic):
+    """Logistic regression on the standardised logs of a target's own recency and frequency beside those of all orders.
+
+    Who bought coffee lately and often buys coffee: what a model of coffee has to beat.
+    """
+
+    name = "target_rfm"
+
+    def __init__(self, horizon_days: float, target: str):
+        super().__init__(horizon_days)
+        self.target = target
+
+    @property
+    def requires(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (f"days_since_{self.target}", f"{self.target}_facts_90d", f"{self.target}_facts_365d", *RFM)
 
 
 class SpendLogistic(RFMLogistic):
