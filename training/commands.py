@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -43,4 +44,45 @@ def train(project: str | None, tasks: tuple[str, ...]) -> None:
         sys.exit(2)
 
 
-COMMANDS = [train]
+@click.command()
+@click.argument("seed")
+@click.option("--top", default=100, show_default=True, help="How many of the likest to list or export.")
+@click.option("--among", default=None, help='A rule that candidates satisfy, such as "orders_365d > 0".')
+@click.option(
+    "--to", "file", type=click.Path(path_type=Path), default=None, help="CSV file for profile_id and likeness."
+)
+@click.option("--as-task", is_flag=True, help="Write a task for it instead: who will come to satisfy the seed's rule?")
+@click.pass_obj
+def lookalike(project: str | None, seed: str, top: int, among: str | None, file: Path | None, as_task: bool) -> None:
+    """Find the profiles most like SEED: a segment, a rule, or a .csv/.txt file with an identifier a line.
+
+    Several ways of measuring likeness compete on seeds that were held out; the features that the seed's own rule reads
+    are kept from them. A seed that is a rule over features can also be made a task (--as-task), which learns from the
+    past who became one, is judged on the future, and is scored and served like any other.
+
+    \b
+    Examples:
+      foretell lookalike big_spenders --top 500 --to likely_big.csv
+      foretell lookalike "top(spend_90d, 0.1)" --as-task
+      foretell lookalike vip_emails.csv --among "orders_365d > 0"
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from training import lookalike as room
+    from training.report import show_lookalikes
+
+    home = Project.find(project)
+    if as_task:
+        made = room.as_task(home, seed)
+        click.echo(
+            f"wrote {made.relative_to(home.folder)}; next: foretell train {made.stem}, foretell score {made.stem}"
+        )
+        return
+    with home.writing(f"lookalike {seed}"), progress(seed) as step:
+        found = room.expand(home, seed, among, step)
+    show_lookalikes(found, min(top, 10) if file else top)
+    if file:
+        click.echo(f"wrote {room.export(found, top, file):,} profiles to {file}")
+
+
+COMMANDS = [train, lookalike]

@@ -20,6 +20,7 @@ from foretell.project import Project
 from lake.engine import quote
 from segments.audience import declared
 from segments.predicate import Predicate, parse
+from unification.identity import facts_of
 
 
 def rule_of(project: Project, task: PredictionTask) -> Predicate:
@@ -69,6 +70,8 @@ def labels_at(
     bridge(con, cutoff, known_by)
     relations = []
     for view in views_of(project, rule, f"label of {task.name}"):
+        if not facts_of(con, project, view.source):  # over an empty table nobody would ever enter, or everybody
+            raise DataError(task.name, f"no {view.source} facts are loaded", "run `foretell load` first")
         query = build.rows_at(con, project, view, cutoff + task.horizon, known_by)
         con.execute(f'CREATE OR REPLACE TEMP TABLE "later_{view.name}" AS {query}')
         relations.append(f'"later_{view.name}"')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from foretell.console import table
+from training.lookalike import Lookalikes
 from training.metrics import METRICS
 from training.train import Trained
 
@@ -31,3 +32,33 @@ def show(found: Trained) -> None:
     click.echo(f"Champion: {found.winner}, version {found.version}. {found.reason}.")
     for name, why in found.skipped.items():
         click.echo(f"- {name} did not compete: {why}")
+
+
+def show_lookalikes(found: Lookalikes, top: int) -> None:
+    """Print an expanded seed: how well the held-out seeds were found, what marks them, and the likest others."""
+    click.echo(f"{found.seeds:,} seeds among {found.seeds + len(found.ranked):,} profiles")
+    for text in found.unknown[:5]:
+        click.echo(f"- {text} is nobody's identifier")
+    if len(found.unknown) > 5:
+        click.echo(f"- and {len(found.unknown) - 5:,} more")
+    wide = found.evaluation.set_index(["model", "metric"])
+    rows = []
+    for model in found.evaluation["model"].unique():
+        cells = [f"{wide.loc[(model, m), 'value']:,.4g}" for m in ("auc", "average_precision", "lift10")]
+        low, high = wide.loc[(model, "auc"), "low"], wide.loc[(model, "auc"), "high"]
+        rows.append([("* " if model == found.winner else "  ") + model, *cells, f"[{low:,.3g}, {high:,.3g}]"])
+    table(["  on seeds held out", "auc", "average_precision", "lift10", "95% of auc"], rows)
+    click.echo(f"Ranked by {found.winner}: {found.reason}.\n")
+    table(
+        ["what marks a seed", "typical seed", "typical other"],
+        [(m.feature, _short(m.seed), _short(m.others)) for m in found.marks.itertuples(index=False)],
+    )
+    click.echo()
+    likest = found.ranked.head(top)
+    table(["profile_id", "likeness"], [(r.profile_id, f"{r.likeness:.4f}") for r in likest.itertuples(index=False)])
+    if found.replayable:
+        click.echo("This seed can be replayed in the past: `--as-task` predicts who will come to be one.")
+
+
+def _short(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,41 @@
+"""Who is near to the middle of a group? The conventional lookalike: cosine to the mean of those it is given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from models.estimators.base import ProbabilityCandidate
+
+
+class Centroid(ProbabilityCandidate):
+    """Cosine between a profile and the mean of the true rows, made a probability by a logistic curve.
+
+    Features count as signed logs of mean 0 and deviation 1; the unknown counts as typical.
+    """
+
+    name = "centroid"
+
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        self.typical_ = X.median().fillna(0.0)
+        self.scaler_ = StandardScaler().fit(self._logs(X), sample_weight=weight)
+        points = self._points(X)
+        self.centre_ = np.average(points, axis=0, weights=weight * y)
+        cosine = self._cosine(points)
+        self.curve_ = LogisticRegression(C=1.0).fit(cosine, y, sample_weight=weight)
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        return self.curve_.predict_proba(self._cosine(self._points(X)))[:, 1]
+
+    def _logs(self, X: pd.DataFrame) -> np.ndarray:
+        values = X.fillna(self.typical_).to_numpy()
+        return np.sign(values) * np.log1p(np.abs(values))
+
+    def _points(self, X: pd.DataFrame) -> np.ndarray:
+        return np.asarray(self.scaler_.transform(self._logs(X)))
+
+    def _cosine(self, points: np.ndarray) -> np.ndarray:
+        lengths = np.linalg.norm(points, axis=1) * np.linalg.norm(self.centre_)
+        return np.divide(points @ self.centre_, lengths, out=np.zeros(len(points)), where=lengths > 0)[:, None]

@@ -1,0 +1,252 @@
+"""Who is most like a seed audience, as profiles are now? Any seed: a segment, a rule, a file of identifiers.
+
+Candidates learn to tell the seed from everyone else by what is known now, and are judged on seeds they did not see:
+each profile is ranked by a model of which it was no part. What the seed's own rule reads is kept from them, or they
+would learn the rule. A seed whose rule reads features alone can do better, as it can be replayed in the past: a task
+that Enters it learns who became one, and is judged on the future (see `as_task`).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.model_selection import StratifiedKFold
+
+from features import build
+from foretell.errors import DataError, ForetellError, NotReady
+from foretell.project import Project
+from lake.engine import session
+from models import encoding
+from models.estimators import candidates
+from models.estimators.similarity import Centroid
+from models.explain import contributions
+from segments.audience import audience, declared, rule_of
+from segments.predicate import parse
+from training import metrics
+from unification.identity import resolve
+
+FOLDS = 5
+METRIC = "auc"
+LEARNED = "lightgbm"
+
+
+@dataclass(frozen=True)
+class Lookalikes:
+    """A seed expanded.
+
+    ranked: profile_id and likeness (probability of being a seed) of everyone else, the likest first.
+    evaluation: model, metric, value, low, high, on seeds held out. marks: feature, seed (its typical value there),
+    others, weight (mean |effect| in the winner), the weightiest first. unknown: identifiers of a file that nobody has.
+    """
+
+    seed: str
+    seeds: int
+    ranked: pd.DataFrame
+    evaluation: pd.DataFrame
+    winner: str
+    reason: str
+    marks: pd.DataFrame
+    unknown: list[str]
+    replayable: bool
+
+
+def expand(
+    project: Project, seed: str, among: str | None = None, progress: Callable[[str], None] = lambda _: None
+) -> Lookalikes:
+    """Rank everyone (`among`: a rule that they satisfy) by their likeness to a seed."""
+    progress("finding the seed")
+    members, hidden, unknown = _members(project, seed)
+    rows = _rows(project, progress)
+    if among:
+        kept = set(audience(project, among).members["profile_id"]) | members
+        rows = rows[rows["profile_id"].isin(kept)].reset_index(drop=True)
+    y = rows["profile_id"].isin(members).to_numpy().astype(int)
+    if y.sum() < 2 * FOLDS or (1 - y).sum() < 2 * FOLDS:
+        raise DataError(
+            seed, f"expected at least {2 * FOLDS} seeds and {2 * FOLDS} others, to hold some out, got {y.sum()} and "
+            f"{(1 - y).sum()}", "loosen the rule, or give more identifiers",
+        )  # fmt: skip
+    columns = [c for c in rows.columns if c != "profile_id" and c not in hidden]
+    categories = encoding.learn(rows, columns)
+    X = encoding.encode(rows, columns, categories)
+    known: dict[str, Any] = {
+        Centroid.name: Centroid(1.0),
+        **candidates("probability", columns, 1.0, num_threads=project.setting("threads"), categorical=categories),
+    }
+    known.pop("bg_nbd", None)  # it knows about purchases to come, not about groups
+    predictions = {}
+    for name, estimator in known.items():
+        progress(f"judging {name} on seeds held out")
+        predictions[name] = _held_out(estimator, X, y)
+    evaluation = metrics.evaluate(y, predictions, "probability")
+    winner, reason = _choose(y, predictions)
+    progress(f"ranking by {winner}")
+    model = _fresh(known[winner]).fit(X, y)
+    everyone = pd.DataFrame({"profile_id": rows["profile_id"], "likeness": model.predict_proba(X)[:, 1]})
+    ranked = everyone[y == 0].sort_values(["likeness", "profile_id"], ascending=[False, True], ignore_index=True)
+    return Lookalikes(
+        seed, int(y.sum()), ranked, evaluation, winner, reason, _marks(model, X, y, categories), unknown,
+        _replayable(project, seed),
+    )  # fmt: skip
+
+
+def export(found: Lookalikes, top: int, file: Path) -> int:
+    """Write the likest to a CSV file, atomically. Returns how many."""
+    if file.suffix.lower() != ".csv":
+        raise DataError(str(file), "audiences are exported as CSV", f"name it {file.with_suffix('.csv').name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    found.ranked.head(top).to_csv(draft, index=False)
+    os.replace(draft, file)
+    return min(top, len(found.ranked))
+
+
+def as_task(project: Project, seed: str) -> Path:
+    """Write a task that learns who comes to satisfy the seed's rule, judged on the future. Returns its file."""
+    if not _replayable(project, seed):
+        raise DataError(
+            seed, "expected a rule that reads features only, which can be replayed in the past",
+            "expand it as profiles are now: leave --as-task out",
+        )  # fmt: skip
+    name = f"lookalike_{seed}" if seed.isidentifier() else "lookalike_seed"
+    file = project.folder / "tasks" / f"{name}.py"
+    if file.exists():
+        raise DataError(str(file), "is there already", "edit it, or remove it first")
+    views = tuple(view.name for view in project.definitions.views.values() if not _target(project, view.name))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f'''"""Who will come to be one of {seed}?"""
+
+from foretell import Enters, PredictionTask, days
+
+{name} = PredictionTask(
+    name="{name}",
+    population="orders_365d > 0",
+    horizon=days(90),
+    label=Enters({seed!r}),
+    views={views!r},
+    metric="log_loss",
+    purpose="marketing",
+)
+''')
+    return file
+
+
+def _target(project: Project, view: str) -> bool:
+    return view in project.definitions.tasks  # the history of one task's target
+
+
+def _members(project: Project, seed: str) -> tuple[set[str], frozenset[str], list[str]]:
+    """The seed's profiles, the attributes its rule reads, and identifiers that nobody has."""
+    if (file := Path(seed)).suffix.lower() in {".csv", ".txt"}:
+        found, unknown = set(), []
+        with session(project) as con:
+            for text in _listed(file):
+                try:
+                    found.add(resolve(con, project, text))
+                except NotReady:
+                    raise
+                except ForetellError:
+                    unknown.append(text)
+        if not found:
+            raise DataError(seed, f"none of its {len(unknown)} identifiers is known", "one profile id or e-mail a line")
+        return found, frozenset(), unknown
+    rule = rule_of(project, seed)
+    hidden = rule.columns | {f"known_{trait}" for trait in rule.columns}  # a trait and the feature that knows it
+    return set(audience(project, seed).members["profile_id"]), frozenset(hidden), []
+
+
+def _listed(file: Path) -> list[str]:
+    if not file.exists():
+        raise DataError(str(file), "no such file", "check the path")
+    with file.open(newline="", encoding="utf-8-sig") as stream:
+        rows = [row[0].strip() for row in csv.reader(stream) if row and row[0].strip()]
+    return [text for text in dict.fromkeys(rows) if text.lower() not in {"profile_id", "email", "identifier"}]
+
+
+def _rows(project: Project, progress: Callable[[str], None]) -> pd.DataFrame:
+    """Every feature of every profile as of now."""
+    views = list(project.definitions.views.values())
+    if not views:
+        raise NotReady("lookalike", "no view can be filled", "declare a source that plays a role")
+    build.build(project, views, [project.now], progress)
+    joined = f"(SELECT profile_id FROM {build.read(project, views[0], project.now)}) p"
+    for view in views:
+        file = build.read(project, view, project.now)
+        joined += f" JOIN (SELECT * EXCLUDE (event_timestamp, created) FROM {file}) USING (profile_id)"
+    with session(project) as con:
+        return con.execute(f"SELECT * FROM {joined} ORDER BY profile_id").df()
+
+
+def _held_out(estimator: Any, X: pd.DataFrame, y: np.ndarray) -> np.ndarray:
+    """For each row the prediction of a model that did not see it."""
+    p = np.zeros(len(y))
+    for learn, judge in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, y):
+        p[judge] = _fresh(estimator).fit(X.iloc[learn], y[learn]).predict_proba(X.iloc[judge])[:, 1]
+    return p
+
+
+def _fresh(estimator: Any) -> Any:
+    return clone(estimator)
+
+
+def _choose(y: np.ndarray, predictions: dict[str, np.ndarray]) -> tuple[str, str]:
+    """The best by AUC on held-out seeds; the learned one only where it is better beyond chance."""
+    auc = {name: metrics.auc(y, p) for name, p in predictions.items()}
+    best = max((name for name in auc if name != LEARNED), key=auc.__getitem__)
+    difference = metrics.compare(y, predictions, "probability", METRIC, best, LEARNED)
+    shown = f"{METRIC} {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] against {best}"
+    if metrics.verdict(difference, metrics.METRICS["probability"][METRIC]) == "better":
+        return LEARNED, f"{LEARNED} is better beyond chance: {shown}"
+    return best, f"{LEARNED} is not better beyond chance: {shown}"
+
+
+def _marks(model: Any, X: pd.DataFrame, y: np.ndarray, categories: encoding.Categories) -> pd.DataFrame:
+    """What tells the seed apart: the features that weigh most in the winner, with typical values here and there."""
+    sample = X.sample(min(len(X), 2_000), random_state=0)
+    background = pd.Series(encoding.background(X, categories))
+    columns = list(getattr(model, "columns_", X.columns))
+    if hasattr(model, "margin_contributions") or len(columns) <= 12:
+        weight = contributions(model, sample, background).abs().mean()
+    else:  # too many columns for exact Shapley values: how far the seed's mean lies from the others', in deviations
+        weight = ((X[y == 1].mean() - X[y == 0].mean()) / X.std()).abs().fillna(0.0)
+    top = weight.sort_values(ascending=False, kind="stable").head(5)
+    typical = [_typical(X[y == side], categories) for side in (1, 0)]
+    return pd.DataFrame(
+        [
+            {
+                "feature": name, "weight": float(value),
+                **{
+                    who: values[str(name)]
+                    for who, values in zip(("seed", "others"), typical, strict=True)
+                },
+            }
+            for name, value in top.items() if value > 0
+        ], columns=["feature", "weight", "seed", "others"],
+    )  # fmt: skip
+
+
+def _typical(X: pd.DataFrame, categories: encoding.Categories) -> dict[str, Any]:
+    """The median of each number, the most frequent value of each text."""
+    values: dict[str, Any] = {str(name): float(value) for name, value in X.median().items()}
+    for name in categories:
+        mode = X[name].mode()
+        values[name] = encoding.decode(name, float(mode.iloc[0]), categories) if len(mode) else None
+    return values
+
+
+def _replayable(project: Project, seed: str) -> bool:
+    """Whether the seed is a rule over features alone."""
+    if Path(seed).suffix.lower() in {".csv", ".txt"}:
+        return False
+    known = declared(project)
+    rule = known[seed].rule if seed in known else parse(seed)
+    features = {name for view in project.definitions.views.values() for name in view.features}
+    return rule.columns <= features
