@@ -1,12 +1,17 @@
-"""The demo: a grocer's year, from raw exports to a segment, by the same commands anyone would type."""
+"""The demo: a grocer's year, from raw exports to scores, segments and a service that answers, by anyone's commands."""
 
 from __future__ import annotations
 
+import json
 import resource
 import shlex
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from socket import socket
+from urllib.request import Request, urlopen
 
 import click
 import duckdb
@@ -21,6 +26,7 @@ from unification.quality import compare
 
 HERE = Path(__file__).parent
 KEY = "complete-journey-demo"
+STARTING = 120  # seconds the service may take to start before the demo gives up
 # What truth.parquet calls an identifier -> what the sources call it
 _KINDS = {"card": "loyalty_card"}
 
@@ -40,15 +46,17 @@ def main() -> None:
     _run("quarantine")
     _run("unify")
     _grade(exports / "truth.parquet")
-    _run("train churn clv")
+    _run("train")
     _run("score")
     _run("segment list")
     _run("segment show worth_keeping --limit 5 --with churn --with clv --with city --with email")
     project = Project.find(HERE)
     members = audience(project, "worth_keeping").members.sort_values(["clv", "profile_id"], ascending=False)
-    if len(members):
-        _run(f"profile {members['profile_id'].iloc[0]}")
+    who = members["profile_id"].iloc[0]
+    _run(f"profile {who}")
+    _run("score clv --segment worth_keeping")
     _run("segment export worth_keeping --with email --with churn --with clv --to audiences/worth_keeping.csv", HERE)
+    _ask_the_service(who, list(members["profile_id"].head(100)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     _say(f"Done in {time.time() - started:.0f} s, peak memory {peak:.1f} GB.")
     click.echo(f"""Open next:
@@ -56,6 +64,8 @@ def main() -> None:
                    (plots are under each run's artifacts: calibration, gain, SHAP)
   the audience     {_shown(HERE)}/audiences/worth_keeping.csv
   the definitions  {_shown(HERE)}/sources, tasks and segments: one file each
+  the service      make serve, then http://127.0.0.1:3000/docs
+  a notebook       notebooks/01_first_model.ipynb
   ask yourself     .venv/bin/foretell --project {_shown(HERE)} segment show "churn > 0.5 and orders_90d > 5\"""")
 
 
@@ -72,6 +82,56 @@ def _run(command: str, folder: Path | None = None) -> None:
         click.secho(f"Error: {error}", fg="red", err=True)
         sys.exit(2)
     click.secho(f"({time.time() - start:.1f} s)", dim=True)
+
+
+def _ask_the_service(who: str, many: list[str]) -> None:
+    """Start `foretell serve`, ask it for one profile and for many, and stop it again."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = f"http://127.0.0.1:{port}"
+    click.secho(f"\n$ foretell serve --port {port} &", fg="cyan", bold=True)
+    started = time.time()
+    command = [sys.executable, "-m", "foretell", "--project", str(HERE), "serve", "--port", str(port)]
+    with tempfile.TemporaryFile("w+") as said:
+        service = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            while not _ready(root):
+                if service.poll() is not None or time.time() - started > STARTING:
+                    said.seek(0)
+                    click.secho(f"Error: the service did not start:\n{said.read()}", fg="red", err=True)
+                    sys.exit(2)
+                time.sleep(0.2)
+            click.echo(f"ready after {time.time() - started:.0f} s")
+            answer = _post(root, {"profiles": [who], "tasks": ["churn"], "reasons": True})
+            click.echo(json.dumps(answer, indent=2))
+            asked = time.time()
+            answer = _post(root, {"profiles": many})
+            found = sum(len(result["scores"]) for result in answer["results"])
+            click.echo(f"{len(many)} profiles, {found} scores in {1000 * (time.time() - asked):.0f} ms")
+        finally:
+            service.terminate()
+            service.wait(30)
+    click.echo("stopped")
+
+
+def _ready(root: str) -> bool:
+    try:
+        with urlopen(f"{root}/readyz", timeout=5):
+            return True
+    except OSError:  # not listening yet, or not ready
+        return False
+
+
+def _post(root: str, question: dict) -> dict:
+    click.secho(f"\n$ curl {root}/v1/scores --json '{_clip(json.dumps(question))}'", fg="cyan", bold=True)
+    request = Request(f"{root}/v1/scores", json.dumps(question).encode(), {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) < 120 else text[:100] + " …"
 
 
 def _grade(truth_file: Path) -> None:
