@@ -11,13 +11,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import socket
-from urllib.request import urlopen
 
 import nbformat
 import pytest
@@ -108,7 +103,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Toured:
 
 def answers(folder: Path) -> list[tuple[str, str, str]]:
     """(command, answer in the README, answer now) of each request it shows, put to `foretell serve` by curl."""
-    with serving(folder) as root:
+    from examples.service import serving
+
+    with serving(folder, environment()) as root:
         return [(command, shown, _ask(command, root)) for command, shown in sessions("http")]
 
 
@@ -118,30 +115,6 @@ def _ask(command: str, root: str) -> str:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """`foretell serve` on a free port, while the block runs; gives its address."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "foretell", "serve", "--port", str(port)]
-    service = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 180
-        while True:
-            assert service.poll() is None, service.stdout.read() if service.stdout else ""
-            assert time.monotonic() < deadline, "the service did not become ready"
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        service.terminate()
-        service.wait(30)
 
 
 def execute(file: Path, project: Path) -> nbformat.NotebookNode:
