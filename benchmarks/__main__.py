@@ -17,7 +17,7 @@ from typing import Any
 import benchmarks
 from benchmarks import report
 
-HELPERS = {"report"}
+HELPERS = {"pooled", "report", "retail"}
 
 
 def names() -> list[str]:

@@ -238,17 +238,17 @@ def versions(*packages: str) -> dict[str, str]:
     }
 
 
-def options(description: str, name: str) -> argparse.ArgumentParser:
-    """The options all benchmarks share."""
+def options(description: str, name: str, *, repeats: bool = True) -> argparse.ArgumentParser:
+    """The options all benchmarks share. repeats: whether this one measures more than once."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look or for CI; its bars say little")
-    parser.add_argument(
-        "--repeats", type=_count, help=f"rounds to take the median of (default: {REPEATS}, quick: {QUICK_REPEATS})"
-    )
+    if repeats:
+        text = f"rounds to take the median of (default: {REPEATS}, quick: {QUICK_REPEATS})"
+        parser.add_argument("--repeats", type=_count, help=text)
     return parser
 
 

@@ -1,0 +1,312 @@
+"""How good are the predictions of the default recipe, on a shop whose future we know, and against whom?
+
+Two years of a web shop's invoices (Online Retail II). For each cutoff T a project of its own is given the lines before
+T and nothing else; every standard task is trained there as `foretell train` does, and its champion predicts for
+everyone eligible at T. What happened in the horizon after T is worked out from the file by plain SQL. Then:
+
+  accuracy.TASK.METRIC                      the champion's, as a mean over the cutoffs; of bias_pct, the mean distance
+                                            from 0. Spread: 95% of a bootstrap over profiles (200 draws, seed 0).
+  accuracy.TASK.METRIC_minus_best_baseline  champion less the baseline that is best by that metric, seen afterwards.
+                                            Spread: the paired interval on the same draws; 0 if that is the champion.
+
+Every candidate is fitted on the rows that the champion was fitted on, and predicts the same rows. Checked on the way,
+and an error if not so: the product's labels equal the SQL's; its features are those of a project that knows the
+future too; the candidate of the champion's name, fitted anew, says what the registered champion says; and, on Online
+Retail II, that there are as many profiles and outcomes as there ought to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from benchmarks import report, retail
+from benchmarks.pooled import Judged, Pooled
+from benchmarks.report import Bar, progress
+from foretell.console import table
+from foretell.errors import DataError
+from foretell.project import Project
+from lake.engine import session
+from models.registry import Champion, champion, quietly
+from training import dataset, metrics
+from training import train as room
+from training.train import LEARNED, Trained
+
+CHAMPION = "champion"
+LIMITS: dict[str, dict[str, str]] = {
+    "churn90": {"auc": ">=0.792", "log_loss": "<=0.546", "ece": "<=0.022"},
+    "propensity30": {"auc": ">=0.791", "log_loss": "<=0.408", "ece": "<=0.022"},
+    "clv90": {"norm_gini": ">=0.816", "rmse": "<=1300", "mae": "<=328", "bias_pct": "<=15"},
+    "clv180": {"norm_gini": ">=0.855", "mae": "<=586"},
+    "lookalike": {"auc": ">=0.868", "lift10": ">=5.49"},
+}
+"""What the champion should reach on Online Retail II, as a mean over its three cutoffs."""
+
+AGAINST = {"probability": ("auc", "log_loss", "lift10"), "amount": ("mae", "rmse", "norm_gini")}
+"""The metrics in which a champion is compared with the best baseline."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One task at one cutoff: what was trained, what was said and what became true."""
+
+    asked: retail.Asked
+    cutoff: datetime
+    trained: Trained
+    judged: Judged
+
+    @property
+    def base_rate(self) -> float:
+        return float(self.judged.y.mean())
+
+    @property
+    def best(self) -> str:
+        """The candidate that would have been best by the task's metric, seen afterwards."""
+        metric = metrics.METRICS[self.trained.kind][self.trained.task.metric]
+        said = {m: p for m, p in self.judged.predictions.items() if m != CHAMPION}
+        return min(said, key=lambda m: metric.loss(metric.function(self.judged.y, said[m])))
+
+
+def judge(project: Project, knowing: Project, file: Path, asked: retail.Asked, cutoff: datetime) -> Found:
+    """Train a task in a project that ends at the cutoff, let every candidate predict, and look what happened.
+
+    knowing: a project of the same shop that knows the future: its labels and features serve as checks.
+    """
+    label = f"{asked.name} at {cutoff:%Y-%m-%d}"
+    progress(f"{label}: training")
+    task = project.definitions.task(asked.task)
+    with project.writing(f"train {task.name}"):
+        trained = room.train(project, task.name)
+    model = quietly(lambda: champion(project, task.name))
+    dataset.build_for(project, [task], [cutoff])
+    with session(project) as con:
+        eligible = dataset.population(con, project, task, cutoff)
+    rows = pd.DataFrame({"profile_id": pd.Series(eligible, dtype=object), "event_timestamp": pd.Timestamp(cutoff)})
+    rows = dataset.with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
+    X = model.encode(rows)
+    predictions = {CHAMPION: model.predict(X).to_numpy(), **_candidates(project, trained, model, X)}
+
+    truth = retail.answers(file, cutoff, asked.days, retail.people_of(project))
+    if asked.answer == "entered":
+        truth = truth[~truth["seed"].astype(bool)]
+    y = _aligned(truth, rows["profile_id"], asked, label)
+    _check_knowing(knowing, asked, cutoff, rows["profile_id"], X, y, model, label)
+    return Found(asked, cutoff, trained, Judged(rows["profile_id"].to_numpy(dtype=str), y, predictions))
+
+
+def _candidates(project: Project, trained: Trained, model: Champion, X: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What every candidate says of X, fitted on the champion's own training rows."""
+    columns = model.contract["columns"]
+    rows = dataset.training_set(project, trained.task, trained.cutoffs.final)
+    rows[columns] = model.encode(rows)
+    rows = room._usable(rows)
+    known = room._candidates(project, trained.task, trained.kind, columns, model.categories)
+    known[trained.winner] = clone(model.model)  # with the parameters it was given
+    fitted, _ = room._fit_all(trained.task, known, columns, rows, lambda _: None)
+    said = {name: room._predict(estimator, X[columns], trained.kind) for name, estimator in fitted.items()}
+    if not np.allclose(said[trained.winner], model.predict(X), rtol=1e-9, atol=1e-12):
+        raise ValueError(f"{trained.task.name}: {trained.winner}, fitted anew, differs from the registered champion")
+    return said
+
+
+def _aligned(truth: pd.DataFrame, profiles: pd.Series, asked: retail.Asked, label: str) -> np.ndarray:
+    """The answers in the order of the profiles, who must be the same people."""
+    found = truth.set_index("profile_id")[asked.answer].astype(float)
+    if set(found.index) != set(profiles) or len(found) != len(profiles):
+        mine, theirs = set(profiles), set(found.index)
+        raise ValueError(
+            f"{label}: {len(mine)} profiles are eligible, by SQL {len(theirs)} are; "
+            f"{len(mine - theirs)} and {len(theirs - mine)} are in one only"
+        )
+    return found.loc[list(profiles)].to_numpy()
+
+
+def _check_knowing(
+    knowing: Project, asked: retail.Asked, cutoff: datetime, profiles: pd.Series, X: pd.DataFrame, y: np.ndarray,
+    model: Champion, label: str,
+) -> None:  # fmt: skip
+    """The product's labels are the SQL's, and knowing the future changes no feature."""
+    rows = dataset.training_set(knowing, knowing.definitions.task(asked.task), [cutoff])
+    rows = rows.set_index("profile_id").reindex(list(profiles)).reset_index()
+    if not np.allclose(rows["label"].to_numpy(dtype=float), y, rtol=1e-9, atol=1e-6):
+        raise ValueError(f"{label}: the product's labels differ from those by SQL")
+    same = np.isclose(model.encode(rows).to_numpy(), X.to_numpy(), rtol=1e-9, atol=1e-9, equal_nan=True)
+    if not same.all():
+        columns = ", ".join(X.columns[~same.all(axis=0)])
+        raise ValueError(f"{label}: {columns} would be another if the future were known")
+
+
+# What is shown
+
+
+def pooled_bars(name: str, pooled: Pooled, baselines: Sequence[str], limits: Mapping[str, str]) -> list[Bar]:
+    """The bars of one task: its limits, and the champion against the best baseline."""
+    bars = [
+        Bar(f"accuracy.{name}.{metric}", pooled.value(CHAMPION, metric), limit, pooled.interval(CHAMPION, metric))
+        for metric, limit in limits.items()
+    ]
+    for metric in AGAINST[pooled.kind]:
+        found = pooled.difference(CHAMPION, pooled.best(metric, baselines), metric)
+        limit = ">=0" if pooled.metrics[metric].greater else "<=0"
+        bars.append(Bar(f"accuracy.{name}.{metric}_minus_best_baseline", found.value, limit, (found.low, found.high)))
+    return bars
+
+
+def show_task(found: Sequence[Found], pooled: Pooled) -> None:
+    """Print a task's table: champion and candidates, means over cutoffs, and how the champion compares."""
+    first = found[0]
+    metric, asked = first.trained.task.metric, first.asked.name
+    print(f"\n{asked}: {first.trained.task.population}, {first.asked.days} days; means over {len(found)} cutoffs")
+    what = "base rate" if pooled.kind == "probability" else "mean"
+    rows = []
+    for f in found:
+        shown = f"{f.base_rate:.3f}" if pooled.kind == "probability" else f"{f.base_rate:,.2f}"
+        rows.append((f"{f.cutoff:%Y-%m-%d}", f"{len(f.judged.y):,}", shown, f.trained.winner, f.best,
+                     f"{f.trained.cutoffs.evaluation:%Y-%m-%d}"))  # fmt: skip
+    table(["cutoff", "profiles", what, "champion", f"best by {metric}, seen afterwards", "champion judged on"], rows)
+    names = list(pooled.metrics)
+    against = [m for m in AGAINST[pooled.kind] if m != metric][:1]
+    rows = []
+    for model in pooled.models:
+        cells = [f"{pooled.value(model, m):,.4g}" for m in names]
+        for m in (metric, *against):
+            d = pooled.difference(CHAMPION, model, m)
+            cells.append("" if model == CHAMPION else f"{d.value:+.4g} [{d.low:+.3g}, {d.high:+.3g}]")
+        rows.append((("* " if model == CHAMPION else "  ") + model, *cells))
+    table(["  model", *names, *(f"champion less this, {m}" for m in (metric, *against))], rows)
+
+
+def details(found: Sequence[Found], pooled: Pooled) -> dict[str, Any]:
+    """A task's figures for programs."""
+    return {
+        "kind": pooled.kind,
+        "metric": found[0].trained.task.metric,
+        "cutoffs": {
+            f"{f.cutoff:%Y-%m-%d}": {
+                "profiles": len(f.judged.y), "base_rate": f.base_rate, "champion": f.trained.winner,
+                "best_afterwards": f.best, "judged_on": f"{f.trained.cutoffs.evaluation:%Y-%m-%d}",
+            } for f in found
+        },
+        "models": {
+            m: {k: [pooled.value(m, k), *pooled.interval(m, k)] for k in pooled.metrics} for m in pooled.models
+        },
+        "champion_minus": {
+            m: {k: list(pooled.difference(CHAMPION, m, k)) for k in AGAINST[pooled.kind]}
+            for m in pooled.models if m != CHAMPION
+        },
+    }  # fmt: skip
+
+
+# The run
+
+
+def run(
+    file: Path, cutoffs: Sequence[datetime], tasks: Sequence[str], preset: retail.Preset | None, folder: Path
+) -> tuple[list[Found], dict[str, float]]:
+    """Every task at every cutoff, and the seconds it took. One whose horizon ends after the file does is left out."""
+    lines, customers, end = retail.span(file)
+    if preset:
+        preset.check_file(lines, customers)
+    progress(f"{lines:,} lines of {customers:,} customers; loading them all, for the answers")
+    clock, found = {"load": 0.0, "measure": 0.0}, []
+    started = time.perf_counter()
+    knowing = retail.project_at(folder / "knowing", file, end + timedelta(days=1))
+    for cutoff in cutoffs:
+        wanted = [retail.ASKED[t] for t in tasks if cutoff + timedelta(days=retail.ASKED[t].days) <= end]
+        for name in set(tasks) - {a.name for a in wanted}:
+            progress(f"{name} at {cutoff:%Y-%m-%d} is left out: its horizon ends after the data do")
+        if not wanted:
+            continue
+        progress(f"loading what was known at {cutoff:%Y-%m-%d}")
+        project = retail.project_at(folder / f"{cutoff:%Y%m%d}", file, cutoff)
+        clock["load"] += time.perf_counter() - started
+        started = time.perf_counter()
+        for asked in wanted:
+            found.append(judge(project, knowing, file, asked, cutoff))
+            if preset:
+                preset.check(asked, cutoff, len(found[-1].judged.y), found[-1].base_rate)
+        clock["measure"] += time.perf_counter() - started
+        started = time.perf_counter()
+        shutil.rmtree(project.folder)
+    return found, clock
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, measure, report."""
+    parser = report.options(__doc__ or "", "accuracy", repeats=False)
+    parser.add_argument("--data", type=Path, help="the shop's invoice lines, a Parquet file")
+    parser.add_argument(
+        "--preset", choices=["none", *retail.PRESETS], help="whose limits and counts hold (default: the data's own)"
+    )
+    parser.add_argument("--tasks", type=_listed, help=f"some of {','.join(retail.ASKED)} (default: all)")
+    parser.add_argument("--cutoffs", type=_listed, help="dates such as 2011-03-01,2011-06-01 (default: the preset's)")
+    given = parser.parse_args(arguments)
+    for name in given.tasks or []:
+        if name not in retail.ASKED:
+            parser.error(f"no task {name!r}; known: {', '.join(retail.ASKED)}")
+    with tempfile.TemporaryDirectory(prefix="foretell-bench-") as name:
+        folder = Path(name)
+        file, preset = _data(given, folder)
+        cutoffs = _cutoffs(given, preset)
+        tasks = given.tasks or list(retail.ASKED)
+        found, clock = run(file, cutoffs, tasks, preset, folder)
+    own = not given.quick and preset is not None and [f"{c:%Y-%m-%d}" for c in cutoffs] == list(preset.cutoffs)
+    bars, said = [], {}
+    for name in tasks:
+        if not (of := [f for f in found if f.asked.name == name]):
+            continue
+        pooled = Pooled(of[0].trained.kind, [f.judged for f in of])
+        show_task(of, pooled)
+        baselines = [m for m in pooled.models if m not in (CHAMPION, LEARNED)]
+        bars += pooled_bars(name, pooled, baselines, LIMITS[name] if own else {})
+        said[name] = details(of, pooled)
+    print()
+    report.Report(
+        benchmark="accuracy",
+        versions=report.versions("lightgbm", "scikit-learn", "scipy", "numpy", "pandas", "duckdb"),
+        sizes={
+            "cutoffs": [f"{c:%Y-%m-%d}" for c in cutoffs], "profiles": max((len(f.judged.y) for f in found), default=0),
+            "preset": given.preset, "quick": given.quick, "seconds": clock,
+        },
+        bars=bars, details=said,
+    ).show()  # fmt: skip
+
+
+def _data(given: argparse.Namespace, folder: Path) -> tuple[Path, retail.Preset | None]:
+    """The file to measure on, and what is known of it; says where to get one if there is none."""
+    if given.quick and not given.data:
+        retail.generate(made := folder / "generated.parquet")
+        given.preset = "none"
+        return made, None
+    where = os.environ.get("FORETELL_TEST_DATA")
+    file = given.data or (Path(where) / retail.FILE if where else None)
+    if file is None or not file.exists():
+        raise DataError("accuracy", f"expected a shop's invoice lines, got {file or 'no file'}", retail.WHERE_FROM)
+    given.preset = given.preset or "online_retail_ii"
+    return file, retail.PRESETS.get(given.preset)
+
+
+def _cutoffs(given: argparse.Namespace, preset: retail.Preset | None) -> list[datetime]:
+    texts = given.cutoffs or (preset.cutoffs if preset else retail.GENERATED_CUTOFFS)
+    return sorted(datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (texts[:1] if given.quick else texts))
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""How good are several models over several cutoffs? Means, and the intervals that chance alone would give them.
+
+A profile is asked about at more than one cutoff, and what it does is alike each time. So profiles are drawn, once for
+all cutoffs: a draw that holds a profile twice holds it twice everywhere. All models meet the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from training.metrics import METRICS, Difference, Kind, Metric, _interval, _Order, _Sample
+
+DRAWS, SEED = 200, 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of the profiles of one cutoff, and what each model had said: arrays aligned with `profiles`."""
+
+    profiles: np.ndarray
+    y: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+
+
+class Pooled:
+    """The metrics of models that all cutoffs have in common, each a mean over the cutoffs."""
+
+    def __init__(self, kind: Kind, judged: Sequence[Judged], draws: int = DRAWS, seed: int = SEED):
+        self.kind: Kind = kind
+        self.metrics = METRICS[kind]
+        self.judged = judged
+        everywhere = set.intersection(*(set(j.predictions) for j in judged))
+        self.models = [m for m in judged[0].predictions if m in everywhere]
+        crowd, place = np.unique(np.concatenate([j.profiles for j in judged]), return_inverse=True)
+        rng = np.random.default_rng(seed)
+        self._counts = np.stack([
+            np.bincount(rng.integers(0, len(crowd), len(crowd)), minlength=len(crowd)) for _ in range(draws)
+        ]).astype(float) if draws else np.zeros((0, len(crowd)))  # fmt: skip
+        self._places = np.split(place, np.cumsum([len(j.profiles) for j in judged])[:-1])
+
+    def at(self, model: str, metric: str) -> list[float]:
+        """The metric at each cutoff."""
+        function = self.metrics[metric].function
+        return [function(j.y, j.predictions[model]) for j in self.judged]
+
+    def value(self, model: str, metric: str) -> float:
+        """The mean over cutoffs. For a metric with a target, of the distances to it: +30 and -30 are not 0."""
+        return float(np.mean([self._signless(metric, value) for value in self.at(model, metric)]))
+
+    def interval(self, model: str, metric: str) -> tuple[float, float]:
+        """The middle 95% of the mean over cutoffs."""
+        return _interval(self._drawn[model, metric])
+
+    def difference(self, model: str, other: str, metric: str) -> Difference:
+        """`model` less `other`, on the same draws. For a metric with a target, the distances to it are compared."""
+        apart = self._drawn[model, metric] - self._drawn[other, metric]
+        return Difference(self.value(model, metric) - self.value(other, metric), *_interval(apart))
+
+    def best(self, metric: str, among: Sequence[str]) -> str:
+        """The model of the best mean."""
+        chosen = self.metrics[metric]
+        return min(among, key=lambda m: chosen.loss(self.value(m, metric)))
+
+    def table(self) -> pd.DataFrame:
+        """One row per model and metric: model, metric, value, low, high."""
+        rows = [(m, k, self.value(m, k), *self.interval(m, k)) for m in self.models for k in self.metrics]
+        return pd.DataFrame(rows, columns=pd.Index(["model", "metric", "value", "low", "high"]))
+
+    def _signless(self, metric: str, value):
+        chosen: Metric = self.metrics[metric]
+        return value if chosen.target is None else chosen.loss(value)
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[str, str], np.ndarray]:
+        """Per model and metric, its mean over the cutoffs in every draw."""
+        found: dict[tuple[str, str], np.ndarray] = {}
+        for model in self.models:
+            parts: dict[str, list[np.ndarray]] = {name: [] for name in self.metrics}
+            for judged, place in zip(self.judged, self._places, strict=True):
+                pred = judged.predictions[model]
+                sample = _Sample(judged.y, pred, self._counts[:, place], _Order(pred))
+                for name, metric in self.metrics.items():
+                    parts[name].append(self._signless(name, metric.kernel(sample)))
+            found |= {(model, name): np.mean(drawn, axis=0) for name, drawn in parts.items()}
+        return found
