@@ -11,6 +11,6 @@ def _as_it_is(target: Any = None, **_: object) -> Any:
     return target if target is not None else _as_it_is
 
 
-# Feast has typeguard compile its classes anew when it is imported, which is half of what importing it costs every command
+# Feast has typeguard compile its classes anew at import, which is half of what importing it costs every command
 # and the service. What we hand to it is checked when a view is declared.
 typeguard.typechecked = _as_it_is
