@@ -11,6 +11,7 @@ import pytest
 from foretell import FeatureView, Label, PredictionTask, Source, _, days, future, hours, past
 from foretell.binding import bind_task, bind_view, facts_schema, kind_of
 from foretell.errors import DefinitionError, ForetellError, UnknownName
+from foretell.roles import ROLES
 from foretell.windows import attributes, future_windows
 
 HERE = "foretell/test_declarations.py"
@@ -39,7 +40,7 @@ REFUSED = {
     "source kind": (make_source, {"kind": "facts"}, 'till: kind is "events" or "records", got \'facts\''),
     "no time": (make_source, {"event_at": None}, 'till: events need a time; say event_at="<column>"'),
     "role": (make_source, {"role": "order_lin"}, 'order_lin: no such role; did you mean "order_line"?'),
-    "role far off": (make_source, {"role": "zzz"}, "zzz: no such role; known: message, order_line, redemption"),
+    "role far off": (make_source, {"role": "zzz"}, "zzz: no such role; known: message, order_line, person, redemption"),
     "role column": (
         make_source,
         {"role": "message", "columns": {"chanel": "c"}},
@@ -198,7 +199,7 @@ def test_a_misspelt_word_in_a_label():
 
 def test_a_feature_is_an_aggregate():
     message = (
-        r"^orders\.n: not an aggregate of event_at, .*: it has a value for every row; write for example _\.amount\.sum"
+        r"^orders\.n: not an aggregate of fact_id, .*: it has a value for every row; write for example _\.amount\.sum"
     )
     with pytest.raises(DefinitionError, match=message):
         bind_view(make_view(_.amount * 2), SOURCES)
@@ -238,7 +239,9 @@ def test_own_fields_have_their_types():
                       types={"shelf": "INTEGER", "weight": "DOUBLE"})  # fmt: skip
     assert own.fields["shelf"] == "INTEGER"
     assert own.fields["brand"] == "VARCHAR"
-    assert make_source(kind="records", event_at=None, traits={"city": "town"}).fields == {"city": "VARCHAR"}
+    crm = make_source(kind="records", event_at=None, traits={"city": "town", "shoe": "size"})
+    assert crm.role == "person"  # rows about a person need not say so
+    assert crm.fields == {**ROLES["person"], "shoe": "VARCHAR"}
     assert bind_view(make_view(_.weight.sum(), source="till"), {"till": own}) is None
 
 
