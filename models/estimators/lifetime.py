@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from scipy.optimize import minimize
-from scipy.special import digamma, expit, gammaln
+from scipy.special import betaln, digamma, expit, gammaln
 
 from foretell.errors import DataError
 
@@ -139,10 +139,12 @@ class GammaGamma:
 
         def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
             p, q, gamma = np.exp(theta)
-            pn, log_sum, log_total = p * n, np.log(gamma + total), np.log(total)
-            value = gammaln(pn + q) - gammaln(pn) - gammaln(q) + q * theta[2] + pn * log_total - (pn + q) * log_sum
+            pn, log_sum = p * n, np.log(gamma + total)
+            log_share = -np.log1p(gamma / total)  # of total in gamma + total
+            # few large terms, not many: where all are alike p and q run to the bound, and their differences to noise
+            value = q * (theta[2] - log_sum) + pn * log_share - betaln(pn, q)
             gradient = (
-                pn * (digamma(pn + q) - digamma(pn) + log_total - log_sum),
+                pn * (digamma(pn + q) - digamma(pn) + log_share),
                 q * (digamma(pn + q) - digamma(q) + theta[2] - log_sum),
                 q - gamma * (pn + q) / (gamma + total),
             )

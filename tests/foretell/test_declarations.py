@@ -254,8 +254,9 @@ def test_own_fields_have_their_types():
                       types={"shelf": "INTEGER", "weight": "DOUBLE"})  # fmt: skip
     assert own.fields["shelf"] == "INTEGER"
     assert own.fields["brand"] == "VARCHAR"
-    person = make_source(kind="records", event_at=None, traits={"city": "town", "kids": "children"}).fields
-    assert person == dict.fromkeys([*ROLES["person"], "kids"], "VARCHAR")
+    crm = make_source(kind="records", event_at=None, traits={"city": "town", "shoe": "size"})
+    assert crm.role == "person"  # rows about a person need not say so
+    assert crm.fields == {**ROLES["person"], "shoe": "VARCHAR"}
     assert bind_view(make_view(_.weight.sum(), source="till"), {"till": own}) is None
 
 

@@ -39,6 +39,12 @@ churn = PredictionTask(
 )
 """
 
+# The standard views that a till alone cannot fill.
+NO_SUCH_ROLE = {
+    view: f"no source plays the role {role}"
+    for view, role in {"coupons": "redemption", "messages": "message", "traits": "person"}.items()
+}
+
 
 def write(folder: Path, **files: str) -> Path:
     """Files of a project, named as folder__file."""
@@ -56,10 +62,12 @@ def found(folder: Path, **files: str) -> Definitions:
 
 def test_standard_definitions_beside_the_projects_own(tmp_path):
     known = found(tmp_path, sources__till=TILL, views__returns=VIEW.format(name="returns", source="till"))
-    assert {"orders", "cadence", "basket", "returns"} <= set(known.views)
-    assert {"churn", "clv"} <= set(known.tasks)
-    assert not known.idle
-    assert [view.name for view in known.views_of(known.task("churn"))] == ["orders", "cadence", "basket"]
+    assert set(known.views) == {"orders", "cadence", "basket", "promotions", "affinity", "returns"}
+    assert set(known.tasks) == {"churn", "clv", "propensity", "lookalike"}
+    assert known.idle == NO_SUCH_ROLE  # a till says nothing about these, and the tasks do without
+    for task in known.tasks.values():
+        views = [view.name for view in known.views_of(task)]
+        assert views == ["orders", "cadence", "basket", "promotions", "affinity"]
 
 
 def test_a_projects_definition_replaces_a_standard_one(tmp_path):
@@ -100,7 +108,9 @@ def test_idle_without_a_view_that_can_be_filled(tmp_path):
     view = VIEW.format(name="sent", source="message").replace("_.cancelled", '_.kind == "x"')
     task = TASK.format(horizon=7, views='"sent"', value="_.count() == 0")
     known = found(tmp_path, sources__till=TILL, views__sent=view, tasks__churn=task)
-    assert known.idle == {"sent": "no source plays the role message", "churn": "none of its views can be filled"}
+    assert known.idle == {
+        **NO_SUCH_ROLE, "sent": "no source plays the role message", "churn": "none of its views can be filled"
+    }  # fmt: skip
 
 
 def test_files_with_an_underscore_and_other_suffixes_are_left_alone(tmp_path):
