@@ -55,7 +55,7 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         """One profile's scores. 404: no such profile or task. 409: it has none of these, and why."""
         result = (await work(lambda: answering.scores([who], task, reasons)))["results"][0]
         if "profile_id" not in result:
-            return answer(404, who, result["problem"], result["fix"])
+            return answer(404, who or "profile", result["problem"], result["fix"])
         if not result["scores"]:
             first = (
                 result["problems"][0] if result["problems"] else {"problem": "no task has been scored yet", "fix": ""}

@@ -144,9 +144,7 @@ def test_ready_only_when_it_can_answer(served: Served) -> None:
     assert set(served.before[:-1]) == {503}
     said = served.client.get("/readyz").json()
     assert said["status"] == "ready"
-    assert {n: (t["version"], t["cutoff"]) for n, t in said["tasks"].items()} == {
-        task: ("1", "2024-07-01T00:00:00Z") for task in TASKS
-    }
+    assert {n: (t["version"], t["cutoff"]) for n, t in said["tasks"].items()} == dict.fromkeys(TASKS, ("1", "2024-07-01T00:00:00Z"))
     assert {p["task"] for p in said["problems"]} == {*served.project.definitions.tasks} - {*TASKS}
     for probe in ("/livez", "/healthz"):
         assert served.client.get(probe).status_code == 200
@@ -157,7 +155,7 @@ def test_everyone_is_answered_as_in_the_batch(served: Served, batch: dict[str, d
     assert len(profiles) > len(batch["churn"]) > 100
     results = served.ask(profiles)
     assert [r["profile"] for r in results] == [r["profile_id"] for r in results] == profiles
-    seen = {task: 0 for task in TASKS}
+    seen = dict.fromkeys(TASKS, 0)
     for result in results:
         scores = {s["task"]: s for s in result["scores"]}
         assert {p["task"] for p in result["problems"]} | scores.keys() == set(TASKS)
