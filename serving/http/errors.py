@@ -40,7 +40,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ForetellError)
     async def foretell(_: Request, error: ForetellError) -> JSONResponse:
         """404: nobody knows the name; 409: known, but what was asked cannot be answered now."""
-        return answer(404 if isinstance(error, UnknownName) else 409, error.subject or "profile", error.problem, error.fix)
+        status = 404 if isinstance(error, UnknownName) else 409
+        return answer(status, error.subject or "profile", error.problem, error.fix)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
