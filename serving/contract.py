@@ -52,9 +52,9 @@ def contract_rows(
     %), so that it means the same whoever is asked about. values: the model's answers, if they are known already.
     reasons: what costs most; without them they are None.
     """
-    values = model.predict(X).to_numpy() if values is None else values
+    answers = np.asarray(model.predict(X)) if values is None else values
     # One row alone and the same row among many may differ in the last bit: as good as equal is equal.
-    percentiles = 100.0 * np.searchsorted(crowd, values + 1e-9 * np.abs(values), side="right") / len(crowd)
+    percentiles = 100.0 * np.searchsorted(crowd, answers + 1e-9 * np.abs(answers), side="right") / len(crowd)
     said: list[Any] = [None] * len(X)
     if reasons:
         effects = contributions(model.model, X, model.background)
@@ -73,6 +73,6 @@ def contract_rows(
         key = json.dumps([model.task, model.version, model.run_id, profile, terms.cutoff.isoformat(), features])
         made.append({
             **shared, "score_id": hashlib.sha256(key.encode()).hexdigest()[:32], "profile_id": profile,
-            "value": float(values[i]), "percentile": float(percentiles[i]), "reasons": said[i], "features": features,
+            "value": float(answers[i]), "percentile": float(percentiles[i]), "reasons": said[i], "features": features,
         })  # fmt: skip
     return made

@@ -7,7 +7,7 @@ It holds personal data, as `derived/` does.
   task(name, facts)       facts: JSON of what is asked, and of the batch that can be answered for, or why there is none
   crowd(task, sorted)     the values of everyone eligible in that batch, sorted, as 64 bit floats
   who(key, profile_id)    a current identifier ("email:jo@example.org"), a profile id or a former one
-  page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (the tasks whose population it is in)
+  page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (tasks)
   segment(name, facts)    JSON: name, rule, description, size, problem
   about(key, value)       published_at, kinds (JSON: the types of identifiers)
 """

@@ -56,8 +56,9 @@ class Online:
         self._config, self._provider = store.config, get_provider(store.config)
         self._key, self._value = EntityKey, Value
         self._services = {
-            name: {p.name: [f.name for f in p.features] for p in store.get_feature_service(name).feature_view_projections}
+            name: {view.name: [f.name for f in view.features] for view in projections}
             for name in services
+            if (projections := store.get_feature_service(name).feature_view_projections)
         }  # fmt: skip
         self._views = {name: store.get_feature_view(name) for views in self._services.values() for name in views}
 

@@ -1,1 +1,1 @@
-"""The HTTP service: scores, profiles, tasks and segments, from what was published. Knows neither training nor identity."""
+"""The HTTP service: answers from what was published. It knows neither training nor unification."""

@@ -17,7 +17,7 @@ class ScoresRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid", strict=True,
-        json_schema_extra={"example": {"profiles": ["jo@home.org", "card:40000001"], "tasks": ["churn"], "reasons": True}},
+        json_schema_extra={"example": {"profiles": ["jo@home.org", "card:400001"], "tasks": ["churn"]}},
     )  # fmt: skip
 
     profiles: list[Name] = Field(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from foretell.errors import ForetellError
@@ -55,7 +55,7 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         """One profile's scores. 404: no such profile or task. 409: it has none of these, and why."""
         result = (await work(lambda: answering.scores([who], task, reasons)))["results"][0]
         if "profile_id" not in result:
-            return answer(404, who, result["problem"], result["fix"])
+            return answer(404, who or "profile", result["problem"], result["fix"])
         if not result["scores"]:
             first = (
                 result["problems"][0] if result["problems"] else {"problem": "no task has been scored yet", "fix": ""}
@@ -122,13 +122,7 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
     async def docs() -> Response:
         return HTMLResponse(docs_page(app.openapi()))
 
-    app.add_api_route("/v1/constant", _constant, include_in_schema=False)
     return app, Guard(app)
-
-
-async def _constant() -> JSONResponse:
-    """What costs nothing to answer: the yardstick of benchmarks/serving.py."""
-    return JSONResponse({"value": 0.5})
 
 
 def _json(model: type[BaseModel], found: dict[str, Any]) -> Response:

@@ -1,4 +1,4 @@
-"""What does the API look like? A page made from its OpenAPI schema, complete in itself: nothing is fetched elsewhere."""
+"""What does the API look like? A page made from its OpenAPI schema, which fetches nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import json
 from html import escape
 from typing import Any
 
-_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 code, pre { font: 13px/1.45 ui-monospace, monospace; background: #f4f4f2; border-radius: 4px }
-code { padding: 1px 4px } pre { padding: .7rem; overflow-x: auto } h2 { margin-top: 2rem; border-bottom: 1px solid #ddd }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0 }
-th { font-weight: 600; border-bottom: 1px solid #ddd } .verb { color: #06c; font-weight: 700 }"""
+code { padding: 1px 4px }
+pre { padding: .7rem; overflow-x: auto }
+h2 { margin-top: 2rem; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse; width: 100% }
+td, th { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0 }
+th { font-weight: 600; border-bottom: 1px solid #ddd }
+.verb { color: #06c; font-weight: 700 }
+"""
 
 
 def page(schema: dict[str, Any]) -> str:

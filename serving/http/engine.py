@@ -1,8 +1,8 @@
 """How is one request answered? Index, champions and online features of one publication, held together in memory.
 
-A score comes from the model: its features are read online, its value is predicted, as in the batch. The publication says
-which model, features, cutoff and crowd belong together; a later one is noticed within a second and replaces all of them
-at once. A row online that is not of the publication's cutoff is never used.
+A score comes from the model: its features are read online, its value is predicted, as in the batch. The publication
+says which model, features, cutoff and crowd belong together; a later one is noticed within a second and replaces all of
+them at once. A row online that is not of the publication's cutoff is never used.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ def _answer(
                 refused[profile][name] = problem
             elif name not in pages.get(profile, {}).get("eligible", ()):
                 refused[profile][name] = NotReady(
-                    name, f"the profile is not in its population ({task.facts['population']}) as of {task.cutoff:%Y-%m-%d}",
-                    "ask for another profile or task",
+                    name, f"the profile is not in its population ({task.facts['population']})",
+                    f"nothing is predicted for it as of {task.cutoff:%Y-%m-%d}; ask for another profile or task",
                 )  # fmt: skip
             elif rows[task.service].times(place) != {task.cutoff}:
                 mixed = True
@@ -217,7 +217,7 @@ def page(state: State, who: str) -> tuple[str, dict[str, Any]]:
     profile = state.index.resolve([who])[0]
     if isinstance(profile, ForetellError):
         raise profile
-    empty: dict[str, Any] = dict.fromkeys(("traits", "identifiers", "former_ids", "segments", "eligible"), [])
+    empty: dict[str, Any] = {key: [] for key in ("traits", "identifiers", "former_ids", "segments", "eligible")}
     return profile, state.index.pages([profile]).get(profile, empty)
 
 

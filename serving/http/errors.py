@@ -22,6 +22,8 @@ from foretell.errors import ForetellError, UnknownName, did_you_mean
 LARGEST = 1_000_000  # bytes of a body
 DRAINED = 20 * LARGEST  # what is read of one that is too large, so that its sender hears the answer
 
+PROBES = ("/livez", "/healthz", "/readyz")  # asked every few seconds: not logged
+
 log = logging.getLogger("foretell")
 access = logging.getLogger("foretell.access")
 
@@ -38,14 +40,15 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ForetellError)
     async def foretell(_: Request, error: ForetellError) -> JSONResponse:
         """404: nobody knows the name; 409: known, but what was asked cannot be answered now."""
-        return answer(404 if isinstance(error, UnknownName) else 409, error.subject, error.problem, error.fix)
+        status = 404 if isinstance(error, UnknownName) else 409
+        return answer(status, error.subject or "profile", error.problem, error.fix)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         path = request.url.path
         if error.status_code == 404:
             routes = [p for route in app.routes if "{" not in (p := getattr(route, "path", "{"))]
-            return answer(404, path, "no such route", f"{did_you_mean(path, routes)} see /docs")
+            return answer(404, path, "no such route", f"{did_you_mean(path, routes)}; see /docs")
         if error.status_code == 405:
             allowed = dict(error.headers or {}).get("Allow", "")
             return answer(405, path, f"expected {allowed}, got {request.method}", "see /docs", {"Allow": allowed})
@@ -90,7 +93,8 @@ class Guard:
                 await answer(500, "service", problem, "ask again; its log says where")(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "-")  # as declared: who was asked for is not logged
-            access.info("%s %s %s %.1f ms", scope["method"], route, status, (time.perf_counter() - began) * 1000)
+            if route not in PROBES:
+                access.info("%s %s %s %.1f ms", scope["method"], route, status, (time.perf_counter() - began) * 1000)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):

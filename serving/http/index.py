@@ -61,7 +61,7 @@ class Task:
 
 
 class Index:
-    """One publication. A later one is another file: this one stays what it is while it is open. For one thread at a time."""
+    """One publication; a later one is another file, and this stays what it is. For one thread at a time."""
 
     def __init__(self, project: Project):
         file = file_of(project)
@@ -140,6 +140,13 @@ class Index:
         """traits, identifiers, former_ids, segments and eligible of each profile."""
         found = self._pick("SELECT profile_id, page FROM page WHERE profile_id IN", profiles)
         return {profile: json.loads(page) for profile, page in found.items()}
+
+    def example(self) -> str | None:
+        """The id of somebody who has been scored."""
+        found = self._con.execute(
+            "SELECT profile_id FROM page WHERE page NOT LIKE '%\"eligible\":[]%' LIMIT 1"
+        ).fetchall()
+        return found[0][0] if found else None
 
     def _pick(self, query: str, keys: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -1,0 +1,120 @@
+"""How is the service started and stopped? Publish, check, hand over to BentoML, and say when it answers.
+
+BentoML keeps the worker processes; SIGINT and SIGTERM to this process stop them all.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from foretell.errors import Busy, DataError, NotReady
+from foretell.project import Project
+from serving.http.index import Index, file_of
+from serving.publish import publish
+
+SERVICE = "serving.http.service:ForetellService"
+GRACE = 10  # seconds that requests get to be answered once the service is told to stop
+
+
+def prepare(project: Project, progress: Callable[[str], None] = lambda _: None) -> str:
+    """Publish what there is, and the id of a profile that can be scored. Refuses a project that nobody can ask."""
+    try:
+        with project.writing("serve"):
+            publish(project, progress)
+    except Busy:
+        if not file_of(project).exists():
+            raise
+        click.echo(
+            "Another command is writing here: serving what was published before, until it has published.", err=True
+        )
+    index = Index(project)
+    try:
+        problems = [task.problem for task in index.tasks.values() if task.problem]
+        if len(problems) == len(index.tasks):
+            if problems:
+                raise NotReady("serve", "nobody has been scored yet", "run `foretell train`, then `foretell score`")
+            raise NotReady(
+                "serve", "no task is declared", "declare a source that a task can learn from (see the README)"
+            )
+        return index.example() or ""
+    finally:
+        index.close()
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on, before anything is started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise DataError(
+                    f"port {port}", "another program is listening there", "stop it, or choose another: --port"
+                ) from None
+            fix = "choose an address of this machine (127.0.0.1, or 0.0.0.0 for all) and a port above 1023"
+            raise DataError(f"{host}:{port}", f"cannot be listened on ({error.strerror})", fix) from None
+
+
+def run(project: Project, host: str, port: int, workers: int, example: str) -> None:
+    """Serve until told to stop."""
+    folder = project.home / "serving" / "bentoml"
+    folder.mkdir(parents=True, exist_ok=True)
+    # The workers are other processes: what they must know goes by the environment.
+    os.environ |= {
+        "FORETELL_PROJECT": str(project.folder), "FORETELL_WORKERS": str(workers), "BENTOML_HOME": str(folder),
+        "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+    }  # fmt: skip
+    import logging
+
+    from _bentoml_impl.server.serving import serve_http
+
+    from serving.http.service import ForetellService
+
+    for chatty in ("bentoml", "circus"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    threading.Thread(target=_announce, args=(host, port, example), daemon=True).start()
+    here = Path(__file__).parents[1]  # never the project's folder, whose modules may have the names of ours
+    ForetellService.inject_config()  # as BentoML's own command does
+    serve_http(SERVICE, working_dir=str(here), host=host, port=port, timeout_graceful_shutdown=GRACE)
+
+
+def _announce(host: str, port: int, example: str) -> None:
+    """Say that the service answers, once it does; say why not, whenever that changes."""
+    began, said = time.monotonic(), ""
+    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    url = f"http://{here}:{port}"
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:
+                ready = json.load(response)
+            break
+        except urllib.error.HTTPError as error:
+            found = json.load(error)["error"]
+            if (
+                found["subject"] != "service"
+                and (text := f"{found['subject']}: {found['problem']}; {found['fix']}") != said
+            ):
+                click.echo(f"Not ready: {text}", err=True)
+                said = text
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.5)
+    tasks = ", ".join(f"{name} v{t['version']} as of {t['cutoff'][:10]}" for name, t in ready["tasks"].items())
+    click.echo(f"Serving {tasks}\nReady after {time.monotonic() - began:.0f} s at {url}, documented at {url}/docs\n")
+    body = json.dumps({"profiles": [example], "reasons": True})
+    click.echo(f"  curl {url}/v1/profiles/{example}/scores")
+    click.echo(f"  curl {url}/v1/scores -H 'Content-Type: application/json' -d '{body}'\n")
+    click.echo("Ctrl-C stops it.")
