@@ -1,16 +1,20 @@
 # `make` lists the commands. Each does all of its own set-up: Python 3.11 or 3.12 and make are enough.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
+PROJECT ?= examples/complete_journey
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench-quick lock clean
+.PHONY: help demo serve test test-all check bench-quick lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(READY) ## a grocer's year from raw exports to a segment (about two minutes)
+demo: $(READY) ## a grocer's year, from raw exports to scores, segments and a service (three to four minutes)
 	$(BIN)/python -m examples.complete_journey.demo
+
+serve: $(READY) ## the scoring service on the demo's project (PROJECT=folder for another; after `make demo`)
+	$(BIN)/foretell --project $(PROJECT) serve
 
 test: $(READY) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -m "not slow"

@@ -70,7 +70,7 @@ def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
     """Eight hex digits that change when a value of the view might: by its SQL, its sources, the identity rule."""
     contracts = [
         [s.name, s.event_at, s.known_at, str(s.delay), s.timezone, s.times_in, sorted(s.columns.items()),
-         sorted(s.types.items()), list(s.identifiers.items())]
+         sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional)]
         for s in sorted(players(view.source, sources), key=lambda s: s.name)
     ]  # fmt: skip
     parts = [COMPILER_VERSION, IDENTITY_RULE, str(view.ttl), *compile_view(view, sources), json.dumps(contracts)]

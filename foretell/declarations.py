@@ -66,7 +66,7 @@ class Source:
     """A source contract: where its files lie, what a row is, and how its columns are understood.
 
     name: also the name of its table in the lake.
-    files: glob below the project's `exports` folder; .csv, .jsonl/.ndjson or .parquet.
+    files: glob below the project's `exports` folder; .csv, .jsonl/.ndjson, .parquet or .xlsx.
     kind: "events" (timestamped facts) or "records" (rows about a person).
     role: which role its rows play (see foretell.roles); views are written against roles. Records play "person".
     event_at: column (or SQL expression over the row's columns) with the time the fact happened.
@@ -81,6 +81,10 @@ class Source:
     known_at: expression with the time the fact became known, when the file says so itself (overrides delay).
     known_since: for records without a time of their own: the time they count as known. Without it, load time.
     trust: rank when golden profiles are made of several sources; higher wins.
+    only: SQL condition over the row's columns; rows of which it is not true are no facts of this source. They are
+        counted and left out, not quarantined.
+    aliases: column as this contract writes it -> other names under which files have it.
+    optional: columns that a file may lack; there they are NULL.
     """
 
     name: str
@@ -99,6 +103,9 @@ class Source:
     known_at: str | None = None
     known_since: datetime | None = None
     trust: int = 0
+    only: str | None = None
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +141,17 @@ class Source:
                 ) from None
         for kind in self.identifiers:
             _check_name("identifier type", kind, self.where)
+        if self.only is not None and not self.only.strip():
+            raise DefinitionError(
+                self.name, "only is an empty condition", 'say only="price > 0", or leave it', where=at
+            )
+        for column, names in self.aliases.items():
+            if isinstance(names, str):
+                problem = f"aliases are several names, got the text {names!r}"
+                raise DefinitionError(self.name, problem, f'write {{"{column}": ("{names}",)}}', where=at)
+        if isinstance(self.optional, str):
+            problem = f"optional is several names, got the text {self.optional!r}"
+            raise DefinitionError(self.name, problem, f'write ("{self.optional}",)', where=at)
 
     @property
     def fields(self) -> dict[str, str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 
 @click.command()
 @click.argument("sources", nargs=-1)
+@click.option(
+    "--from", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+    help="Load this file (repeatable) as the one source named, instead of those its contract finds.",
+)  # fmt: skip
 @click.pass_obj
-def load(project: str | None, sources: tuple[str, ...]) -> None:
+def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...]) -> None:
     """Load the files of SOURCES (default: all) as facts.
 
     A file loaded before is skipped, a line loaded before is not doubled, and a row that cannot be understood goes to
@@ -18,11 +23,12 @@ def load(project: str | None, sources: tuple[str, ...]) -> None:
 
     \b
     Examples:
-      foretell load            every source
-      foretell load till crm   two of them
+      foretell load                              every source
+      foretell load till crm                     two of them
+      foretell load till --from ~/2024-05.xlsx   a file that lies elsewhere
     """
     from foretell.console import progress
-    from foretell.errors import ForetellError, NotReady
+    from foretell.errors import DataError, ForetellError, NotReady
     from foretell.project import Project
     from ingestion.load import load as run
 
@@ -30,9 +36,12 @@ def load(project: str | None, sources: tuple[str, ...]) -> None:
     names = list(sources or home.definitions.sources)
     if not names:
         raise NotReady("load", f"no source is declared in {home.folder / 'sources'}", "see `foretell init --help`")
+    if files and len(names) != 1:
+        problem = f"expected one source to load the files as, got {', '.join(names)}"
+        raise DataError("--from", problem, f"name it: `foretell load {names[0]} --from {files[0]}`")
     failed = []
     with home.writing("load"), progress("loading") as step:
-        for result in run(home, names):
+        for result in run(home, names, files):
             if isinstance(result, ForetellError):
                 failed.append(result)
                 click.secho(f"Error: {result}", fg="red", err=True)
@@ -43,6 +52,7 @@ def load(project: str | None, sources: tuple[str, ...]) -> None:
                 continue
             text = f"{result.source:<18}{result.file}: {result.added:,} facts"
             text += f", {result.known:,} known already" if result.known else ""
+            text += f", {result.left_out:,} left out by `only`" if result.left_out else ""
             text += f", {result.quarantined:,} in quarantine" if result.quarantined else ""
             text += f", {result.anonymous:,} of them without an identifier" if result.anonymous else ""
             click.echo(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretell.declarations import Source
 from foretell.roles import REQUIRED
@@ -16,7 +16,8 @@ CLOCK_SKEW = "INTERVAL 10 MINUTE"
 
 @dataclass(frozen=True)
 class Plan:
-    """SQL that makes a table `stamped`: every row of `raw` with its stamps, columns and, if it is bad, its reason."""
+    """SQL that makes a table `stamped`: every row of `raw` that the source counts among its facts, with its stamps,
+    columns and, if it is bad, its reason."""
 
     sql: str
     columns: list[str]
@@ -25,6 +26,7 @@ class Plan:
 def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -> Plan:
     """Compile a contract for one file. A column that the file lacks is refused, with the nearest name."""
     where = f"source {source.name}, {file}"
+    raw = replace(raw, aliases=source.aliases, optional=source.optional)
 
     def sql(text: str) -> str:
         return raw.expression(text, what=where)
@@ -99,8 +101,9 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     # The same line twice in one file is two facts; the same line in two files, or in a file loaded twice, is one.
     fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' ||
         row_number() OVER (PARTITION BY _payload ORDER BY _row)"""
+    facts = f"raw WHERE {sql(source.only)}" if source.only else "raw"
     return Plan(
-        f"SELECT _row, {fact_id} AS fact_id, {body}, _payload AS payload, {reason} AS _reason FROM raw",
+        f"SELECT _row, {fact_id} AS fact_id, {body}, _payload AS payload, {reason} AS _reason FROM {facts}",
         ["fact_id", *(c.rsplit(" AS ", 1)[1].strip('"') for c in [*stamps, *columns]), "payload"],
     )
 

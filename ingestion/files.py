@@ -1,7 +1,7 @@
 """How is a file read? Every format becomes one DuckDB table `raw` with the row's number, payload and columns.
 
-Nothing is interpreted here: CSV columns stay text, a JSON line stays a JSON value. Lines that cannot be read at all are
-returned apart.
+Nothing is interpreted here: columns of CSV and Excel stay text, a JSON line stays a JSON value. Lines that cannot be
+read at all are returned apart.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import csv
 import gzip
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -22,10 +22,11 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from foretell.errors import DataError, DefinitionError, unknown
+from foretell.errors import DataError, DefinitionError, UnknownName, did_you_mean
+from ingestion import excel
 from lake.engine import quote
 
-SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".parquet")
+SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".parquet", excel.SUFFIX)
 OURS = {"_row", "_payload"}
 _LONGEST_LINE = 10_000_000
 # the buffer is said too: it would be 16 lines, and compressed files take it whole
@@ -39,16 +40,19 @@ class Raw:
 
     columns: the file's columns, or None when rows are JSON (any path may be asked for).
     unreadable: (line, text, reason) of lines that are no rows. line_of: row number -> line in the file.
+    aliases, optional: the contract's, once it is known which one reads the file.
     """
 
     columns: dict[str, str] | None
     unreadable: list[tuple[int, str, str]]
     line_of: Callable[[int], int]
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
 
     def expression(self, text: str, *, what: str) -> str:
         """A contract's SQL expression, with its columns resolved against this file."""
         try:  # the bare name of a column may be a word that SQL keeps for itself: "order", "at", "desc"
-            tree = exp.column(text) if text in (self.columns or ()) else sqlglot.parse_one(text, dialect="duckdb")
+            tree = exp.column(text) if self._is_name(text) else sqlglot.parse_one(text, dialect="duckdb")
         except SqlglotError as error:
             problem = f"{text!r} is not a SQL expression: {_first_line(error)}"
             raise DefinitionError(what, problem, "mend it in the contract") from None
@@ -61,35 +65,74 @@ class Raw:
                 node.replace(column)
         return tree.sql(dialect="duckdb", identify=True)
 
+    def _is_name(self, text: str) -> bool:
+        if self.columns is None:
+            return "." not in text and (text in self.aliases or text in self.optional)
+        return text in self.columns or text in self.aliases or text in self.optional
+
     def _column(self, node: exp.Column, what: str) -> exp.Expr:
         path = [part.name for part in node.parts]
         if self.columns is None:
-            at = "$" + "".join(f'."{p}"' for p in path)
-            found: exp.Expr = sqlglot.parse_one(f"json_extract_string(_payload, '{quote(at)}')", dialect="duckdb")
-        elif path[0] in self.columns:
-            found = node.copy()
+            found, text = self._json_value(path), True
         else:
-            raise unknown("column", path[0], self.columns, where=what)
-        text = self.columns is None or self.columns[path[0]] == "VARCHAR"
+            name = self._name(path[0], what)
+            if name is None:
+                found, text = exp.cast(exp.null(), "VARCHAR"), False
+            else:
+                found, text = node.copy(), self.columns[name] == "VARCHAR"
+                found.parts[0].replace(exp.to_identifier(name, quoted=True))
         if text and _is_reckoned_with(node):
             return exp.TryCast(this=found, to=exp.DataType.build("DOUBLE"))
         return found
 
+    def _name(self, column: str, what: str) -> str | None:
+        """What this file calls a column of the contract; None if it lacks one that it may lack."""
+        columns, others = self.columns or {}, self.aliases.get(column, ())
+        found = [name for name in dict.fromkeys((column, *others)) if name in columns]
+        if len(found) > 1:
+            problem = f"expected one column for it, got {' and '.join(found)}"
+            raise DataError(column, problem, "remove one from the file, or from `aliases` in the contract", where=what)
+        if found or column in self.optional:
+            return found[0] if found else None
+        nor = f", nor any of its aliases {', '.join(others)}" if others else ""
+        raise UnknownName(column, f"no such column{nor}", did_you_mean(column, columns), where=what)
+
+    def _json_value(self, path: list[str]) -> exp.Expr:
+        """The text at a path of a JSON row; each row may have it under a name of its own."""
+        paths = [path, *(other.split(".") for other in self.aliases.get(".".join(path), ()))]
+        named = ["$" + "".join(f'."{part}"' for part in parts) for parts in paths]
+        found = ", ".join(f"json_extract_string(_payload, '{quote(at)}')" for at in named)
+        return sqlglot.parse_one(f"coalesce({found})" if len(named) > 1 else found, dialect="duckdb")
+
+
+_ARITHMETIC = exp.Mul | exp.Div | exp.IntDiv | exp.Add | exp.Sub | exp.Mod | exp.Neg
+_COMPARISON = exp.EQ | exp.NEQ | exp.GT | exp.GTE | exp.LT | exp.LTE | exp.Between
+
 
 def _is_reckoned_with(node: exp.Expr) -> bool:
-    """Whether a column is an operand of arithmetic, where the text of a CSV or JSON file must become a number."""
+    """Whether a column meets numbers, in arithmetic or beside one, where text of a file must become a number."""
     parent = node.parent
     while isinstance(parent, exp.Paren):
         parent = parent.parent
-    if not isinstance(parent, exp.Mul | exp.Div | exp.IntDiv | exp.Add | exp.Sub | exp.Mod | exp.Neg):
+    if isinstance(parent, _COMPARISON):
+        return any(operand.is_number for operand in parent.iter_expressions())
+    if not isinstance(parent, _ARITHMETIC):
         return False
     return not any(isinstance(operand, exp.Interval) for operand in parent.iter_expressions())
 
 
-def read(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
-    """Read a file into the session's table `raw`. Unknown formats and files without rows are refused."""
-    if not file.exists():
-        raise DataError(str(file), "no such file", "check the path, or the setting `exports`")
+def sheets_of(file: Path) -> list[str]:
+    """The sheets of a workbook, each of which is read by itself; of any other file just "", the whole of it."""
+    _check_exists(file)
+    return excel.sheets(file) if file.name.lower().endswith(excel.SUFFIX) else [""]
+
+
+def read(con: duckdb.DuckDBPyConnection, file: Path, sheet: str = "") -> Raw:
+    """Read a file, of a workbook one sheet, into the session's table `raw`.
+
+    Unknown formats and files without rows are refused.
+    """
+    _check_exists(file)
     con.execute("DROP TABLE IF EXISTS raw")
     name = file.name.lower()
     try:
@@ -99,12 +142,19 @@ def read(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
             return _json_lines(con, file)
         if name.endswith(".parquet"):
             return _parquet(con, file)
+        if name.endswith(excel.SUFFIX):
+            return _excel(con, file, sheet)
     except (duckdb.Error, OSError, EOFError, zlib.error) as error:
         problem, fix = f"cannot be read: {_first_line(error)}", "is the file whole, and of the kind it says?"
         if "invalid state" in str(error):  # DuckDB's word for line ends that are not those of the header
             fix = "it may mix line ends (CRLF and LF), or not be text at all: save it anew as UTF-8 with one kind"
         raise DataError(str(file), problem, fix) from None
     raise DataError(file.name, "unknown kind of file", f"expected one of {', '.join(SUFFIXES)}")
+
+
+def _check_exists(file: Path) -> None:
+    if not file.is_file():
+        raise DataError(str(file), "no such file", "check the path, or the setting `exports`")
 
 
 def _csv(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
@@ -178,6 +228,16 @@ def _parquet(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
     return Raw(types, [], lambda row: row)
 
 
+def _excel(con: duckdb.DuckDBPyConnection, file: Path, sheet: str) -> Raw:
+    header, rows = excel.read(file, sheet)
+    _check_names(f"{file}#{sheet}", header)
+    con.register("sheet", rows)
+    con.execute("CREATE TEMP TABLE raw AS SELECT * FROM sheet")
+    con.unregister("sheet")
+    _payload(con, header)
+    return Raw(dict.fromkeys(header, "VARCHAR"), [], lambda row: row)
+
+
 def _payload(con: duckdb.DuckDBPyConnection, columns: list[str]) -> None:
     """Add the whole row as JSON text, whatever its shape, beside its columns."""
     names = ['"' + c.replace('"', '""') + '"' for c in columns]
@@ -187,7 +247,7 @@ def _payload(con: duckdb.DuckDBPyConnection, columns: list[str]) -> None:
     con.execute("DROP TABLE parsed")
 
 
-def _check_names(file: Path, names: list[str]) -> None:
+def _check_names(file: Path | str, names: list[str]) -> None:
     lower = [name.lower() for name in names]
     if len(set(lower)) < len(names):
         raise DataError(str(file), "two columns have the same name", f"rename one of {names}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,8 @@ from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError
 from foretell.project import Project
 from ingestion.contract import Plan, plan
-from ingestion.files import Raw, read
+from ingestion.excel import EmptySheet
+from ingestion.files import Raw, read, sheets_of
 from lake.engine import connect, last_batch, source_table, table
 from lake.tables import Table
 
@@ -29,6 +30,7 @@ from lake.tables import Table
 class Loaded:
     """What one file brought: rows added, rows that were known already, rows in quarantine with samples of why.
 
+    left_out: rows that the contract's `only` does not count among the source's facts.
     anonymous: good rows without any identifier; undated_links: records without a time of their own.
     """
 
@@ -41,6 +43,7 @@ class Loaded:
     skipped: bool = False
     undated_links: int = 0
     anonymous: int = 0
+    left_out: int = 0
 
 
 def files_of(project: Project, source: Source) -> list[Path]:
@@ -54,21 +57,39 @@ def files_of(project: Project, source: Source) -> list[Path]:
     return found
 
 
-def load(project: Project, names: list[str]) -> Iterator[Loaded | ForetellError]:
-    """Load every file of the named sources. A file that cannot be loaded yields its error; the others go on."""
+def load(project: Project, names: list[str], files: Iterable[Path] = ()) -> Iterator[Loaded | ForetellError]:
+    """Load every file of the named sources, or `files` instead of those that their globs find.
+
+    A file, or a sheet of a workbook, that cannot be loaded yields its error; the others go on.
+    """
     _roll_back(project)
     for name in names:
         source = project.definitions.source(name)
         try:
-            files = files_of(project, source)
+            found = list(files) or files_of(project, source)
         except ForetellError as error:
             yield error
             continue
-        for file in files:
+        for file in found:
+            yield from _load_sheets(project, source, file)
+
+
+def _load_sheets(project: Project, source: Source, file: Path) -> Iterator[Loaded | ForetellError]:
+    """Load a file, sheet by sheet if it has some: the same line on two sheets is then one fact, as in two files."""
+    empty = True
+    try:
+        for sheet in sheets_of(file):
             try:
-                yield load_file(project, source, file)
+                yield load_file(project, source, file, sheet)
+            except EmptySheet:
+                continue
             except ForetellError as error:
                 yield error
+            empty = False
+        if empty:
+            raise DataError(_shown(project, file), "expected a header and rows, got an empty file", "export it again")
+    except ForetellError as error:
+        yield error
 
 
 def _roll_back(project: Project) -> None:
@@ -79,10 +100,10 @@ def _roll_back(project: Project) -> None:
         source_table(project, name).roll_back(last)
 
 
-def load_file(project: Project, source: Source, file: Path) -> Loaded:
-    """Load one file as one ingest batch; a file whose bytes were loaded before is skipped."""
-    shown = _shown(project, file)
-    digest = _digest(file)
+def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> Loaded:
+    """Load one file, or one sheet, as one ingest batch; a file whose bytes were loaded before is skipped."""
+    shown = _shown(project, file) + (f"#{sheet}" if sheet else "")
+    digest = _digest(file, sheet)
     ledger = table(project, "batches")
     if (files := ledger.files()) and duckdb.execute(
         f"SELECT 1 FROM {ledger.scan(files)} WHERE source = ? AND sha256 = ? LIMIT 1", [source.name, digest]
@@ -92,13 +113,13 @@ def load_file(project: Project, source: Source, file: Path) -> Loaded:
     batch = last_batch(project) + 1
     con = connect(project)
     try:
-        raw = read(con, file)
+        raw = read(con, file, sheet)
         made = plan(source, raw, file=shown, batch=batch, received_at=started.isoformat(timespec="microseconds"))
         _stamp(con, made, source, shown)
-        rows = _count(con, "SELECT count(*) FROM stamped")
+        rows = _count(con, "SELECT count(*) FROM raw")
         if rows + len(raw.unreadable) == 0:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
-        result = Loaded(source.name, shown)
+        result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
         result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
         result.added = _append_facts(con, source_table(project, source.name), source, made)
         result.known = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL") - result.added
@@ -110,7 +131,7 @@ def load_file(project: Project, source: Source, file: Path) -> Loaded:
                 [{
                     "batch": batch, "source": source.name, "file": shown, "sha256": digest,
                     "rows": rows + len(raw.unreadable), "added": result.added, "known": result.known,
-                    "quarantined": result.quarantined, "received_at": started,
+                    "quarantined": result.quarantined, "left_out": result.left_out, "received_at": started,
                     "finished_at": datetime.now(UTC),
                 }],
                 schema=_LEDGER,
@@ -125,7 +146,7 @@ _STAMP = pa.timestamp("us", tz="UTC")
 _LEDGER = pa.schema(
     [
         *[("batch", pa.int64()), ("source", pa.string()), ("file", pa.string()), ("sha256", pa.string())],
-        *[(n, pa.int64()) for n in ("rows", "added", "known", "quarantined")],
+        *[(n, pa.int64()) for n in ("rows", "added", "known", "quarantined", "left_out")],
         *[("received_at", _STAMP), ("finished_at", _STAMP)],
     ]
 )
@@ -191,10 +212,12 @@ def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(con.execute(query).fetchall()[0][0])
 
 
-def _digest(file: Path) -> str:
+def _digest(file: Path, sheet: str) -> str:
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            whole = hashlib.file_digest(stream, "sha256")
+            whole.update(sheet.encode())
+            return whole.hexdigest()
     except OSError as error:
         problem = f"cannot be opened: {error.strerror}"
         raise DataError(str(file), problem, "check the path, or the setting `exports`") from None

@@ -5,6 +5,9 @@ NULL means "no identifier": blank, a placeholder, or not of the type's shape. Th
 
 from __future__ import annotations
 
+import ast
+import re
+
 # A change here changes who is who: it is part of every feature's fingerprint.
 RULE_VERSION = "1"
 
@@ -37,3 +40,30 @@ def identifier(kind: str, expression: str) -> str:
         value, valid = text, f"{text} <> ''"
     blocked = f"(lower({text}) IN {_PLACEHOLDERS} OR regexp_full_match({value}, '0*'))"
     return f"CASE WHEN {valid} AND NOT {blocked} THEN {value} END"
+
+
+def plain(kind: str, value: str) -> str | None:
+    """The normal form that `identifier` gives printable ASCII, in microseconds: for one value, not for a table.
+
+    >>> plain("email", " Jo@Home.org "), plain("phone", "+1 212 555 0103"), plain("loyalty_card", "-1")
+    ('jo@home.org', '2125550103', None)
+    """
+    text = value.strip(" ")
+    if kind == "email":
+        normal = text.lower()
+        valid = bool(_EMAIL.fullmatch(normal)) and not _PLACEHOLDER_EMAIL.match(normal)
+    elif kind == "phone":
+        digits = re.sub("[^0-9]", "", text)
+        normal, valid = _NORTH_AMERICAN.sub(r"\2", digits), 7 <= len(digits) <= 15
+    elif kind.endswith("card"):
+        normal = re.sub("[^0-9A-Za-z]", "", text).upper()
+        valid = bool(normal)
+    else:
+        normal, valid = text, bool(text)
+    return normal if valid and text.lower() not in _BLOCKED and normal.strip("0") else None
+
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+", re.ASCII)
+_PLACEHOLDER_EMAIL = re.compile(_PLACEHOLDER_LOCAL_PARTS)
+_NORTH_AMERICAN = re.compile(r"^(001|1)([2-9][0-9]{9})$")
+_BLOCKED = frozenset(ast.literal_eval(_PLACEHOLDERS))

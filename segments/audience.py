@@ -71,23 +71,32 @@ def _bound(project: Project, rule: Predicate, schema: Mapping[str, str]) -> Pred
     return rule.bind(schema)
 
 
-def sizes(project: Project) -> list[tuple[Segment, int | ForetellError, int]]:
-    """Every declared segment with its size now and the number of all profiles.
+def selections(project: Project, schema: Mapping[str, str]) -> list[tuple[Segment, str | ForetellError]]:
+    """Every declared segment with the SQL for its members, once `attributes` is made in the session.
 
-    Instead of a size, the error of a rule that reads an attribute which does not exist (yet: its task may be unscored).
+    Instead of SQL, the error of a rule that reads an attribute which does not exist (yet: its task may be unscored).
     """
-    segments = declared(project)
+    found: list[tuple[Segment, str | ForetellError]] = []
+    for segment in declared(project).values():
+        try:
+            found.append((segment, _bound(project, segment.rule, schema).sql()))
+        except (UnknownName, NotReady) as error:
+            found.append((segment, error))
+    return found
+
+
+def sizes(project: Project) -> list[tuple[Segment, int | ForetellError, int]]:
+    """Every declared segment with its size now, or why it has none (see `selections`), and the number of profiles."""
     with session(project) as con:
         schema = attributes.create(con, project)
         total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
-        found: list[tuple[Segment, int | ForetellError, int]] = []
-        for segment in segments.values():
-            try:
-                query = f"SELECT count(*) FROM ({_bound(project, segment.rule, schema).sql()})"
-                found.append((segment, int(con.execute(query).fetchall()[0][0]), total))
-            except (UnknownName, NotReady) as error:
-                found.append((segment, error, total))
-        return found
+
+        def size(query: str | ForetellError) -> int | ForetellError:
+            if isinstance(query, ForetellError):
+                return query
+            return int(con.execute(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
+
+        return [(segment, size(query), total) for segment, query in selections(project, schema)]
 
 
 def export(found: Audience, file: Path) -> int:

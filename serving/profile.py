@@ -10,8 +10,28 @@ from foretell.console import table
 from foretell.project import Project
 from lake.engine import instant, session
 from segments import attributes
-from segments.audience import declared
+from segments.audience import selections
 from unification.identity import members_at, resolve
+
+# Of every profile at once; one profile's page is a filter on these, the service's index a copy.
+TRAITS = """SELECT profile_id, attribute, value, source, known_at, distinct_values FROM golden
+    WHERE source <> 'identity graph'"""
+
+
+def identifiers(project: Project) -> str:
+    """SQL: profile_id, identifier, known_since, and the source of the first link that names it."""
+    return f"""SELECT t.profile_id, t.node AS identifier, f.known_since, e.source FROM ({members_at(project.now)}) t
+        JOIN (SELECT node, min(known_from) AS known_since FROM member GROUP BY 1) f USING (node)
+        LEFT JOIN (SELECT node, min_by(source, (known_at, source)) AS source FROM (
+            SELECT a AS node, source, known_at FROM edges WHERE known_at < {instant(project.now)}
+            UNION ALL SELECT b, source, known_at FROM edges WHERE known_at < {instant(project.now)}) GROUP BY 1
+        ) e USING (node)"""
+
+
+def former_ids(project: Project) -> str:
+    """SQL: profile_id and each id that it had before a merge."""
+    return f"""SELECT DISTINCT t.profile_id, a.loser AS former_id FROM ({members_at(project.now)}) t
+        JOIN alias a ON a.loser = t.birth_id WHERE a.known_at < {instant(project.now)}"""
 
 
 def page(project: Project, who: str) -> dict[str, Any]:
@@ -21,44 +41,28 @@ def page(project: Project, who: str) -> dict[str, Any]:
     """
     with session(project) as con:
         profile = resolve(con, project, who)
-        golden = con.execute(
-            """SELECT attribute, value, source, known_at, distinct_values FROM golden
-               WHERE profile_id = ? AND source <> 'identity graph' ORDER BY attribute""", [profile],
-        ).fetchall()  # fmt: skip
-        today, now = members_at(project.now), instant(project.now)
-        identifiers = con.execute(
-            f"""SELECT t.node, min(first.known_from), min_by(e.source, (e.known_at, e.source)) FROM ({today}) t
-                JOIN member first USING (node)
-                LEFT JOIN edges e ON (e.b = t.node OR e.a = t.node) AND e.known_at < {now}
-                WHERE t.profile_id = ? GROUP BY 1 ORDER BY 2, 1""",
-            [profile],
-        ).fetchall()
-        former = con.execute(
-            f"""SELECT DISTINCT loser FROM alias WHERE known_at < {now}
-                AND loser IN (SELECT birth_id FROM ({today}) WHERE profile_id = ?)""",
-            [profile],
-        ).fetchall()
+
+        def rows(query: str, order: str) -> list[dict[str, Any]]:
+            own = f"SELECT * EXCLUDE (profile_id) FROM ({query}) WHERE profile_id = ? ORDER BY {order}"
+            found = con.execute(own, [profile])
+            names = [d[0] for d in found.description or []]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
         schema = attributes.create(con, project)
-        inside = []
-        for segment in declared(project).values():
-            if (
-                segment.rule.columns <= schema.keys()
-                and con.execute(
-                    f"SELECT 1 FROM ({segment.rule.bind(schema).sql()}) WHERE profile_id = ?", [profile]
-                ).fetchall()
-            ):
-                inside.append(segment.name)
-        scores = attributes.scores_of(con, project, profile)
-    return {
-        "profile_id": profile,
-        "traits": [
-            dict(zip(("attribute", "value", "source", "known_at", "distinct_values"), g, strict=True)) for g in golden
-        ],
-        "identifiers": [dict(zip(("identifier", "known_since", "source"), i, strict=True)) for i in identifiers],
-        "former_ids": sorted(f for (f,) in former),
-        "scores": scores,
-        "segments": inside,
-    }
+        inside = [
+            segment.name
+            for segment, query in selections(project, schema)
+            if isinstance(query, str)
+            and con.execute(f"SELECT 1 FROM ({query}) WHERE profile_id = ?", [profile]).fetchall()
+        ]
+        return {
+            "profile_id": profile,
+            "traits": rows(TRAITS, "attribute"),
+            "identifiers": rows(identifiers(project), "known_since, identifier"),
+            "former_ids": [row["former_id"] for row in rows(former_ids(project), "former_id")],
+            "scores": attributes.scores_of(con, project, profile),
+            "segments": inside,
+        }
 
 
 def show(found: dict[str, Any]) -> None:

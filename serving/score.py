@@ -6,11 +6,9 @@ repaired by scoring again, and asking the same question twice adds nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -18,32 +16,27 @@ import pandas as pd
 import pyarrow as pa
 
 from features.store import repository
+from features.store.online import Online
 from foretell.declarations import PredictionTask
 from foretell.errors import DataError, DefinitionError, NotReady
 from foretell.project import Project
 from lake.engine import last_batch, session, table
-from models.explain import contributions, top_reasons
-from models.registry import Champion, champion, quietly
-from segments.predicate import parse
+from models.registry import Champion, champion, quietly, trained_at
+from segments.audience import audience
+from serving import batch
+from serving.batch import online_cutoff
+from serving.contract import SCHEMA, Terms, contract_rows
+from serving.publish import publish
 from training import dataset
 from unification.identity import resolve
-
-_STAMP = pa.timestamp("us", tz="UTC")
-_REASON = pa.struct(
-    [("feature", pa.string()), ("value", pa.float64()), ("effect", pa.float64()), ("text", pa.string())]
-)
-SCHEMA = pa.schema([
-    ("score_id", pa.string()), ("task", pa.string()), ("kind", pa.string()), ("profile_id", pa.string()),
-    ("value", pa.float64()), ("percentile", pa.float64()), ("base_rate", pa.float64()),
-    ("reasons", pa.list_(_REASON)), ("model_version", pa.string()), ("estimator", pa.string()),
-    ("feature_service", pa.string()), ("features", pa.map_(pa.string(), pa.float64())),
-    ("cutoff", _STAMP), ("scored_at", _STAMP), ("expires_at", _STAMP), ("batch", pa.int64()), ("purpose", pa.string()),
-])  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One task's batch: how many profiles were eligible, how many scores are new, their mean, the model and cutoff."""
+    """One task's batch: how many profiles were eligible, how many scores are new, their mean, the model and cutoff.
+
+    members: of a segment that was scored, how many profiles it has; eligible then counts those among them.
+    """
 
     task: str
     eligible: int
@@ -52,39 +45,68 @@ class Scored:
     version: str
     estimator: str
     cutoff: datetime
+    members: int | None = None
 
 
 def score(
-    project: Project, names: list[str], cutoff: datetime | None = None, progress: Callable[[str], None] = lambda _: None
-) -> list[Scored]:
+    project: Project, names: list[str], cutoff: datetime | None = None,
+    progress: Callable[[str], None] = lambda _: None, segment: str | None = None,
+) -> list[Scored]:  # fmt: skip
     """Score everyone eligible at the cutoff (default: the project's now) for each task, and write the scores.
 
-    Features come from Feast, and are brought to the online store too. Raises NotReady for a task never trained.
+    A task with targets stands for them too. Features come from Feast, and are brought to the online store; then the
+    service is told. segment: write the scores of these members only (a declared segment or a rule, as of now). Their
+    percentile is among everyone eligible all the same: it means the same whoever is asked about.
+    Raises NotReady for a task never trained.
     """
+    if segment is not None and cutoff is not None:
+        raise DataError(segment, "a segment's members are those of now, not those of another cutoff", "leave --at out")
     cutoff = cutoff or project.now
     if cutoff > project.now:
         raise DataError(
             "score", f"expected a cutoff up to now ({project.now:%Y-%m-%d %H:%M}), got {cutoff:%Y-%m-%d %H:%M}",
             "what will be known then is not known yet; leave --at out",
         )  # fmt: skip
-    tasks = [project.definitions.task(name) for name in names]
+    tasks = [project.definitions.task(name) for name in _trained(project, names)]
     champions = {t.name: _matching_champion(project, t) for t in tasks}
+    members = None if segment is None else set(audience(project, segment).members["profile_id"])
     dataset.build_for(project, tasks, [cutoff], progress)
+    found = [_score_task(project, task, champions[task.name], cutoff, progress, members) for task in tasks]
     _bring_online(project, tasks, cutoff, progress)
-    return [_score_task(project, task, champions[task.name], cutoff, progress) for task in tasks]
+    publish(project, progress)
+    return found
+
+
+def _trained(project: Project, names: list[str]) -> list[str]:
+    """These tasks and their targets: of a family those that are trained, or all of it if none is (which is refused)."""
+    wanted: list[str] = []
+    for name in names:
+        family = project.definitions.family([name])
+        wanted += [t for t in family if quietly(lambda t=t: trained_at(project, t))] or family[:1]
+    return list(dict.fromkeys(wanted))
 
 
 def _score_task(
-    project: Project, task: PredictionTask, model: Champion, cutoff: datetime, progress: Callable[[str], None]
-) -> Scored:
+    project: Project, task: PredictionTask, model: Champion, cutoff: datetime, progress: Callable[[str], None],
+    members: set[str] | None,
+) -> Scored:  # fmt: skip
     with session(project) as con:
         eligible = dataset.population(con, project, task, cutoff)
+    size = None if members is None else len(members)
     if not eligible:
-        return Scored(task.name, 0, 0, float("nan"), model.version, model.contract["estimator"], cutoff)
+        batch.keep(project, model, cutoff, [], np.empty(0))
+        return Scored(task.name, 0, 0, float("nan"), model.version, model.contract["estimator"], cutoff, size)
     progress(f"{task.name}: scoring {len(eligible):,} profiles")
     rows = pd.DataFrame({"profile_id": pd.Series(eligible, dtype=object), "event_timestamp": pd.Timestamp(cutoff)})
     rows = dataset.with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
-    found = contract_rows(project, task, model, rows, cutoff)
+    X = model.encode(rows)
+    values = model.predict(X).to_numpy()
+    wanted = np.ones(len(rows), dtype=bool) if members is None else rows["profile_id"].isin(members).to_numpy()
+    profiles = rows.loc[wanted, "profile_id"].tolist()
+    terms = Terms(cutoff, cutoff + task.horizon, last_batch(project), task.purpose)
+    found = contract_rows(
+        model, profiles, X[wanted].reset_index(drop=True), np.sort(values), terms, values=values[wanted]
+    )  # fmt: skip
     stored = table(project, "scores")
     known: set[str] = set()
     if files := stored.files():
@@ -94,42 +116,11 @@ def _score_task(
     new = [row for row in found if row["score_id"] not in known]
     if new:
         stored.append(pa.Table.from_pylist(new, schema=SCHEMA), why=f"score {task.name} v{model.version}")
-    mean = float(np.mean([row["value"] for row in found]))
-    return Scored(task.name, len(found), len(new), mean, model.version, model.contract["estimator"], cutoff)
-
-
-def contract_rows(
-    project: Project, task: PredictionTask, model: Champion, rows: pd.DataFrame, cutoff: datetime,
-    among: np.ndarray | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The score contract of each row (profile_id and the model's columns).
-
-    percentile: share of scores that are no higher, in %, among these rows or among `among`.
-    """
-    X = model.encode(rows)
-    values = model.predict(X).to_numpy()
-    crowd = np.sort(values if among is None else among)
-    # One row alone and the same row among many may differ in the last bit: as good as equal is equal.
-    percentiles = 100.0 * np.searchsorted(crowd, values + 1e-9 * np.abs(values), side="right") / len(crowd)
-    reasons = top_reasons(
-        contributions(model.model, X, model.background), X, model.background, categories=model.categories
+    batch.keep(project, model, cutoff, rows["profile_id"].tolist(), values)
+    mean = float(np.mean(values[wanted])) if len(found) else float("nan")
+    return Scored(
+        task.name, len(found), len(new), mean, model.version, model.contract["estimator"], cutoff, size
     )  # fmt: skip
-    scored_at, batch = datetime.now(UTC), last_batch(project)
-    shared = {
-        "task": task.name, "kind": model.contract["kind"], "base_rate": model.contract["base_rate"],
-        "model_version": model.version, "estimator": model.contract["estimator"],
-        "feature_service": model.contract["service"], "cutoff": cutoff, "scored_at": scored_at,
-        "expires_at": cutoff + task.horizon, "batch": batch, "purpose": task.purpose,
-    }  # fmt: skip
-    made = []
-    for i, profile in enumerate(rows["profile_id"]):
-        features = list(zip(X.columns, X.iloc[i].tolist(), strict=True))
-        key = json.dumps([task.name, model.version, model.run_id, profile, cutoff.isoformat(), features])
-        made.append({
-            **shared, "score_id": hashlib.sha256(key.encode()).hexdigest()[:32], "profile_id": profile,
-            "value": float(values[i]), "percentile": float(percentiles[i]), "reasons": reasons[i], "features": features,
-        })  # fmt: skip
-    return made
 
 
 def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
@@ -139,30 +130,24 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
     """
     task = project.definitions.task(name)
     model = _matching_champion(project, task)
-    cutoff = online_cutoff(project)
-    if cutoff is None:
-        raise NotReady(name, "no features are online yet", "run `foretell score` first")
-    stored = table(project, "scores")
+    last = batch.last(project, name)
+    if last is None or last.version != model.version:
+        problem = "nothing has been scored yet" if last is None else f"v{model.version} has not scored anyone yet"
+        raise NotReady(name, problem, f"run `foretell score {name}` first")
     with session(project) as con:
         profile = resolve(con, project, who)
-        among = None
-        if stored.exists:
-            query = "SELECT value FROM scores WHERE task = ? AND model_version = ? AND cutoff = ?"
-            among = con.execute(query, [name, model.version, cutoff]).df()["value"].to_numpy()
-        store = repository.open_store(project)
-        row = quietly(lambda: repository.online(store, model.contract["service"], [profile]))
-        con.register("one", row)
-        rule = parse(task.population, where=f"population of {name}")
-        readable = {c for c, *_ in con.execute("DESCRIBE one").fetchall()}
-        if rule.columns <= readable and not con.execute(rule.sql("one")).fetchall():
-            raise NotReady(
-                who,
-                f"is not in the population of {name} ({task.population})",
-                "score someone who is",
-                where=f"at {cutoff:%Y-%m-%d}",
-            )
-    made = contract_rows(project, task, model, row, cutoff, among if among is not None and len(among) else None)
-    return made[0]
+    scored = last.values()
+    if profile not in set(scored["profile_id"]):
+        raise NotReady(
+            who, f"is not in the population of {name} ({task.population})", "score someone who is",
+            where=f"at {last.cutoff:%Y-%m-%d}",
+        )  # fmt: skip
+    service = model.contract["service"]
+    rows = quietly(lambda: Online(project, [service]).read([service], [profile])[service])
+    if rows.times(0) != {last.cutoff}:
+        raise NotReady(who, f"its features online are not those of {last.cutoff:%Y-%m-%d}", "run `foretell score`")
+    terms = Terms(last.cutoff, last.cutoff + task.horizon, last.batch, task.purpose)
+    return contract_rows(model, [profile], model.encode(rows.frame([0])), last.crowd(), terms)[0]
 
 
 def _matching_champion(project: Project, task: PredictionTask) -> Champion:
@@ -186,20 +171,9 @@ def _bring_online(
     progress("features to the online store")
     store = repository.apply(project, tasks)
     views = {v.name: v for t in tasks for v in project.definitions.views_of(t)}
-    _mark_online(project, None)  # between two cutoffs nobody is told that old features are new, or new ones old
+    batch.mark_online(project, None)  # between two cutoffs nobody is told that old features are new, or new ones old
     quietly(lambda: repository.materialise(project, store, views.values(), cutoff))
-    _mark_online(project, cutoff)
+    batch.mark_online(project, cutoff)
 
 
-def _mark_online(project: Project, cutoff: datetime | None) -> None:
-    file = project.home / "feast" / "online.json"
-    draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps({"cutoff": cutoff.isoformat() if cutoff else None}))
-    draft.replace(file)
-
-
-def online_cutoff(project: Project) -> datetime | None:
-    """The T of the features that are online, or None."""
-    file = project.home / "feast" / "online.json"
-    stamp = json.loads(file.read_text())["cutoff"] if file.exists() else None
-    return datetime.fromisoformat(stamp) if stamp else None
+__all__ = ["SCHEMA", "Scored", "online_cutoff", "score", "score_one"]

@@ -1,19 +1,18 @@
-"""The demo: a grocer's year, from raw exports to a segment, by the same commands anyone would type."""
+"""The demo: a grocer's year, from raw exports to scores, segments and a service that answers, by anyone's commands."""
 
 from __future__ import annotations
 
 import resource
 import shlex
-import sys
 import time
 from pathlib import Path
 
 import click
 import duckdb
 
+from examples import service
 from examples.complete_journey.exports import write_exports
-from foretell.__main__ import cli
-from foretell.errors import ForetellError
+from examples.walk import run, say, shown
 from foretell.project import Project
 from lake.engine import session
 from segments.audience import audience
@@ -27,7 +26,7 @@ _KINDS = {"card": "loyalty_card"}
 
 def main() -> None:
     started = time.time()
-    _say("A grocer's year. The baskets are real (84.51°, CC0); every name, address, e-mail and phone is SYNTHETIC.")
+    say("A grocer's year. The baskets are real (84.51°, CC0); every name, address, e-mail and phone is SYNTHETIC.")
     exports = HERE / "exports"
     if not (exports / "truth.parquet").exists():
         write_exports(exports)
@@ -35,43 +34,33 @@ def main() -> None:
     if not key.exists():  # a secret elsewhere; here it makes everyone's demo show the same ids
         key.parent.mkdir(exist_ok=True)
         key.write_text(KEY)
-    _run("status")
-    _run("load")
-    _run("quarantine")
-    _run("unify")
+    run(HERE, "status")
+    run(HERE, "load")
+    run(HERE, "quarantine")
+    run(HERE, "unify")
     _grade(exports / "truth.parquet")
-    _run("train churn clv")
-    _run("score")
-    _run("segment list")
-    _run("segment show worth_keeping --limit 5 --with churn --with clv --with city --with email")
+    run(HERE, "train")
+    run(HERE, "score")
+    run(HERE, "segment list")
+    run(HERE, "segment show worth_keeping --limit 5 --with churn --with clv --with city --with email")
     project = Project.find(HERE)
     members = audience(project, "worth_keeping").members.sort_values(["clv", "profile_id"], ascending=False)
-    if len(members):
-        _run(f"profile {members['profile_id'].iloc[0]}")
-    _run("segment export worth_keeping --with email --with churn --with clv --to audiences/worth_keeping.csv", HERE)
+    who = members["profile_id"].iloc[0]
+    run(HERE, f"profile {who}")
+    run(HERE, "score clv --segment worth_keeping")
+    audience_file = shlex.quote(shown(HERE / "audiences" / "worth_keeping.csv"))
+    run(HERE, f"segment export worth_keeping --with email --with churn --with clv --to {audience_file}")
+    service.walk(HERE, who, list(members["profile_id"].head(100)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    _say(f"Done in {time.time() - started:.0f} s, peak memory {peak:.1f} GB.")
+    say(f"Done in {time.time() - started:.0f} s, peak memory {peak:.1f} GB.")
     click.echo(f"""Open next:
-  the models       .venv/bin/mlflow ui --backend-store-uri sqlite:///{_shown(project.home)}/mlflow/mlflow.db
+  the models       .venv/bin/mlflow ui --backend-store-uri sqlite:///{shown(project.home)}/mlflow/mlflow.db
                    (plots are under each run's artifacts: calibration, gain, SHAP)
-  the audience     {_shown(HERE)}/audiences/worth_keeping.csv
-  the definitions  {_shown(HERE)}/sources, tasks and segments: one file each
-  ask yourself     .venv/bin/foretell --project {_shown(HERE)} segment show "churn > 0.5 and orders_90d > 5\"""")
-
-
-def _run(command: str, folder: Path | None = None) -> None:
-    """Show a command and run it in this process: starting anew each time would import Feast and MLflow each time."""
-    click.secho(f"\n$ foretell {command}", fg="cyan", bold=True)
-    words = shlex.split(command)
-    if folder:
-        words = [str(folder / w) if w.startswith("audiences/") else w for w in words]
-    start = time.time()
-    try:
-        cli(["--project", str(HERE), *words], standalone_mode=False)
-    except ForetellError as error:
-        click.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(2)
-    click.secho(f"({time.time() - start:.1f} s)", dim=True)
+  the audience     {audience_file}
+  the definitions  {shown(HERE)}/sources, tasks and segments: one file each
+  the service      make serve, then http://127.0.0.1:3000/docs
+  a notebook       notebooks/01_first_model.ipynb
+  ask yourself     .venv/bin/foretell --project {shown(HERE)} segment show "churn > 0.5 and orders_90d > 5\"""")
 
 
 def _grade(truth_file: Path) -> None:
@@ -90,14 +79,6 @@ def _grade(truth_file: Path) -> None:
         f"F1 {scores['pair_f1']:.4f}; "
         f"B-cubed precision {scores['b3_precision']:.4f} recall {scores['b3_recall']:.4f} F1 {scores['b3_f1']:.4f}"
     )
-
-
-def _say(text: str) -> None:
-    click.secho(f"\n{text}", bold=True)
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 if __name__ == "__main__":

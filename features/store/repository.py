@@ -13,36 +13,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
 from features import build
+from features.store.online import KEY, open_store
 from foretell.declarations import FeatureView, PredictionTask
-from foretell.errors import NotReady
 from foretell.project import Project
 
 if TYPE_CHECKING:
     import feast
 
 ENTITY = "profile"
-KEY = "profile_id"
-
-
-def open_store(project: Project) -> feast.FeatureStore:
-    """The Feast store of this home; its feature_store.yaml is written on first use, so the `feast` CLI works there."""
-    import feast
-
-    folder = project.home / "feast"
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "project": "foretell",
-        "provider": "local",
-        "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
-        "offline_store": {"type": "duckdb"},
-        "online_store": {"type": "sqlite", "path": str(folder / "online.db")},
-        "entity_key_serialization_version": 3,
-    }
-    (folder / "feature_store.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    return feast.FeatureStore(repo_path=str(folder))
 
 
 def service_name(project: Project, task: PredictionTask) -> str:
@@ -107,15 +87,3 @@ def materialise(project: Project, store: feast.FeatureStore, views: Iterable[Fea
         )  # fmt: skip
         rows += int(duckdb.execute(f"SELECT count(*) FROM {build.read(project, view, cutoff)}").fetchall()[0][0])
     return rows
-
-
-def online(store: feast.FeatureStore, service: str, profiles: list[str]) -> pd.DataFrame:
-    """The online rows of some profiles: profile_id and every feature of the service. Unknown profiles are refused."""
-    answer = store.get_online_features(
-        features=store.get_feature_service(service), entity_rows=[{KEY: p} for p in profiles]
-    )
-    frame = answer.to_df()
-    missing = frame.loc[frame.drop(columns=[KEY]).isna().all(axis=1), KEY]
-    if len(missing):
-        raise NotReady(str(missing.iloc[0]), "has no features online", "run `foretell score`, which brings them there")
-    return frame[[KEY, *(c for c in frame.columns if c != KEY)]]

@@ -165,14 +165,15 @@ def test_files_that_cannot_be_read(tmp_path):
     assert refused(tmp_path, "a.csv", "a,A\n1,2\n") == f"a.csv: {two}['a', 'A']"
     ours = "a.csv: a column has the name _row, which Foretell needs itself; rename it"
     assert refused(tmp_path, "a.csv", "_row,b\n1,2\n") == ours
-    kinds = ".csv, .csv.gz, .jsonl, .ndjson, .jsonl.gz, .parquet"
-    assert refused(tmp_path, "a.xlsx", "x") == f"a.xlsx: unknown kind of file; expected one of {kinds}"
+    kinds = ".csv, .csv.gz, .jsonl, .ndjson, .jsonl.gz, .parquet, .xlsx"
+    assert refused(tmp_path, "a.txt", "x") == f"a.txt: unknown kind of file; expected one of {kinds}"
     for name, content in [
         ("a.parquet", b"junk"),
         ("b.parquet", b"PAR1" + b"junk" * 20 + b"PAR1"),
         ("a.csv.gz", b"a,b\n1,2\n"),
         ("b.csv.gz", gzip.compress(b"a,b\n1,2\n" * 5000)[:50]),
         ("a.jsonl.gz", b"{}"),
+        ("a.xlsx", b"junk"),
         ("mixed.csv", b"a,b\r\n1,2\n3,4\r\n"),
     ]:
         message = refused(tmp_path, name, content)

@@ -36,6 +36,7 @@ from conftest import (
 
 from features import build, labels
 from features.store import repository
+from features.store.online import Online
 from foretell.binding import aggregate, facts_schema, kind_of, players, table
 from foretell.declarations import Enters, FeatureView, PredictionTask
 from foretell.discovery import Definitions, discover
@@ -528,7 +529,8 @@ def online(lakes: Lakes) -> tuple[Project, pd.DataFrame]:
         repository.materialise(project, store, views, cutoff)
     service = repository.service_name(project, everything)
     profiles = sorted(set(profiles_at(project, BOUNDARY).values()))
-    return project, repository.online(store, service, profiles)
+    rows = Online(project, [service]).read([service], profiles)[service]
+    return project, rows.frame(range(len(profiles)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,196 @@
+"""What goes in and out over HTTP? The types of the API, from which its documentation is made."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_PROFILES = 1_000
+
+Name = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class ScoresRequest(BaseModel):
+    """Whose scores, of which tasks?"""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True,
+        json_schema_extra={"example": {"profiles": ["jo@home.org", "card:40000001"], "tasks": ["churn"], "reasons": True}},
+    )  # fmt: skip
+
+    profiles: list[Name] = Field(
+        min_length=1, max_length=MOST_PROFILES,
+        description="Profile ids (former ones too) or identifiers: an e-mail, a card number, `phone:6145550123`.",
+    )  # fmt: skip
+    tasks: list[Name] | None = Field(
+        None, min_length=1, max_length=100, description="Task names; without them, all that have been scored."
+    )
+    reasons: bool = Field(False, description="Say why, too: this takes several times as long.")
+
+
+class Reason(BaseModel):
+    """What a feature adds to a prediction: the log-odds of a probability, the log of an amount."""
+
+    feature: str
+    value: float | None
+    effect: float
+    text: str
+
+
+class Score(BaseModel):
+    """One score with its contract."""
+
+    score_id: str = Field(description="The same for the same question: task, model, profile, cutoff and features.")
+    task: str
+    kind: str = Field(description="probability or amount")
+    profile_id: str
+    value: float
+    percentile: float = Field(description="Share of everyone eligible whose score is no higher, in %.")
+    base_rate: float = Field(description="What a guess without a model would say.")
+    reasons: list[Reason] | None = Field(description="The largest effects; null unless asked for.")
+    model_version: str
+    estimator: str
+    feature_service: str
+    features: dict[str, float | None] = Field(description="The very row that was scored; text as the model's codes.")
+    cutoff: datetime = Field(description="Nothing that became known at or after this instant is in it.")
+    scored_at: datetime
+    expires_at: datetime
+    batch: int = Field(description="The last ingest batch that was known.")
+    purpose: str = Field(description="What the score may be used for.")
+
+
+class TaskProblem(BaseModel):
+    """Why there is no score of a task for a profile."""
+
+    task: str
+    problem: str
+    fix: str
+
+
+class Scores(BaseModel):
+    """A profile's scores, and the tasks that it has none of."""
+
+    profile: str = Field(description="As it was asked for.")
+    profile_id: str
+    scores: list[Score]
+    problems: list[TaskProblem]
+
+
+class NoProfile(BaseModel):
+    """What was asked for means no profile, or several."""
+
+    profile: str
+    problem: str
+    fix: str
+
+
+class ScoresAnswer(BaseModel):
+    """One result per profile asked for, in that order."""
+
+    cutoff: datetime | None = Field(description="The latest cutoff among the tasks; each score says its own.")
+    results: list[Scores | NoProfile]
+
+
+class Trait(BaseModel):
+    """What is held to be true about a person, and where it comes from."""
+
+    attribute: str
+    value: str
+    source: str
+    known_at: datetime
+    distinct_values: int
+
+
+class Identifier(BaseModel):
+    """How a person is known somewhere."""
+
+    identifier: str
+    known_since: datetime
+    source: str | None
+
+
+class Profile(BaseModel):
+    """Everything about a person, as published; scores as of now."""
+
+    profile_id: str
+    former_ids: list[str]
+    traits: list[Trait]
+    identifiers: list[Identifier]
+    segments: list[str]
+    scores: list[Score]
+    problems: list[TaskProblem]
+    published_at: datetime
+
+
+class ErrorBody(BaseModel):
+    """What the error is about, what was expected and what came, and how to mend it."""
+
+    subject: str
+    problem: str
+    fix: str
+
+
+class Error(BaseModel):
+    """Every error looks like this."""
+
+    error: ErrorBody
+
+
+class ChampionFacts(BaseModel):
+    """The model that answers, and the batch that it is compared with."""
+
+    version: str
+    estimator: str
+    base_rate: float
+    feature_service: str
+    cutoff: datetime
+    expires_at: datetime
+    eligible: int
+
+
+class TaskFacts(BaseModel):
+    """What is predicted, for whom, how far ahead, and by which model."""
+
+    name: str
+    kind: str | None
+    description: str
+    population: str
+    horizon_days: float
+    metric: str
+    purpose: str
+    champion: ChampionFacts | None
+    problem: ErrorBody | None
+
+
+class Tasks(BaseModel):
+    """Every declared task."""
+
+    tasks: list[TaskFacts]
+
+
+class SegmentFacts(BaseModel):
+    """A rule, and how many profiles satisfied it when it was published."""
+
+    name: str
+    rule: str
+    description: str
+    size: int | None
+    problem: str | None
+
+
+class Segments(BaseModel):
+    """Every declared segment."""
+
+    segments: list[SegmentFacts]
+    published_at: datetime
+
+
+class Ready(BaseModel):
+    """What is served now."""
+
+    status: str
+    published_at: datetime
+    tasks: dict[str, ChampionFacts]
+    problems: list[TaskProblem]

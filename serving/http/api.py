@@ -1,0 +1,136 @@
+"""Which questions does the service answer? The routes, each handed to one thread of work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Query, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
+
+from foretell.errors import ForetellError
+from serving.http import answers, engine
+from serving.http.docs import page as docs_page
+from serving.http.errors import Guard, answer, error_responses, install
+
+T = TypeVar("T")
+
+
+def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
+    """The application over an engine, and the same behind its guard, which is what is served."""
+    app = FastAPI(
+        title="Foretell", version="1", docs_url=None, redoc_url=None, redirect_slashes=False,
+        description="Scores with their contract, profiles, tasks and segments. Every error is "
+        '`{"error": {"subject", "problem", "fix"}}`.',
+    )  # fmt: skip
+    install(app)
+    # One request at a time is worked on: the models and stores behind it are for one thread. More: more workers.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
+
+    async def work(what: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(thread, what)
+
+    @app.post(
+        "/v1/scores", response_model=answers.ScoresAnswer, tags=["scores"],
+        responses=error_responses(400, 404, 409, 413, 415, 422),
+    )  # fmt: skip
+    async def scores(asked: answers.ScoresRequest) -> Response:
+        """Scores of one or many profiles, computed now from their features as of the last batch.
+
+        A profile that is unknown, or not in a task's population, gets a problem instead, beside the others' scores.
+        """
+        found = await work(lambda: answering.scores(asked.profiles, asked.tasks, asked.reasons))
+        return _json(answers.ScoresAnswer, found)
+
+    @app.get(
+        "/v1/profiles/{who:path}/scores", response_model=answers.Scores, tags=["scores"],
+        responses=error_responses(404, 409, 422),
+    )  # fmt: skip
+    async def scores_of(
+        who: str, task: Annotated[list[str] | None, Query(max_length=100)] = None, reasons: bool = False
+    ) -> Response:
+        """One profile's scores. 404: no such profile or task. 409: it has none of these, and why."""
+        result = (await work(lambda: answering.scores([who], task, reasons)))["results"][0]
+        if "profile_id" not in result:
+            return answer(404, who, result["problem"], result["fix"])
+        if not result["scores"]:
+            first = (
+                result["problems"][0] if result["problems"] else {"problem": "no task has been scored yet", "fix": ""}
+            )
+            return answer(409, first.get("task", who), first["problem"], first["fix"])
+        return _json(answers.Scores, result)
+
+    @app.get(
+        "/v1/profiles/{who:path}", response_model=answers.Profile, tags=["profiles"],
+        responses=error_responses(404, 409, 422),
+    )  # fmt: skip
+    async def profile(who: str, reasons: bool = False) -> Response:
+        """Traits with their origin, identifiers, former ids, segments and scores of one profile."""
+
+        def look() -> dict[str, Any]:
+            state = answering.state
+            profile_id, page = engine.page(state, who)
+            result = answering.scores([profile_id], None, reasons)["results"][0]
+            listed = {k: page[k] for k in ("traits", "identifiers", "former_ids", "segments")}
+            scored = {k: result.get(k, []) for k in ("scores", "problems")}
+            return {"profile_id": profile_id, **listed, **scored, "published_at": state.index.published_at}
+
+        return _json(answers.Profile, await work(look))
+
+    @app.get("/v1/tasks", response_model=answers.Tasks, tags=["definitions"], responses=error_responses(409))
+    async def tasks() -> Response:
+        """Every declared task, with the model that answers for it."""
+        return _json(answers.Tasks, {"tasks": await work(lambda: engine.tasks(answering.state))})
+
+    @app.get("/v1/segments", response_model=answers.Segments, tags=["definitions"], responses=error_responses(409))
+    async def segments() -> Response:
+        """Every declared segment, with its size when it was published."""
+        index = answering.state.index
+        return _json(answers.Segments, {"segments": index.segments, "published_at": index.published_at})
+
+    @app.get("/livez", tags=["operation"])
+    @app.get("/healthz", tags=["operation"])
+    async def livez() -> dict[str, str]:
+        """Is the process alive?"""
+        return {"status": "alive"}
+
+    @app.get("/readyz", response_model=answers.Ready, tags=["operation"], responses=error_responses(503))
+    async def readyz() -> Response:
+        """Can it answer for some task? From which cutoff and model?"""
+        try:
+            state = answering.state
+        except ForetellError as error:
+            return answer(503, error.subject, error.problem, error.fix, {"Retry-After": "2"})
+        known = engine.tasks(state)
+        served = {t["name"]: t["champion"] for t in known if not t["problem"]}
+        problems = [{"task": t["name"], **t["problem"]} for t in known if t["problem"]]
+        if not served:
+            first = (
+                problems[0]
+                if problems
+                else {"task": "service", "problem": "no task is declared", "fix": "see the README"}
+            )
+            return answer(503, first["task"], first["problem"], first["fix"], {"Retry-After": "30"})
+        found = {"status": "ready", "published_at": state.index.published_at, "tasks": served, "problems": problems}
+        return _json(answers.Ready, found)
+
+    @app.get("/docs", include_in_schema=False)
+    @app.get("/", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    app.add_api_route("/v1/constant", _constant, include_in_schema=False)
+    return app, Guard(app)
+
+
+async def _constant() -> JSONResponse:
+    """What costs nothing to answer: the yardstick of benchmarks/serving.py."""
+    return JSONResponse({"value": 0.5})
+
+
+def _json(model: type[BaseModel], found: dict[str, Any]) -> Response:
+    """Checked against its type once; what is not a number becomes null."""
+    return Response(model.model_validate(found).model_dump_json(), media_type="application/json")

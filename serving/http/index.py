@@ -1,0 +1,149 @@
+"""What was published? The index that serving/publish.py writes, opened once and asked often."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from foretell.errors import ForetellError, NotReady, UnknownName
+from foretell.project import Project
+from ingestion.normalise import identifier, plain
+from serving.contract import Terms
+
+MOST = 900  # parameters of one SQLite query
+
+
+def file_of(project: Project) -> Path:
+    return project.home / "serving" / "index.db"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as published: what is asked (`facts`), and the batch it is answered for, or why it is not (`problem`)."""
+
+    name: str
+    facts: dict[str, Any]
+
+    @property
+    def problem(self) -> ForetellError | None:
+        return NotReady(self.name, self.facts["problem"], self.facts["fix"]) if "problem" in self.facts else None
+
+    @property
+    def version(self) -> str:
+        return self.facts["batch"]["version"]
+
+    @property
+    def service(self) -> str:
+        return self.facts["batch"]["service"]
+
+    @property
+    def cutoff(self) -> datetime:
+        return datetime.fromisoformat(self.facts["batch"]["cutoff"])
+
+    @property
+    def fresh_until(self) -> datetime:
+        """Until when the features of the cutoff may be used, inclusive."""
+        return datetime.fromisoformat(self.facts["batch"]["fresh_until"])
+
+    @cached_property
+    def terms(self) -> Terms:
+        batch = self.facts["batch"]
+        return Terms(self.cutoff, datetime.fromisoformat(batch["expires_at"]), batch["batch"], self.facts["purpose"])
+
+
+class Index:
+    """One publication. A later one is another file: this one stays what it is while it is open. For one thread at a time."""
+
+    def __init__(self, project: Project):
+        file = file_of(project)
+        if not file.exists():
+            raise NotReady("service", "nothing has been published yet", "run `foretell score` first")
+        self._con = sqlite3.connect(f"file:{file}?mode=ro", uri=True, check_same_thread=False)
+        self._duck = duckdb.connect(":memory:", config={"threads": 1})
+        about = dict(self._con.execute("SELECT key, value FROM about").fetchall())
+        self.published_at = datetime.fromisoformat(about["published_at"])
+        self.kinds: list[str] = json.loads(about["kinds"])
+        self.tasks = {
+            name: Task(name, json.loads(facts))
+            for name, facts in self._con.execute("SELECT name, facts FROM task ORDER BY rowid").fetchall()
+        }
+        self.segments = [json.loads(f) for (f,) in self._con.execute("SELECT facts FROM segment ORDER BY name")]
+        self.crowds = {
+            task: np.frombuffer(values) for task, values in self._con.execute("SELECT task, sorted FROM crowd")
+        }
+
+    def close(self) -> None:
+        self._con.close()
+        self._duck.close()
+
+    def resolve(self, asked: Sequence[str]) -> list[str | ForetellError]:
+        """The profile that each text means: an id, a former one, or an identifier. Else the error that says why not.
+
+        By the rules of `unification.identity.resolve`, for many at once.
+        """
+        found: dict[str, str | ForetellError] = {}
+        ids = self._known({text for text in asked if ":" not in text})
+        for text in dict.fromkeys(asked):
+            if text in ids:
+                found[text] = ids[text]
+        nodes = self._nodes([text for text in dict.fromkeys(asked) if text not in found])
+        known = self._known({node for several in nodes.values() for node in several})
+        for text, several in nodes.items():
+            profiles = sorted({known[node] for node in several if node in known})
+            if len(profiles) == 1:
+                found[text] = profiles[0]
+            elif profiles:
+                problem = f"means {len(profiles)} profiles ({', '.join(profiles)})"
+                found[text] = UnknownName(text, problem, "say which type: email:…, phone:…")
+            else:
+                fix = "`foretell segment show` lists ids; try an e-mail or card"
+                found[text] = UnknownName(text, "no such profile or identifier", fix)
+        return [found[text] for text in asked]
+
+    def _nodes(self, texts: Sequence[str]) -> dict[str, list[str]]:
+        """The identifiers that each text may spell, in normal form."""
+        asked = []
+        for text in texts:
+            kind, _, value = text.partition(":")
+            pairs = [(kind, value)] if kind in self.kinds and value else [(k, text) for k in self.kinds]
+            asked += [(text, kind, value) for kind, value in pairs]
+        made: dict[str, list[str]] = {text: [] for text in texts}
+        rest = []
+        for text, kind, value in asked:
+            if not (value.isascii() and value.isprintable()):
+                rest.append((text, kind, value))
+            elif (normal := plain(kind, value)) is not None:
+                made[text].append(f"{kind}:{normal}")
+        if rest:
+            cases = " ".join(f"WHEN '{kind}' THEN {identifier(kind, 'value')}" for kind in self.kinds)
+            query = f"""SELECT place, kind || ':' || CASE kind {cases} END FROM (SELECT unnest(?::INTEGER[]) AS place,
+                unnest(?::VARCHAR[]) AS kind, unnest(?::VARCHAR[]) AS value)"""
+            columns = [list(range(len(rest))), [k for _, k, _ in rest], [v for *_, v in rest]]
+            for place, node in self._duck.execute(query, columns).fetchall():
+                if node is not None:
+                    made[rest[place][0]].append(node)
+        return made
+
+    def _known(self, keys: set[str]) -> dict[str, str]:
+        return self._pick("SELECT key, profile_id FROM who WHERE key IN", sorted(keys))
+
+    def pages(self, profiles: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """traits, identifiers, former_ids, segments and eligible of each profile."""
+        found = self._pick("SELECT profile_id, page FROM page WHERE profile_id IN", profiles)
+        return {profile: json.loads(page) for profile, page in found.items()}
+
+    def _pick(self, query: str, keys: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for start in range(0, len(keys), MOST):
+            some = keys[start : start + MOST]
+            found |= dict(self._con.execute(f"{query} ({', '.join('?' * len(some))})", some).fetchall())
+        return found

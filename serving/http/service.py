@@ -1,0 +1,68 @@
+"""What does BentoML run? The service of one project, FORETELL_PROJECT, in FORETELL_WORKERS processes.
+
+`foretell serve` starts it; so does `bentoml serve serving.http.service:ForetellService`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import bentoml
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.http import api
+from serving.http.engine import Engine
+
+engine = Engine(Path(os.environ.get("FORETELL_PROJECT") or Path.cwd()))
+app, guarded = api.make(engine)
+
+
+class ApiFirst:
+    """BentoML has routes of its own, such as /readyz, and a shape of its own for errors. The API goes before them."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (guarded if scope["type"] == "http" else self.app)(scope, receive, send)
+
+
+@bentoml.asgi_app(app)
+@bentoml.service(
+    name="foretell",
+    workers=int(os.environ.get("FORETELL_WORKERS", "1")),
+    traffic={"timeout": 60},
+    # Both would keep the path of each request, which may name a person. The API logs its own line instead.
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+class ForetellService:
+    """Scores, profiles, tasks and segments of a Foretell project."""
+
+    def __init__(self) -> None:
+        _log_to_stderr()
+        engine.start()
+
+    def __is_ready__(self) -> bool:
+        try:
+            return bool(engine.state.open_tasks())
+        except Exception:
+            return False
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        engine.stop()
+
+
+ForetellService.add_asgi_middleware(ApiFirst)  # pyright: ignore[reportArgumentType]
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger = logging.getLogger("foretell")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,148 @@
+"""What does the service know besides features and models? An index of who is who, everyone's page, and each batch.
+
+One SQLite file in the home, `serving/index.db`, replaced atomically after every `foretell score` and when the service
+starts. It names the cutoff, the model and the features that go together, so that the service never mixes two batches.
+It holds personal data, as `derived/` does.
+
+  task(name, facts)       facts: JSON of what is asked, and of the batch that can be answered for, or why there is none
+  crowd(task, sorted)     the values of everyone eligible in that batch, sorted, as 64 bit floats
+  who(key, profile_id)    a current identifier ("email:jo@example.org"), a profile id or a former one
+  page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (the tasks whose population it is in)
+  segment(name, facts)    JSON: name, rule, description, size, problem
+  about(key, value)       published_at, kinds (JSON: the types of identifiers)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from foretell.errors import ForetellError, NotReady
+from foretell.project import Project
+from lake.engine import quote, session
+from segments import attributes
+from segments.audience import selections
+from serving import batch, profile
+from serving.http.index import file_of
+from unification.identity import members_at
+
+_TABLES = """
+    CREATE TABLE task (name TEXT PRIMARY KEY, facts TEXT);
+    CREATE TABLE crowd (task TEXT PRIMARY KEY, sorted BLOB);
+    CREATE TABLE who (key TEXT PRIMARY KEY, profile_id TEXT) WITHOUT ROWID;
+    CREATE TABLE page (profile_id TEXT PRIMARY KEY, page TEXT);
+    CREATE TABLE segment (name TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID;
+    CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+_ISO = "'%Y-%m-%dT%H:%M:%S.%fZ'"
+
+
+def publish(project: Project, progress: Callable[[str], None] = lambda _: None) -> Path:
+    """Write the index from what is unified, trained and scored now. Readers see the old one or the new one."""
+    if not (project.home / "derived" / "profiles.parquet").exists():
+        raise NotReady("serve", "there are no profiles yet", "run `foretell load` and `foretell unify` first")
+    progress("publishing to the service")
+    file = file_of(project)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    out = sqlite3.connect(draft)
+    try:
+        # Nobody sees the draft before it is whole, and what is cut short is written again.
+        out.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_TABLES}")
+        served = _write_tasks(project, out)
+        with session(project) as con:
+            _write_profiles(con, project, out, served)
+        kinds = sorted({kind for s in project.definitions.sources.values() for kind in s.identifiers})
+        about = {"published_at": datetime.now(UTC).isoformat(), "kinds": json.dumps(kinds)}
+        out.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+        out.commit()
+        out.close()
+        os.replace(draft, file)
+    finally:
+        out.close()
+        draft.unlink(missing_ok=True)
+    return file
+
+
+def _write_tasks(project: Project, out: sqlite3.Connection) -> dict[str, batch.Batch]:
+    """Every declared task; returns the batches that can be answered for."""
+    served: dict[str, batch.Batch] = {}
+    for task in project.definitions.tasks.values():
+        facts: dict[str, Any] = {
+            "name": task.name, "description": task.description, "population": task.population, "purpose": task.purpose,
+            "horizon_days": task.horizon.total_seconds() / 86_400, "metric": task.metric, "base": task.base,
+        }  # fmt: skip
+        # A batch is answered for with its own model and features, whatever was promoted or edited since.
+        if last := batch.last(project, task.name):
+            served[task.name] = last
+            views = project.definitions.views_of(task)
+            facts["batch"] = {
+                "version": last.version, "service": last.service, "cutoff": last.cutoff.isoformat(),
+                "batch": last.batch, "expires_at": (last.cutoff + task.horizon).isoformat(),
+                "fresh_until": (last.cutoff + min(view.ttl for view in views)).isoformat(),
+            }  # fmt: skip
+            out.execute("INSERT INTO crowd VALUES (?, ?)", [task.name, last.crowd().tobytes()])
+        else:
+            facts["problem"] = "nobody has been scored yet"
+            facts["fix"] = (
+                f"run `foretell score {task.name}`, after `foretell train {task.name}` if it is not trained yet"
+            )
+        out.execute("INSERT INTO task VALUES (?, ?)", [task.name, json.dumps(facts)])
+    return served
+
+
+def _write_profiles(
+    con: duckdb.DuckDBPyConnection, project: Project, out: sqlite3.Connection, served: dict[str, batch.Batch]
+) -> None:
+    """Who is who, everyone's page, and the segments: each by one query over all profiles."""
+    today = members_at(project.now)
+    keys = f"SELECT node, profile_id FROM ({today}) UNION SELECT birth_id, profile_id FROM ({today}) ORDER BY 1"
+    _copy(con, keys, out, "who")
+    schema = attributes.create(con, project)
+    con.execute("CREATE TEMP TABLE inside (profile_id VARCHAR, segment VARCHAR)")
+    for segment, query in selections(project, schema):
+        facts: dict[str, Any] = {"name": segment.name, "rule": segment.rule.text, "description": segment.description}
+        if isinstance(query, ForetellError):
+            facts |= {"size": None, "problem": str(query)}
+        else:
+            name = quote(segment.name)
+            added = con.execute(f"INSERT INTO inside SELECT profile_id, '{name}' FROM ({query})").fetchall()
+            facts |= {"size": int(added[0][0]), "problem": None}
+        out.execute("INSERT INTO segment VALUES (?, ?)", [segment.name, json.dumps(facts)])
+    eligible = " UNION ALL ".join(
+        f"SELECT profile_id, '{name}' AS task FROM read_parquet('{quote(last.file)}')" for name, last in served.items()
+    )
+    parts = {
+        "traits": (
+            f"""{{'attribute': attribute, 'value': value, 'source': source, 'known_at': strftime(known_at, {_ISO}),
+                'distinct_values': distinct_values}}""", "attribute", profile.TRAITS,
+        ),
+        "identifiers": (
+            f"{{'identifier': identifier, 'known_since': strftime(known_since, {_ISO}), 'source': source}}",
+            "known_since, identifier", profile.identifiers(project),
+        ),
+        "former_ids": ("former_id", "former_id", profile.former_ids(project)),
+        "segments": ("segment", "segment", "SELECT * FROM inside"),
+        "eligible": ("task", "task", eligible or "SELECT NULL::VARCHAR AS profile_id, NULL::VARCHAR AS task LIMIT 0"),
+    }  # fmt: skip
+    joins = "".join(
+        f" LEFT JOIN (SELECT profile_id, list({value} ORDER BY {order}) AS {name} FROM ({query}) GROUP BY 1) AS {name}_"
+        " USING (profile_id)"
+        for name, (value, order, query) in parts.items()
+    )
+    listed = ", ".join(f"'{name}': coalesce({name}_.{name}, [])" for name in parts)
+    _copy(con, f"SELECT profile_id, to_json({{{listed}}})::VARCHAR FROM profiles{joins} ORDER BY 1", out, "page")
+
+
+def _copy(con: duckdb.DuckDBPyConnection, query: str, out: sqlite3.Connection, name: str) -> None:
+    found = con.execute(query)
+    while rows := found.fetchmany(50_000):
+        out.executemany(f"INSERT INTO {name} VALUES (?, ?)", rows)
