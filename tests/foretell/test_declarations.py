@@ -11,6 +11,7 @@ import pytest
 from foretell import FeatureView, Label, PredictionTask, Source, _, days, future, hours, past
 from foretell.binding import bind_task, bind_view, facts_schema, kind_of
 from foretell.errors import DefinitionError, ForetellError, UnknownName
+from foretell.roles import ROLES
 from foretell.windows import attributes, future_windows
 
 HERE = "foretell/test_declarations.py"
@@ -76,6 +77,21 @@ REFUSED = {
     "name ends in a newline": (make_source, {"name": "till\n"}, f"'till\\n': the name of a source {NAME}"),
     "no name": (make_source, {"name": None}, f"None: the name of a source {NAME}"),
     "identifier": (make_source, {"identifiers": {"E-mail": "e"}}, f"'E-mail': the name of an identifier type {NAME}"),
+    "no condition": (
+        make_source,
+        {"only": " "},
+        'till: only is an empty condition; say only="price > 0", or leave it',
+    ),
+    "one alias": (
+        make_source,
+        {"aliases": {"sku": "item"}},
+        'till: aliases are several names, got the text \'item\'; write {"sku": ("item",)}',
+    ),
+    "one optional column": (
+        make_source,
+        {"optional": "shelf"},
+        "till: optional is several names, got the text 'shelf'; write (\"shelf\",)",
+    ),
     "view name": (make_view, {"name": "2nd"}, f"'2nd': the name of a feature view {NAME}"),
     "feature name": (make_view, {"features": {"Orders": _.count()}}, f"'Orders': the name of a feature {NAME}"),
     "no features": (
@@ -198,7 +214,7 @@ def test_a_misspelt_word_in_a_label():
 
 def test_a_feature_is_an_aggregate():
     message = (
-        r"^orders\.n: not an aggregate of event_at, .*: it has a value for every row; write for example _\.amount\.sum"
+        r"^orders\.n: not an aggregate of fact_id, .*: it has a value for every row; write for example _\.amount\.sum"
     )
     with pytest.raises(DefinitionError, match=message):
         bind_view(make_view(_.amount * 2), SOURCES)
@@ -238,7 +254,8 @@ def test_own_fields_have_their_types():
                       types={"shelf": "INTEGER", "weight": "DOUBLE"})  # fmt: skip
     assert own.fields["shelf"] == "INTEGER"
     assert own.fields["brand"] == "VARCHAR"
-    assert make_source(kind="records", event_at=None, traits={"city": "town"}).fields == {"city": "VARCHAR"}
+    person = make_source(kind="records", event_at=None, traits={"city": "town", "kids": "children"}).fields
+    assert person == dict.fromkeys([*ROLES["person"], "kids"], "VARCHAR")
     assert bind_view(make_view(_.weight.sum(), source="till"), {"till": own}) is None
 
 

@@ -208,3 +208,111 @@ def test_an_amount_that_cannot_be_reckoned_is_quarantined(tmp_path, amount):
     (result,) = loaded(made)
     assert (result.added, result.quarantined) == (1, 1)
     assert result.reasons == ["a.csv:3: amount (2 * (amount - 1)): expected DECIMAL(18,4), got nothing"]
+
+
+ONLY = {
+    "a comparison with a number": ("amount > 5", ["1", "3"]),
+    "numbers that are text are not compared as text": ("amount > 10", ["3"]),
+    "not true is left out, unknown too": ("nullif(email, 'x') IS NOT NULL", ["1", "2", "3"]),
+    "false": ("false", []),
+    "several": ("amount BETWEEN 1 AND 10 AND order_no <> 2", ["1"]),
+}
+
+
+@pytest.mark.parametrize("case", ONLY)
+def test_rows_that_are_no_facts_of_the_source_are_counted_and_left_out(tmp_path, case):
+    condition, kept = ONLY[case]
+    made = project(tmp_path, sales(only=condition))
+    rows = [line(1), line(2, amount="2"), line(3, amount="100"), line(4, amount="free", email="x"), "short\n"]
+    write(made, "a.csv", HEADER + "".join(rows))
+    (result,) = loaded(made)
+    if kept:
+        assert ask(made, "SELECT order_id FROM sales ORDER BY 1") == [(n,) for n in kept]
+    assert (result.added, result.left_out, result.quarantined) == (len(kept), 4 - len(kept), 1)
+    assert quarantined(made) == [("a.csv", 6, "Expected Number of Columns: 4 Found: 1")]
+    assert ask(made, "SELECT rows, added, left_out, quarantined FROM batches") == [(5, len(kept), 4 - len(kept), 1)]
+
+
+def test_a_condition_reads_json_too(tmp_path):
+    source = sales(files="*.jsonl", only="amount > 5 AND NOT is_test::BOOLEAN")
+    rows = [f'{{"at":"2024-03-05","order_no":{n},"amount":{n * 3},"is_test":{t}}}\n' for n, t in
+            [(1, "false"), (2, "false"), (3, "true"), (4, "false")]]  # fmt: skip
+    made = one(tmp_path, source, "".join(rows), "a.jsonl")
+    assert ask(made, "SELECT order_id FROM sales ORDER BY 1") == [("2",), ("4",)]
+
+
+def test_a_condition_that_names_no_column_of_the_file(tmp_path):
+    made = project(tmp_path, sales(only="amuont > 5"))
+    write(made, "a.csv", HEADER + line())
+    (error,) = loaded(made)
+    assert str(error) == 'amuont: no such column; did you mean "amount"?. (source sales, a.csv)'
+
+
+ALIASES = {"order no": ("order_no", "OrderNo"), "email": ("mail",)}
+
+
+def renamed(**more):
+    columns = {"order_id": "order no", "amount": "amount", "category": 'upper("order no")'}
+    return sales(columns=columns, aliases=ALIASES, **more)
+
+
+@pytest.mark.parametrize("header", ["at,order no,amount,email", "at,order_no,amount,mail", "at,OrderNo,amount,email"])
+def test_a_column_by_its_other_names(tmp_path, header):
+    made = one(tmp_path, renamed(), f"{header}\n2024-03-05,a1,2,ann@example.org\n")
+    assert ask(made, "SELECT order_id, category, id_email FROM sales") == [("a1", "A1", "ann@example.org")]
+
+
+def test_other_names_in_json_are_each_rows_own(tmp_path):
+    source = sales(
+        files="*.jsonl",
+        columns={"order_id": "order_no", "amount": "amount * 2"},
+        identifiers={"email": '"user".email'},
+        aliases={"order_no": ("OrderNo",), "amount": ("total",), "user.email": ("contact.mail",)},
+    )
+    rows = [
+        '{"at":"2024-03-05","order_no":"1","amount":"2","user":{"email":"a@x.org"}}\n',
+        '{"at":"2024-03-05","OrderNo":"2","total":3,"contact":{"mail":"b@x.org"}}\n',
+    ]
+    made = one(tmp_path, source, "".join(rows), "a.jsonl")
+    found = ask(made, "SELECT order_id, amount, id_email FROM sales ORDER BY 1")
+    assert found == [("1", Decimal(4), "a@x.org"), ("2", Decimal(6), "b@x.org")]
+
+
+WRONG_NAMES = {
+    "two of them": (
+        "at,order_no,OrderNo,amount,email",
+        "order no: expected one column for it, got order_no and OrderNo; remove one from the file, or from `aliases` "
+        "in the contract. (source sales, a.csv)",
+    ),
+    "none of them": (
+        "at,order_nr,amount,email",
+        'order no: no such column, nor any of its aliases order_no, OrderNo; did you mean "order_nr"?. '
+        "(source sales, a.csv)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_NAMES)
+def test_a_file_with_too_many_or_none_of_the_names(tmp_path, case):
+    header, message = WRONG_NAMES[case]
+    made = project(tmp_path, renamed())
+    write(made, "a.csv", header + "\n" + ",".join("1" for _ in header.split(",")) + "\n")
+    (error,) = loaded(made)
+    assert str(error) == message
+
+
+def test_a_column_that_some_files_lack(tmp_path):
+    source = sales(
+        columns={"order_id": "order_no", "amount": "amount - rebate", "discount": "rebate"},
+        only="is_copy::BOOLEAN IS NOT TRUE", optional=("rebate", "is_copy"),
+    )  # fmt: skip
+    made = project(tmp_path, source)
+    write(made, "a.csv", "at,order_no,amount,email,rebate,is_copy\n2024-03-05,1,5,,2,false\n2024-03-05,2,5,,1,true\n")
+    write(made, "b.csv", "at,order_no,amount,email,rebate\n2024-03-05,3,5,,1\n")
+    assert [r.added for r in loaded(made)] == [1, 1]
+    assert ask(made, "SELECT order_id, amount, discount FROM sales ORDER BY 1") == [
+        ("1", Decimal(3), Decimal(2)), ("3", Decimal(4), Decimal(1))
+    ]  # fmt: skip
+    lacking = one(tmp_path / "b", sales(columns={"order_id": "order_no", "amount": "amount", "discount": "rebate"},
+                                        optional=("rebate",)), HEADER + line())  # fmt: skip
+    assert ask(lacking, "SELECT amount, discount FROM sales") == [(Decimal("9.9"), None)]
