@@ -102,8 +102,8 @@ def judge(project: Project, knowing: Project, file: Path, asked: retail.Asked, c
     truth = retail.answers(file, cutoff, asked.days, retail.people_of(project))
     if asked.answer == "entered":
         truth = truth[~truth["seed"].astype(bool)]
-    y = _aligned(truth, rows["profile_id"], asked, label)
-    _check_knowing(knowing, asked, cutoff, rows["profile_id"], X, y, model, label)
+    y = aligned(truth, rows["profile_id"], asked, label)
+    check_knowing(knowing, asked, cutoff, rows["profile_id"], X, y, model, label)
     return Found(asked, cutoff, trained, Judged(rows["profile_id"].to_numpy(dtype=str), y, predictions))
 
 
@@ -122,7 +122,7 @@ def _candidates(project: Project, trained: Trained, model: Champion, X: pd.DataF
     return said
 
 
-def _aligned(truth: pd.DataFrame, profiles: pd.Series, asked: retail.Asked, label: str) -> np.ndarray:
+def aligned(truth: pd.DataFrame, profiles: pd.Series, asked: retail.Asked, label: str) -> np.ndarray:
     """The answers in the order of the profiles, who must be the same people."""
     found = truth.set_index("profile_id")[asked.answer].astype(float)
     if set(found.index) != set(profiles) or len(found) != len(profiles):
@@ -134,7 +134,7 @@ def _aligned(truth: pd.DataFrame, profiles: pd.Series, asked: retail.Asked, labe
     return found.loc[list(profiles)].to_numpy()
 
 
-def _check_knowing(
+def check_knowing(
     knowing: Project, asked: retail.Asked, cutoff: datetime, profiles: pd.Series, X: pd.DataFrame, y: np.ndarray,
     model: Champion, label: str,
 ) -> None:  # fmt: skip
@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--preset", choices=["none", *retail.PRESETS], help="whose limits and counts hold (default: the data's own)"
     )
     parser.add_argument("--tasks", type=_listed, help=f"some of {','.join(retail.ASKED)} (default: all)")
-    parser.add_argument("--cutoffs", type=_listed, help="dates such as 2011-03-01,2011-06-01 (default: the preset's)")
+    parser.add_argument("--cutoffs", type=_dates, help="dates such as 2011-03-01,2011-06-01 (default: the preset's)")
     given = parser.parse_args(arguments)
     for name in given.tasks or []:
         if name not in retail.ASKED:
@@ -260,10 +260,11 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="foretell-bench-") as name:
         folder = Path(name)
         file, preset = _data(given, folder)
-        cutoffs = _cutoffs(given, preset)
+        defaults = [_cutoff(text) for text in (preset.cutoffs if preset else retail.GENERATED_CUTOFFS)]
+        cutoffs = given.cutoffs or (defaults[:1] if given.quick else defaults)
         tasks = given.tasks or list(retail.ASKED)
         found, clock = run(file, cutoffs, tasks, preset, folder)
-    own = not given.quick and preset is not None and [f"{c:%Y-%m-%d}" for c in cutoffs] == list(preset.cutoffs)
+    own = not given.quick and preset is not None and cutoffs == defaults
     bars, said = [], {}
     for name in tasks:
         if not (of := [f for f in found if f.asked.name == name]):
@@ -299,9 +300,12 @@ def _data(given: argparse.Namespace, folder: Path) -> tuple[Path, retail.Preset 
     return file, retail.PRESETS.get(given.preset)
 
 
-def _cutoffs(given: argparse.Namespace, preset: retail.Preset | None) -> list[datetime]:
-    texts = given.cutoffs or (preset.cutoffs if preset else retail.GENERATED_CUTOFFS)
-    return sorted(datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (texts[:1] if given.quick else texts))
+def _cutoff(text: str) -> datetime:
+    return datetime.fromisoformat(text.strip()).replace(tzinfo=UTC)
+
+
+def _dates(text: str) -> list[datetime]:
+    return sorted(_cutoff(part) for part in _listed(text))
 
 
 def _listed(text: str) -> list[str]:

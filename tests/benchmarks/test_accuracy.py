@@ -1,0 +1,184 @@
+"""Does the accuracy benchmark know what happened, and say so honestly? Its oracle, its intervals, its refusals."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import accuracy, report, retail
+from benchmarks.pooled import Judged, Pooled
+from foretell.errors import DataError
+from training import metrics
+
+T = datetime(2011, 3, 1, tzinfo=UTC)
+
+
+def judged(rows=400, seed=0, profiles=None):
+    rng = np.random.default_rng(seed)
+    p = rng.random(rows)
+    y = (rng.random(rows) < p).astype(float)
+    said = {"champion": p, "noise": rng.random(rows), "same": p}
+    return Judged(np.array([f"p{i}" for i in range(rows)]) if profiles is None else profiles, y, said)
+
+
+# Pooled metrics
+
+
+def test_a_pooled_metric_is_the_mean_of_the_cutoffs_own():
+    parts = [judged(seed=0), judged(seed=1)]
+    pooled = Pooled("probability", parts)
+    for name, metric in metrics.METRICS["probability"].items():
+        own = [metric.function(j.y, j.predictions["champion"]) for j in parts]
+        assert pooled.value("champion", name) == pytest.approx(np.mean(own))
+        low, high = pooled.interval("champion", name)
+        assert low < high
+        assert pooled.difference("champion", "same", name) == (0, 0, 0)
+
+
+def test_intervals_agree_with_those_of_one_cutoff_by_resampling_rows():
+    part = judged(rows=300)
+    pooled, rng = Pooled("probability", [part], draws=400), np.random.default_rng(7)
+    picks = [rng.integers(0, 300, 300) for _ in range(400)]
+    aucs = [metrics.auc(part.y[i], part.predictions["champion"][i]) for i in picks]
+    low, high = np.percentile(aucs, [2.5, 97.5])
+    assert pooled.interval("champion", "auc") == pytest.approx((low, high), abs=0.01)
+
+
+def test_the_same_people_twice_are_no_new_evidence():
+    part = judged()
+    once, twice = Pooled("probability", [part]), Pooled("probability", [part, part])
+    others = Judged(np.array([f"q{i}" for i in range(400)]), part.y, part.predictions)
+    apart = Pooled("probability", [part, others])
+
+    def width(pooled):
+        low, high = pooled.interval("champion", "auc")
+        return high - low
+
+    assert width(twice) == pytest.approx(width(once))
+    assert width(apart) < 0.85 * width(once)
+
+
+def test_a_bias_of_both_signs_does_not_cancel():
+    y = np.array([10.0, 20.0, 30.0, 40.0])
+    ids = np.array(list("abcd"))
+    pooled = Pooled("amount", [Judged(ids, y, {"champion": y * f, "exact": y}) for f in (0.7, 1.3)])
+    assert pooled.at("champion", "bias_pct") == pytest.approx([-30, 30])
+    assert pooled.value("champion", "bias_pct") == pytest.approx(30)
+    assert pooled.difference("champion", "exact", "bias_pct").value == pytest.approx(30)
+
+
+def test_the_best_baseline_is_chosen_metric_by_metric_and_the_champion_compared_with_it():
+    part = judged()
+    said = {**part.predictions, "blurred": np.clip(0.5 + (part.predictions["champion"] - 0.5) / 50, 0, 1)}
+    pooled = Pooled("probability", [Judged(part.profiles, part.y, said)])
+    bars = {b.id: b for b in accuracy.pooled_bars("churn90", pooled, ["noise", "blurred"], accuracy.LIMITS["churn90"])}
+    assert bars["accuracy.churn90.auc_minus_best_baseline"].value == pytest.approx(0, abs=1e-12)  # against blurred
+    assert bars["accuracy.churn90.log_loss_minus_best_baseline"].value < -0.05
+    assert bars["accuracy.churn90.log_loss_minus_best_baseline"].holds
+    assert bars["accuracy.churn90.auc"].limit == ">=0.792"
+    assert bars["accuracy.churn90.auc"].spread[0] < bars["accuracy.churn90.auc"].value
+
+
+# The oracle
+
+
+LINES = """
+    ('500', '20001', 2, TIMESTAMP '2010-03-01 00:00:00', 5.0, 1),      -- on the first instant of the year
+    ('501', '20001', 2, TIMESTAMP '2010-02-28 23:59:59', 5.0, 2),      -- just before it
+    ('502', '20001', 1, TIMESTAMP '2010-11-30 10:00:00', 9.0, 3),
+    ('C503', '20001', -1, TIMESTAMP '2011-03-02 10:00:00', 9.0, 3),    -- only a cancellation after T
+    ('504', '20001', 1, TIMESTAMP '2011-02-28 23:59:59', 1.0, 4),
+    ('505', '20002', 3, TIMESTAMP '2011-03-01 00:00:00', 2.0, 4),      -- at T: the future
+    ('C506', '20002', -1, TIMESTAMP '2011-05-01 10:00:00', 2.0, 4),
+    ('507', '20002', 1, TIMESTAMP '2011-05-30 00:00:00', 70.0, 4),     -- at T + 90 days: beyond
+    ('508', 'POST', 1, TIMESTAMP '2010-12-01 10:00:00', 9.0, 5),       -- not a product
+    ('C509', '20001', -1, TIMESTAMP '2010-12-01 10:00:00', 9.0, 6),    -- never bought
+    ('510', '20001', 1, TIMESTAMP '2010-12-01 10:00:00', 9.0, NULL),
+    ('511', '20001', 1, TIMESTAMP '2010-12-01 10:00:00', 0.0, 7),
+    ('512', '20001', -1, TIMESTAMP '2010-12-01 10:00:00', 2.0, 8)      -- a negative line that is no cancellation
+"""
+
+
+@pytest.fixture
+def shop(tmp_path):
+    file = tmp_path / "lines.parquet"
+    columns = "Invoice, StockCode, Quantity, InvoiceDate, Price, CustomerID"
+    duckdb.execute(f"COPY (SELECT * FROM (VALUES {LINES}) t({columns})) TO '{file}' (FORMAT parquet)")
+    return file
+
+
+def test_the_answers_by_sql(shop):
+    people = pd.DataFrame({"customer": [str(n) for n in range(1, 9)], "profile_id": [f"p{n}" for n in range(1, 9)]})
+    found = retail.answers(shop, T, 90, people).set_index("customer")
+    assert list(found.index) == ["1", "3", "4"]
+    assert found["left"].to_dict() == {"1": 1, "3": 1, "4": 0}
+    assert found["bought"].to_dict() == {"1": 0, "3": 0, "4": 1}
+    assert found["spend"].to_dict() == {"1": 0, "3": -9, "4": 4}
+    assert found["seed"].to_dict() == {"1": False, "3": False, "4": True}  # 9 pounds of customer 3 are older
+    assert found["entered"].to_dict() == {"1": 0, "3": 0, "4": 1}
+    assert found.loc["4", "profile_id"] == "p4"
+
+
+def test_a_file_without_the_columns_is_refused(tmp_path):
+    file = tmp_path / "other.parquet"
+    duckdb.execute(f"COPY (SELECT 1 AS Invoice) TO '{file}' (FORMAT parquet)")
+    with pytest.raises(DataError, match=r"StockCode.*none named StockCode, Quantity.*FORETELL_TEST_DATA"):
+        retail.lines(file)
+
+
+def test_counts_that_ought_to_be_others_are_an_error():
+    preset, churn, entered = retail.PRESETS["online_retail_ii"], retail.ASKED["churn90"], retail.ASKED["lookalike"]
+    preset.check(churn, T, 4_260, 0.6312)
+    preset.check(entered, T, 4_260 - 426, 0.05)
+    preset.check(churn, T.replace(day=2), 1, 0.1)  # nothing is known of another cutoff
+    with pytest.raises(ValueError, match="expected 4,260 profiles, got 4,259"):
+        preset.check(churn, T, 4_259, 0.6312)
+    with pytest.raises(ValueError, match=r"base rate of 0.631, got 0.6329"):
+        preset.check(churn, T, 4_260, 0.6329)
+    with pytest.raises(DataError, match=r"805,828 lines of 5,875 customers, got 805,827"):
+        preset.check_file(805_827, 5_875)
+
+
+# The run
+
+
+def test_without_data_it_says_where_to_get_them(monkeypatch):
+    monkeypatch.delenv("FORETELL_TEST_DATA", raising=False)
+    with pytest.raises(DataError, match=r"got no file.*archive.ics.uci.edu.*--data.*FORETELL_TEST_DATA"):
+        accuracy.main([])
+
+
+def test_a_prediction_or_a_cutoff_that_is_none_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        accuracy.main(["--quick", "--tasks", "chrn"])
+    assert "no task 'chrn'; known: churn90" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        accuracy.main(["--quick", "--cutoffs", "soon"])
+    assert "--cutoffs" in capsys.readouterr().err
+
+
+def test_other_labels_features_or_people_are_an_error():
+    truth = pd.DataFrame({"profile_id": ["a", "b"], "left": [1.0, 0.0]})
+    churn = retail.ASKED["churn90"]
+    assert list(accuracy.aligned(truth, pd.Series(["b", "a"]), churn, "churn90")) == [0, 1]
+    with pytest.raises(ValueError, match="3 profiles are eligible, by SQL 2 are; 1 and 0 are in one only"):
+        accuracy.aligned(truth, pd.Series(["a", "b", "c"]), churn, "churn90")
+
+
+@pytest.mark.slow
+def test_the_generated_shop_goes_through_the_product(capsys):
+    accuracy.main(["--quick", "--tasks", "churn90,lookalike"])
+    found = report.parse(capsys.readouterr().out)
+    assert {b["id"].split(".")[1] for b in found["bars"]} == {"churn90", "lookalike"}
+    churn = found["details"]["churn90"]
+    said = churn["cutoffs"]["2011-06-01"]
+    assert said["judged_on"] < "2011-03-03"  # its label is complete before T
+    assert {"champion", "recency", "rfm_logistic", "bg_nbd", "lightgbm"} <= set(churn["models"])
+    assert churn["models"]["champion"]["auc"] == churn["models"][said["champion"]]["auc"]
+    assert 0.55 < churn["models"]["champion"]["auc"][0] < 0.95
+    json.dumps(found, allow_nan=False)
