@@ -152,7 +152,7 @@ class TrainedShop:
 @cache
 def _trained() -> TrainedShop:
     from serving.score import score
-    from training.train import train
+    from training.champion import train
 
     folder = Path(tempfile.mkdtemp(prefix="foretell-trained-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -25,7 +25,7 @@ def train(project: str | None, tasks: tuple[str, ...]) -> None:
     from foretell.errors import ForetellError
     from foretell.project import Project
     from training.report import show
-    from training.train import train as run
+    from training.champion import train as run
 
     home = Project.find(project)
     failed = False

@@ -7,7 +7,7 @@ import click
 from foretell.console import table
 from training.lookalike import Lookalikes
 from training.metrics import METRICS
-from training.train import Trained
+from training.champion import Trained
 
 
 def show(found: Trained) -> None:

@@ -5,7 +5,8 @@ Ke et al., LightGBM: A Highly Efficient Gradient Boosting Decision Tree (NIPS 20
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import lightgbm as lgb
 import numpy as np
@@ -14,6 +15,8 @@ from scipy.special import expit
 
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
 
+FEW = 1_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
+
 
 class _LightGBM(Candidate):
     """What the two objectives share. NaN stays NaN: a tree learns at each split where the unknown belongs.
@@ -21,10 +24,12 @@ class _LightGBM(Candidate):
     categorical: columns whose numbers are codes of text, split by sets of codes rather than by a threshold.
     The rows are few (thousands of profiles) and noisy (people), hence shallow trees, slow learning, large leaves.
     After `fit`: booster_; offset_, which is added to its margin (log of the amounts' mean; 0 for probabilities).
+    callbacks: LightGBM's, called after each tree; not a parameter, so a clone has none.
     """
 
     name = "lightgbm"
     objective: ClassVar[dict[str, str | float]]
+    callbacks: Sequence[Callable[[Any], None]] = ()
 
     def __init__(
         self,
@@ -63,7 +68,7 @@ class _LightGBM(Candidate):
             # Threads add up histograms in any order unless told otherwise; these three make runs bit-identical.
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": self.num_threads,
+            "num_threads": self.num_threads if X.size > FEW else 1,
             "verbosity": -1,
         }
         self.offset_ = self._offset(y, weight)
@@ -71,7 +76,7 @@ class _LightGBM(Candidate):
         data = lgb.Dataset(
             X.to_numpy(), self._target(y), weight=weight, categorical_feature=codes, free_raw_data=True
         )  # fmt: skip
-        self.booster_ = lgb.train(parameters, data, num_boost_round=self.trees)
+        self.booster_ = lgb.train(parameters, data, num_boost_round=self.trees, callbacks=list(self.callbacks))
 
     def _offset(self, y: np.ndarray, weight: np.ndarray) -> float:
         return 0.0

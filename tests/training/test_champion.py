@@ -22,7 +22,7 @@ from lake.engine import last_batch
 from models import registry
 from training import dataset, metrics
 from training.cutoffs import STEP, plan
-from training.train import LEARNED, choose, train
+from training.champion import LEARNED, choose, train
 
 __all__ = ["mine", "trained"]
 
