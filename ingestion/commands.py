@@ -1,4 +1,4 @@
-"""Verbs of ingestion: load, quarantine."""
+"""Verbs of ingestion: load, quarantine, source new."""
 
 from __future__ import annotations
 
@@ -92,4 +92,78 @@ def quarantine(project: str | None, limit: int) -> None:
     click.echo(f"{len(rows)} of {total:,} rows")
 
 
-COMMANDS = [load, quarantine]
+@click.group()
+def source() -> None:
+    """Source contracts: where a system's files lie, and what their columns mean."""
+
+
+@source.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", default=None, help="Name of the source (default: from the file's).")
+@click.option(
+    "--kind", type=click.Choice(["events", "records"]), default=None, help="What a row is (default: a guess)."
+)
+@click.option("--force", is_flag=True, help="Write over a contract of that name.")
+@click.pass_obj
+def new(project: str | None, file: Path, name: str | None, kind: str | None, force: bool) -> None:
+    """Propose a contract for FILE (.csv, .jsonl, .parquet or .xlsx), try it on its rows, and write it.
+
+    What each column seems to mean is shown with the reason. In the written file `# check:` marks what is a guess: read
+    it, mend it, then load. Outside a project the contract is only shown.
+
+    \b
+    Example:
+      foretell source new exports/till/2024-05.csv
+    """
+    import duckdb
+
+    from foretell.console import table
+    from foretell.errors import DataError, NotReady
+    from foretell.project import Project
+    from ingestion import propose
+
+    try:
+        home = Project.find(project)
+    except NotReady:
+        if project:
+            raise
+        home = None
+    called = name or propose.name_of(file)
+    target = home.folder / "sources" / f"{called}.py" if home else None
+    if target and target.exists() and not force:
+        raise DataError(str(target), "is there already", "pass --name for another source, or --force to write over it")
+    known = dict(home.definitions.sources) if home else {}
+    known.pop(called, None)
+    glob = propose.files_of(file, home.exports if home else None, called)
+    with duckdb.connect() as con:
+        made = propose.propose(con, file, name=called, files=glob, kind=kind, known=known)
+    table(["column", "values", "understood as", "why"], made.understood)
+    for note in made.notes:
+        click.echo(note)
+    click.echo(
+        f"Tried on {made.rows:,} rows: {made.good:,} good"
+        + (f" ({made.anonymous:,} of them without an identifier)" if made.anonymous else "")
+        + f", {made.bad:,} would go to quarantine ({made.bad / max(made.good + made.bad, 1):.1%})"
+    )
+    for reason, times in made.reasons:
+        click.echo(f"  {times:,} × {reason}")
+    text = propose.text_of(made, file)
+    click.echo()
+    if not home or not target:
+        click.echo(text)
+        click.echo(
+            "Next: `foretell init FOLDER` makes a project; run this again inside it, and the contract is written."
+        )
+        return
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {target}; {text.count('# check:')} things to check are marked in it")
+    below = file.resolve().is_relative_to(home.exports.resolve())
+    click.echo(f"Next: foretell load {called}" + ("" if below else f" --from {file}"))
+    if not below:
+        click.echo(
+            f"  or, for files that come again: put them into {home.exports / Path(glob).parent}, `foretell load`"
+        )
+
+
+COMMANDS = [load, quarantine, source]

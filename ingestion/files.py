@@ -127,23 +127,24 @@ def sheets_of(file: Path) -> list[str]:
     return excel.sheets(file) if file.name.lower().endswith(excel.SUFFIX) else [""]
 
 
-def read(con: duckdb.DuckDBPyConnection, file: Path, sheet: str = "") -> Raw:
-    """Read a file, of a workbook one sheet, into the session's table `raw`.
+def read(con: duckdb.DuckDBPyConnection, file: Path, sheet: str = "", most: int | None = None) -> Raw:
+    """Read a file, of a workbook one sheet, into the session's table `raw`: all rows, or the first `most`.
 
     Unknown formats and files without rows are refused.
     """
+    limit = f"LIMIT {int(most)}" if most else ""
     _check_exists(file)
     con.execute("DROP TABLE IF EXISTS raw")
     name = file.name.lower()
     try:
         if name.endswith((".csv", ".csv.gz")):
-            return _csv(con, file)
+            return _csv(con, file, limit)
         if name.endswith((".jsonl", ".ndjson", ".jsonl.gz")):
-            return _json_lines(con, file)
+            return _json_lines(con, file, limit)
         if name.endswith(".parquet"):
-            return _parquet(con, file)
+            return _parquet(con, file, limit)
         if name.endswith(excel.SUFFIX):
-            return _excel(con, file, sheet)
+            return _excel(con, file, sheet, limit)
     except (duckdb.Error, OSError, EOFError, zlib.error) as error:
         problem, fix = f"cannot be read: {_first_line(error)}", "is the file whole, and of the kind it says?"
         if "invalid state" in str(error):  # DuckDB's word for line ends that are not those of the header
@@ -157,7 +158,7 @@ def _check_exists(file: Path) -> None:
         raise DataError(str(file), "no such file", "check the path, or the setting `exports`")
 
 
-def _csv(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
+def _csv(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
     with _text(file) as lines:
         first = lines.readline()
         if not first.strip():
@@ -171,7 +172,7 @@ def _csv(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
     con.execute(
         f"""CREATE TEMP TABLE raw AS SELECT row_number() OVER () AS _row, * FROM read_csv('{quote(file)}',
             header=true, auto_detect=false, delim='{delimiter}', quote='"', escape='"', columns={{{shape}}},
-            new_line='{ending}', {_LIMITS})"""
+            new_line='{ending}', {_LIMITS}) {limit}"""
     )
     rejects = _rejects(con)
     _payload(con, header)
@@ -192,11 +193,11 @@ def _csv(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
     return Raw(dict.fromkeys(header, "VARCHAR"), bad, lambda row: at(lines_of_rows(), row))
 
 
-def _json_lines(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
+def _json_lines(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
     con.execute(
         f"""CREATE TEMP TABLE lines AS SELECT row_number() OVER () AS _row, line FROM read_csv('{quote(file)}',
             columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', header=false, auto_detect=false,
-            {_LIMITS})"""
+            {_LIMITS}) {limit}"""
     )
     rejects = _rejects(con)
     good = "CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' END"
@@ -216,23 +217,23 @@ def _json_lines(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
     return Raw(None, sorted(bad), line_of)
 
 
-def _parquet(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
+def _parquet(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
     described = con.execute(f"DESCRIBE SELECT * FROM read_parquet('{quote(file)}', hive_partitioning=false)").fetchall()
     types = {name: kind for name, kind, *_ in described}
     _check_names(file, list(types))
     con.execute(
         f"CREATE TEMP TABLE raw AS SELECT file_row_number + 1 AS _row, * EXCLUDE (file_row_number) "
-        f"FROM read_parquet('{quote(file)}', file_row_number=true, hive_partitioning=false)"
+        f"FROM read_parquet('{quote(file)}', file_row_number=true, hive_partitioning=false) {limit}"
     )
     _payload(con, list(types))
     return Raw(types, [], lambda row: row)
 
 
-def _excel(con: duckdb.DuckDBPyConnection, file: Path, sheet: str) -> Raw:
+def _excel(con: duckdb.DuckDBPyConnection, file: Path, sheet: str, limit: str) -> Raw:
     header, rows = excel.read(file, sheet)
     _check_names(f"{file}#{sheet}", header)
     con.register("sheet", rows)
-    con.execute("CREATE TEMP TABLE raw AS SELECT * FROM sheet")
+    con.execute(f"CREATE TEMP TABLE raw AS SELECT * FROM sheet {limit}")
     con.unregister("sheet")
     _payload(con, header)
     return Raw(dict.fromkeys(header, "VARCHAR"), [], lambda row: row)
