@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_shop import HORIZON, shop
+from simulated_shop import HORIZON, SETTINGS, estimators, shop
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.metrics import roc_auc_score
 
@@ -15,12 +15,12 @@ from foretell.errors import DataError, UnknownName
 from models.estimators import KINDS, candidates
 
 COLUMNS = list(shop()[0].columns)
-ALL = [pytest.param(kind, name, id=f"{kind}-{name}") for kind in KINDS for name in candidates(kind, COLUMNS, HORIZON)]
+ALL = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, name in estimators()]
 every = pytest.mark.parametrize(("kind", "name"), ALL)
 
 
 def new(kind: str, name: str):
-    return candidates(kind, COLUMNS, HORIZON, num_threads=1)[name]  # threads of small fits only wait for each other
+    return estimators()[kind, name]
 
 
 def labels(kind: str, amount: np.ndarray) -> np.ndarray:
@@ -34,11 +34,7 @@ def answer(estimator, X: pd.DataFrame) -> np.ndarray:
 @pytest.fixture(scope="module")
 def fitted():
     X, amount = shop()
-    return {
-        (kind, name): estimator.fit(X, labels(kind, amount))
-        for kind in KINDS
-        for name, estimator in candidates(kind, COLUMNS, HORIZON, num_threads=1).items()
-    }
+    return {(kind, name): estimator.fit(X, labels(kind, amount)) for (kind, name), estimator in estimators().items()}
 
 
 @every
@@ -126,7 +122,8 @@ def test_a_missing_column_is_named_with_the_nearest_one(kind, name, fitted):
 def test_probabilities_rank_either_way_round(name, churn):
     X, amount = shop()
     y = amount == 0 if churn else amount > 0
-    assert roc_auc_score(y, answer(new("probability", name).fit(X, y), X)) > 0.7
+    weakest = 0.6 if name == "past_spend" else 0.7  # here, what people spend says little of how long they stay
+    assert roc_auc_score(y, answer(new("probability", name).fit(X, y), X)) > weakest
 
 
 @pytest.mark.parametrize("name", [name for kind, name in (p.values for p in ALL) if kind == "amount"])
@@ -172,7 +169,10 @@ def test_labels_other_than_true_and_false_and_horizons_of_nothing_are_refused():
 
 
 def test_candidates_are_those_the_columns_can_feed_simplest_first():
-    assert list(candidates("probability", COLUMNS, 30)) == ["recency", "rfm_logistic", "bg_nbd", "lightgbm"]
+    probability = ["recency", "past_spend", "rfm_logistic", "bg_nbd", "lightgbm"]
+    assert list(candidates("probability", COLUMNS, 30)) == probability
+    assert list(candidates("probability", COLUMNS, 30, **SETTINGS)) == ["target_rfm", *probability]
+    assert list(candidates("probability", COLUMNS, 30, target="tea")) == probability
     assert list(candidates("amount", COLUMNS, 30)) == ["past_spend", "rfm_tweedie", "bg_nbd_gamma_gamma", "lightgbm"]
     assert list(candidates("probability", ["age", "days_since_order"], 30)) == ["recency", "lightgbm"]
     assert list(candidates("amount", [], 30)) == ["lightgbm"]

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import shap
-from simulated_shop import HORIZON, shop
+from simulated_shop import HORIZON, SETTINGS, shop
 
 from foretell.errors import DataError
 from models.estimators import KINDS, candidates
 from models.explain import base, contributions, margin, top_reasons
 
 COLUMNS = list(shop()[0].columns)
-ALL = [(kind, name) for kind in KINDS for name in candidates(kind, COLUMNS, HORIZON)]
+ALL = [(kind, name) for kind in KINDS for name in candidates(kind, COLUMNS, HORIZON, **SETTINGS)]
 BACKGROUND = shop()[0].median()
 
 
@@ -23,7 +23,7 @@ def fitted():
     return {
         (kind, name): estimator.fit(X, amount > 0 if kind == "probability" else amount)
         for kind in KINDS
-        for name, estimator in candidates(kind, COLUMNS, HORIZON, num_threads=1).items()
+        for name, estimator in candidates(kind, COLUMNS, HORIZON, **SETTINGS).items()
     }
 
 
@@ -49,7 +49,7 @@ def test_contributions_add_up_to_the_margin(kind, name, fitted):
 
 @pytest.mark.parametrize(("kind", "name"), [pair for pair in ALL if pair[1] != "lightgbm"])
 def test_shapley_values_are_those_of_the_shap_library(kind, name, fitted):
-    model, X = fitted[kind, name], some(10)
+    model, X = fitted[kind, name], some(5)
     used = list(model.requires)
 
     def oracle(values: np.ndarray) -> np.ndarray:

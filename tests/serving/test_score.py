@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fixtures_trained import NOW, TrainedShop, load_all, mine, trained, write_shop
+from fixtures_trained import NOW, TASKS, TrainedShop, load_all, mine, trained, write_shop
 
 from features import build
 from foretell.errors import DefinitionError, NotReady, UnknownName
@@ -28,6 +28,10 @@ def rows_of(project: Project, task: str) -> list[dict]:
     with session(project) as con:
         found = con.sql("SELECT * FROM scores WHERE task = ? ORDER BY cutoff DESC, profile_id", params=[task])
         return found.to_arrow_table().to_pylist()
+
+
+def champion_of(project: Project, task: str, version: str | None = None) -> registry.Champion:
+    return registry.quietly(lambda: registry.champion(project, task, version))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def test_unknown_task(trained: TrainedShop) -> None:
 
 def test_scoring_twice_adds_nothing(mine: Callable[[], Project], batch: dict[str, list[dict]]) -> None:
     project = mine()
-    again = score(project, ["churn", "clv"])
+    again = score(project, list(TASKS))
     assert [(s.task, s.eligible, s.added) for s in again] == [(t, len(rows), 0) for t, rows in batch.items()]
     for task, rows in batch.items():
         assert [repr(row) for row in rows_of(project, task)] == [repr(row) for row in rows]  # a NaN is not itself
@@ -70,24 +74,24 @@ def test_scoring_as_of_an_earlier_time(mine: Callable[[], Project], batch: dict[
         assert one["score_id"] == row["score_id"]
 
 
-@pytest.mark.parametrize("task", ["churn", "clv"])
+@pytest.mark.parametrize("task", TASKS)
 def test_contract_is_complete(trained: TrainedShop, batch: dict[str, list[dict]], task: str) -> None:
     rows, found = batch[task], trained.trained[task]
     assert len(rows) == next(s.eligible for s in trained.scored if s.task == task) > 100
-    contract = registry.quietly(lambda: registry.champion(trained.project, task)).contract
+    contract = champion_of(trained.project, task).contract
     for row in rows:
         assert list(row) == SCHEMA.names
         assert not [name for name, value in row.items() if value is None]
         assert 0 < row["percentile"] <= 100
         assert math.isfinite(row["value"])
-        assert 0 <= row["value"] <= (1 if task == "churn" else math.inf)
+        assert 0 <= row["value"] <= (math.inf if task == "clv" else 1)
         assert row["base_rate"] == found.base_rate
         assert (row["model_version"], row["estimator"]) == (found.version, found.winner)
         assert row["feature_service"] == contract["service"]
         assert row["cutoff"] == NOW
-        assert row["expires_at"] == NOW + timedelta(days=90) > row["cutoff"]
+        assert row["expires_at"] == NOW + found.task.horizon > row["cutoff"]
         assert row["batch"] == last_batch(trained.project)
-        assert row["purpose"] == "retention"
+        assert row["purpose"] == found.task.purpose
         assert row["kind"] == found.kind
         assert [name for name, _ in row["features"]] == contract["columns"]
         assert 1 <= len(row["reasons"]) <= 3
@@ -107,6 +111,10 @@ def test_feature_row_is_the_one_that_was_built(trained: TrainedShop, batch: dict
         with session(project) as con:
             for view in project.definitions.views_of(project.definitions.task(task)):
                 built = con.execute(f"SELECT * FROM {build.read(project, view, NOW)}").df().set_index("profile_id")
+                if "known_city" in built:  # text is stored as the model read it
+                    cities = champion_of(project, task).categories["known_city"]
+                    assert set(built["known_city"].dropna()) == set(cities)
+                    built["known_city"] = built["known_city"].map(cities.index, na_action="ignore")
                 names = list(view.features)
                 pd.testing.assert_frame_equal(
                     stored[names], built.loc[stored.index, names].astype(float), check_exact=True, check_names=False
@@ -135,11 +143,22 @@ def test_one_that_is_not_eligible_is_refused(trained: TrainedShop, batch: dict[s
         score_one(trained.project, "churn", "nobody@nowhere.example")
 
 
+def test_reasons_speak_of_the_text_behind_a_code(trained: TrainedShop, batch: dict[str, list[dict]]) -> None:
+    assert trained.trained["propensity"].winner == "lightgbm"  # baselines read no text
+    cities = champion_of(trained.project, "propensity").categories["known_city"]
+    told = 0
+    for row in batch["propensity"]:
+        for reason in row["reasons"]:
+            if reason["feature"] == "known_city":
+                told += 1
+                city = cities[int(dict(row["features"])["known_city"])]
+                assert reason["text"].startswith(f"known_city = {city} (typical: {cities[0]}), ")
+    assert told > 10
+
+
 def test_stored_feature_row_gives_the_same_bits(trained: TrainedShop, batch: dict[str, list[dict]]) -> None:
     for task, rows in batch.items():
-        model = registry.quietly(
-            lambda task=task, rows=rows: registry.champion(trained.project, task, rows[0]["model_version"])
-        )
+        model = champion_of(trained.project, task, rows[0]["model_version"])
         frame = pd.DataFrame([dict(row["features"]) for row in rows])
         assert model.predict(frame).tolist() == [row["value"] for row in rows]
 
@@ -175,7 +194,9 @@ def test_profile_page(trained: TrainedShop, batch: dict[str, list[dict]], capsys
     assert repr(profile_page.page(project, email.removeprefix("email:").upper())) == repr(page)
     assert repr(profile_page.page(project, today)) == repr(page)
     assert {t["attribute"] for t in page["traits"]} >= {"city", "first_name"}
-    assert [s["task"] for s in page["scores"]] == ["churn", "clv"]
+    tasks = [task for task in sorted(batch) if today in {row["profile_id"] for row in batch[task]}]
+    assert [s["task"] for s in page["scores"]] == tasks
+    assert {"churn", "clv"} <= set(tasks)
     expected = next(row for row in batch["churn"] if row["profile_id"] == today)
     assert page["scores"][0]["score_id"] == expected["score_id"]
     json.dumps(page, default=str)
@@ -193,7 +214,7 @@ def test_status(trained: TrainedShop, tmp_path: Path) -> None:
     assert found.next == "foretell segment list"
     origins = {name: origin for name, _, origin in found.settings}
     assert origins["as_of"] == "foretell.toml"
-    assert origins["threads"] == "default"
+    assert origins["memory"] == "default"
     fresh = Project(write_shop(tmp_path / "fresh", people=3))
     assert status.collect(fresh).next == "foretell load"
     assert not fresh.home.exists()  # looking leaves nothing behind

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fixtures_trained import HISTORY, NOW, TrainedShop, mine, trained, write_shop
+from fixtures_trained import HISTORY, NOW, TASKS, TrainedShop, mine, trained, write_shop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +25,8 @@ from training.cutoffs import STEP, plan
 from training.champion import LEARNED, choose, train
 
 __all__ = ["mine", "trained"]
+
+CITIES = {"Oslo", "Bergen", "Tromsø"}
 
 
 def a_task(**changes: Any) -> PredictionTask:
@@ -69,29 +71,30 @@ def test_no_training_label_reaches_into_the_evaluation(
 # --- what is kept ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["churn", "clv"])
+@pytest.mark.parametrize("name", TASKS)
 def test_champion_is_registered_with_its_contract(trained: TrainedShop, name: str) -> None:
     project, found = trained.project, trained.trained[name]
     champion = registry.quietly(lambda: registry.champion(project, name))
     assert (champion.version, champion.run_id) == (found.version, found.run_id)
     contract = champion.contract
     assert set(contract) == {
-        "task", "kind", "columns", "estimator", "base_rate", "service", "background", "horizon_days", "purpose",
-        "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason",
+        "task", "kind", "columns", "categories", "estimator", "base_rate", "service", "background", "horizon_days",
+        "purpose", "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason",
     }  # fmt: skip
     task = project.definitions.task(name)
     assert contract["columns"] == dataset.feature_columns(project, task) == list(contract["background"])
     assert contract["estimator"] == found.winner
-    assert contract["kind"] == ("probability" if name == "churn" else "amount")
+    assert contract["kind"] == ("amount" if name == "clv" else "probability")
     assert contract["batch"] == last_batch(project)
-    assert contract["horizon_days"] == 90
-    assert contract["evaluated_on"] == (NOW - timedelta(days=91)).isoformat()
+    assert contract["horizon_days"] == (30 if name == "propensity" else 90)
+    assert contract["evaluated_on"] == (NOW - task.horizon - days(1)).isoformat()
+    assert {city: set(values) for city, values in contract["categories"].items()} == {"known_city": CITIES}
     assert np.isfinite(list(contract["background"].values())).all()
     assert contract["rows"] == found.rows
     assert contract["rows"]["training"] > contract["rows"]["evaluation"] > 50
 
 
-@pytest.mark.parametrize("name", ["churn", "clv"])
+@pytest.mark.parametrize("name", TASKS)
 def test_run_holds_the_evidence(trained: TrainedShop, name: str, tmp_path: Path) -> None:
     project, found = trained.project, trained.trained[name]
     client = registry.quietly(lambda: registry.client(project))
@@ -136,7 +139,7 @@ def test_model_stays_in_the_home_and_has_a_signature(trained: TrainedShop) -> No
         assert info.signature is not None
         assert info.signature.inputs.input_names() == dataset.feature_columns(trained.project, found.task)
     models = list((trained.project.home / "mlflow" / "artifacts").rglob("MLmodel"))
-    assert len(models) == 2
+    assert len(models) == len(TASKS)
 
 
 def test_each_home_has_its_own_registry(trained: TrainedShop, tmp_path: Path) -> None:
@@ -150,7 +153,7 @@ def test_each_home_has_its_own_registry(trained: TrainedShop, tmp_path: Path) ->
 
 def test_baselines_compete_and_intervals_hold_the_value(trained: TrainedShop) -> None:
     for found in trained.trained.values():
-        assert found.evaluation["model"].nunique() == 4
+        assert found.evaluation["model"].nunique() == (4 if found.kind == "amount" else 5)
         assert found.skipped == {}
         assert found.winner in set(found.evaluation["model"])
         assert found.reason
