@@ -18,11 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foretell.errors import ForetellError, UnknownName, did_you_mean
+from serving.http.metrics import observe
 
 LARGEST = 1_000_000  # bytes of a body
 DRAINED = 20 * LARGEST  # what is read of one that is too large, so that its sender hears the answer
 
-PROBES = ("/livez", "/healthz", "/readyz")  # asked every few seconds: not logged
+PROBES = ("/livez", "/healthz", "/readyz", "/metrics")  # asked every few seconds: not logged
 
 log = logging.getLogger("foretell")
 access = logging.getLogger("foretell.access")
@@ -94,7 +95,9 @@ class Guard:
         finally:
             route = getattr(scope.get("route"), "path", "-")  # as declared: who was asked for is not logged
             if route not in PROBES:
-                access.info("%s %s %s %.1f ms", scope["method"], route, status, (time.perf_counter() - began) * 1000)
+                took = time.perf_counter() - began
+                observe(scope["method"], route, status, took)
+                access.info("%s %s %s %.1f ms", scope["method"], route, status, took * 1000)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):
