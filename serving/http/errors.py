@@ -65,6 +65,15 @@ def install(app: FastAPI) -> None:
         subject = ".".join(where[1:]) or where[0]
         return answer(422, subject, f"expected something else: {first['msg']}", "see /docs for what goes there")
 
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        """Said here, raised again, and logged by the guard."""
+        return failed(error)
+
+
+def failed(error: Exception) -> JSONResponse:
+    return answer(500, "service", f"the service failed ({type(error).__name__})", "ask again; its log says where")
+
 
 class Guard:
     """ASGI middleware around the API."""
@@ -90,8 +99,7 @@ class Guard:
             # Its message may hold personal data: the log gets its type and where it came from.
             log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
             if not status:
-                problem = f"the service failed ({type(error).__name__})"
-                await answer(500, "service", problem, "ask again; its log says where")(scope, receive, noted)
+                await failed(error)(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "-")  # as declared: who was asked for is not logged
             if route not in PROBES:
