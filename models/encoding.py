@@ -7,6 +7,7 @@ value that training did not see, or saw too rarely to learn from, is as good as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,19 @@ def encode(rows: pd.DataFrame, columns: Sequence[str], categories: Categories) -
         else:
             made[column] = rows[column].astype(float).to_numpy()
     return pd.DataFrame(made, index=rows.index, columns=pd.Index(list(columns)), dtype=float)
+
+
+def encode_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], categories: Categories) -> pd.DataFrame:
+    """The same as `encode`, from a mapping per row: of few rows, a table of objects costs more than the model."""
+    codes = {column: {value: code for code, value in enumerate(categories[column])} for column in categories}
+
+    def number(column: str, value: Any) -> float:
+        if column in codes:
+            return codes[column].get(value, np.nan)
+        return np.nan if value is None else float(value)
+
+    made = [[number(column, row[column]) for column in columns] for row in rows]
+    return pd.DataFrame(np.array(made, dtype=float).reshape(-1, len(columns)), columns=pd.Index(list(columns)))
 
 
 def decode(column: str, code: float, categories: Categories) -> str | None:

@@ -21,6 +21,7 @@ from foretell.declarations import PredictionTask
 from foretell.errors import DataError, DefinitionError, NotReady
 from foretell.project import Project
 from lake.engine import last_batch, session, table
+from models.encoding import encode_rows
 from models.registry import Champion, champion, quietly, trained_at
 from segments.audience import audience
 from serving import batch
@@ -147,7 +148,8 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
     if rows.times(0) != {last.cutoff}:
         raise NotReady(who, f"its features online are not those of {last.cutoff:%Y-%m-%d}", "run `foretell score`")
     terms = Terms(last.cutoff, last.cutoff + task.horizon, last.batch, task.purpose)
-    return contract_rows(model, [profile], model.encode(rows.frame([0])), last.crowd(), terms)[0]
+    X = encode_rows(rows.values([0]), model.contract["columns"], model.categories)
+    return contract_rows(model, [profile], X, last.crowd(), terms)[0]
 
 
 def _matching_champion(project: Project, task: PredictionTask) -> Champion:

@@ -75,7 +75,6 @@ def run(project: Project, host: str, port: int, workers: int, example: str) -> N
     # The workers are other processes: what they must know goes by the environment.
     os.environ |= {
         "FORETELL_PROJECT": str(project.folder), "FORETELL_WORKERS": str(workers), "BENTOML_HOME": str(folder),
-        "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
     }  # fmt: skip
     import logging
 

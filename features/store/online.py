@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from foretell.project import Project
@@ -83,13 +82,16 @@ class Rows:
         """The T of the rows of the profile at this place, None among them where a view has no row of it."""
         return {self._found[view][place][0] for view in self._views}
 
-    def frame(self, places: Sequence[int]) -> pd.DataFrame:
+    def values(self, places: Iterable[int]) -> list[dict[str, Any]]:
         """profile_id and every feature of the service, of the profiles at these places."""
-        columns = {KEY: [self._profiles[i] for i in places]}
-        for view, features in self._views.items():
-            rows = [self._found[view][i][1] for i in places]
-            columns |= {f: [row.get(f) for row in rows] for f in features}
-        return pd.DataFrame(columns)
+        made = []
+        for i in places:
+            row: dict[str, Any] = {KEY: self._profiles[i]}
+            for view, features in self._views.items():
+                known = self._found[view][i][1]
+                row |= {feature: known.get(feature) for feature in features}
+            made.append(row)
+        return made
 
 
 def _plain(value: Any) -> Any:

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from pydantic import BaseModel
 
 from foretell.errors import ForetellError
 from serving.http import answers, engine
 from serving.http.docs import page as docs_page
 from serving.http.errors import Guard, answer, error_responses, install
+from serving.http.metrics import exposition
 
 T = TypeVar("T")
 
@@ -116,6 +117,11 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
             return answer(503, first["task"], first["problem"], first["fix"], {"Retry-After": "30"})
         found = {"status": "ready", "published_at": state.index.published_at, "tasks": served, "problems": problems}
         return _json(answers.Ready, found)
+
+    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Requests and seconds by route and status, for Prometheus."""
+        return Response(await work(exposition), media_type="text/plain; version=0.0.4")
 
     @app.get("/docs", include_in_schema=False)
     @app.get("/", include_in_schema=False)

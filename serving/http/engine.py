@@ -19,6 +19,7 @@ from typing import Any
 from features.store.online import Online
 from foretell.errors import ForetellError, NotReady, unknown
 from foretell.project import Project
+from models.encoding import encode_rows
 from models.registry import Champion, champion, quietly
 from serving.contract import contract_rows
 from serving.http.index import Index, Task, file_of
@@ -194,7 +195,7 @@ def _answer(
                 places.append(place)
         if places:
             model = state.champions[name]
-            X = model.encode(rows[task.service].frame(places))
+            X = encode_rows(rows[task.service].values(places), model.contract["columns"], model.categories)
             who = [profiles[place] for place in places]
             crowd = state.index.crowds[name]
             for contract in contract_rows(model, who, X, crowd, task.terms, reasons=reasons):

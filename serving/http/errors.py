@@ -18,11 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foretell.errors import ForetellError, UnknownName, did_you_mean
+from serving.http.metrics import observe
 
 LARGEST = 1_000_000  # bytes of a body
 DRAINED = 20 * LARGEST  # what is read of one that is too large, so that its sender hears the answer
 
-PROBES = ("/livez", "/healthz", "/readyz")  # asked every few seconds: not logged
+PROBES = ("/livez", "/healthz", "/readyz", "/metrics")  # asked every few seconds: not logged
 
 log = logging.getLogger("foretell")
 access = logging.getLogger("foretell.access")
@@ -64,6 +65,15 @@ def install(app: FastAPI) -> None:
         subject = ".".join(where[1:]) or where[0]
         return answer(422, subject, f"expected something else: {first['msg']}", "see /docs for what goes there")
 
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        """Said here, raised again, and logged by the guard."""
+        return failed(error)
+
+
+def failed(error: Exception) -> JSONResponse:
+    return answer(500, "service", f"the service failed ({type(error).__name__})", "ask again; its log says where")
+
 
 class Guard:
     """ASGI middleware around the API."""
@@ -89,12 +99,13 @@ class Guard:
             # Its message may hold personal data: the log gets its type and where it came from.
             log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
             if not status:
-                problem = f"the service failed ({type(error).__name__})"
-                await answer(500, "service", problem, "ask again; its log says where")(scope, receive, noted)
+                await failed(error)(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "-")  # as declared: who was asked for is not logged
             if route not in PROBES:
-                access.info("%s %s %s %.1f ms", scope["method"], route, status, (time.perf_counter() - began) * 1000)
+                took = time.perf_counter() - began
+                observe(scope["method"], route, status, took)
+                access.info("%s %s %s %.1f ms", scope["method"], route, status, took * 1000)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):

@@ -68,7 +68,6 @@ class Index:
         if not file.exists():
             raise NotReady("service", "nothing has been published yet", "run `foretell score` first")
         self._con = sqlite3.connect(f"file:{file}?mode=ro", uri=True, check_same_thread=False)
-        self._duck = duckdb.connect(":memory:", config={"threads": 1})
         about = dict(self._con.execute("SELECT key, value FROM about").fetchall())
         self.published_at = datetime.fromisoformat(about["published_at"])
         self.kinds: list[str] = json.loads(about["kinds"])
@@ -83,7 +82,10 @@ class Index:
 
     def close(self) -> None:
         self._con.close()
-        self._duck.close()
+
+    @cached_property
+    def _duck(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(":memory:", config={"threads": 1})
 
     def resolve(self, asked: Sequence[str]) -> list[str | ForetellError]:
         """The profile that each text means: an id, a former one, or an identifier. Else the error that says why not.

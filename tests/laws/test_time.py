@@ -530,7 +530,7 @@ def online(lakes: Lakes) -> tuple[Project, pd.DataFrame]:
     service = repository.service_name(project, everything)
     profiles = sorted(set(profiles_at(project, BOUNDARY).values()))
     rows = Online(project, [service]).read([service], profiles)[service]
-    return project, rows.frame(range(len(profiles)))
+    return project, pd.DataFrame(rows.values(range(len(profiles))))
 
 
 @pytest.mark.parametrize(

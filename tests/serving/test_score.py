@@ -17,6 +17,7 @@ from foretell.errors import DefinitionError, NotReady, UnknownName
 from foretell.project import Project
 from lake.engine import last_batch, session
 from models import registry
+from models.encoding import encode
 from serving import profile as profile_page
 from serving import status
 from serving.score import SCHEMA, online_cutoff, score, score_one
@@ -108,6 +109,7 @@ def test_feature_row_is_the_one_that_was_built(trained: TrainedShop, batch: dict
     project = trained.project
     for task, rows in batch.items():
         stored = pd.DataFrame([dict(row["features"]) for row in rows], index=[row["profile_id"] for row in rows])
+        model = registry.quietly(lambda task=task: registry.champion(project, task))
         with session(project) as con:
             for view in project.definitions.views_of(project.definitions.task(task)):
                 built = con.execute(f"SELECT * FROM {build.read(project, view, NOW)}").df().set_index("profile_id")
@@ -117,7 +119,10 @@ def test_feature_row_is_the_one_that_was_built(trained: TrainedShop, batch: dict
                     built["known_city"] = built["known_city"].map(cities.index, na_action="ignore")
                 names = list(view.features)
                 pd.testing.assert_frame_equal(
-                    stored[names], built.loc[stored.index, names].astype(float), check_exact=True, check_names=False
+                    stored[names],
+                    encode(built.loc[stored.index], names, model.categories),
+                    check_exact=True,
+                    check_names=False,
                 )
 
 
@@ -210,7 +215,10 @@ def test_status(trained: TrainedShop, tmp_path: Path) -> None:
     found = status.collect(trained.project)
     assert found.now == NOW
     assert {row[0] for row in found.sources} == {"till", "web", "crm"}
-    assert {row[0]: row[-1] for row in found.tasks} == {s.task: f"{s.eligible:,}" for s in trained.scored}
+    scored = {s.task: f"{s.eligible:,}" for s in trained.scored}
+    assert {row[0]: row[-1] for row in found.tasks} == {
+        t: scored.get(t, "0") for t in trained.project.definitions.tasks
+    }
     assert found.next == "foretell segment list"
     origins = {name: origin for name, _, origin in found.settings}
     assert origins["as_of"] == "foretell.toml"
