@@ -1,8 +1,9 @@
 """How good are the predictions of the default recipe, on a shop whose future we know, and against whom?
 
-Two years of a web shop's invoices (Online Retail II). For each cutoff T a project of its own is given the lines before
-T and nothing else; every standard task is trained there as `foretell train` does, and its champion predicts for
-everyone eligible at T. What happened in the horizon after T is worked out from the file by plain SQL. Then:
+Two years of a web shop's invoices (Online Retail II), and the example's own project. It lives through the two years:
+at each cutoff T it has been given the lines before T and nothing else, every standard task is trained as by `foretell
+train`, and its champion predicts for everyone eligible. What happened in the horizon after T is worked out from the
+file by plain SQL. Then:
 
   accuracy.TASK.METRIC                      the champion's, as a mean over the cutoffs; of bias_pct, the mean distance
                                             from 0. Spread: 95% of a bootstrap over profiles (200 draws, seed 0).
@@ -10,16 +11,15 @@ everyone eligible at T. What happened in the horizon after T is worked out from 
                                             Spread: the paired interval on the same draws; 0 if that is the champion.
 
 Every candidate is fitted on the rows that the champion was fitted on, and predicts the same rows. Checked on the way,
-and an error if not so: the product's labels equal the SQL's; its features are those of a project that knows the
-future too; the candidate of the champion's name, fitted anew, says what the registered champion says; and, on Online
-Retail II, that there are as many profiles and outcomes as there ought to be.
+and an error if not so: the product's labels equal the SQL's; its features are the same once it knows what came later;
+the candidate of the champion's name, fitted anew, says what the registered champion says; and, on Online Retail II,
+there are as many profiles and outcomes as there ought to be.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -61,11 +61,12 @@ AGAINST = {"probability": ("auc", "log_loss", "lift10"), "amount": ("mae", "rmse
 
 @dataclass(frozen=True)
 class Found:
-    """One task at one cutoff: what was trained, what was said and what became true."""
+    """One task at one cutoff: what was trained, the features as known then, what was said and what became true."""
 
     asked: retail.Asked
     cutoff: datetime
     trained: Trained
+    rows: pd.DataFrame
     judged: Judged
 
     @property
@@ -80,13 +81,10 @@ class Found:
         return min(said, key=lambda m: metric.loss(metric.function(self.judged.y, said[m])))
 
 
-def judge(project: Project, knowing: Project, file: Path, asked: retail.Asked, cutoff: datetime) -> Found:
-    """Train a task in a project that ends at the cutoff, let every candidate predict, and look what happened.
-
-    knowing: a project of the same shop that knows the future: its labels and features serve as checks.
-    """
-    label = f"{asked.name} at {cutoff:%Y-%m-%d}"
-    progress(f"{label}: training")
+def judge(project: Project, file: Path, asked: retail.Asked) -> Found:
+    """Train a task as of the project's now, let every candidate predict, and look into the file what happened."""
+    cutoff, label = project.now, f"{asked.name} at {project.now:%Y-%m-%d}"
+    progress(label)
     task = project.definitions.task(asked.task)
     with project.writing(f"train {task.name}"):
         trained = room.train(project, task.name)
@@ -96,30 +94,28 @@ def judge(project: Project, knowing: Project, file: Path, asked: retail.Asked, c
         eligible = dataset.population(con, project, task, cutoff)
     rows = pd.DataFrame({"profile_id": pd.Series(eligible, dtype=object), "event_timestamp": pd.Timestamp(cutoff)})
     rows = dataset.with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
-    X = model.encode(rows)
-    predictions = {CHAMPION: model.predict(X).to_numpy(), **_candidates(project, trained, model, X)}
+    predictions = _predictions(project, trained, model, model.encode(rows))
 
     truth = retail.answers(file, cutoff, asked.days, retail.people_of(project))
     if asked.answer == "entered":
         truth = truth[~truth["seed"].astype(bool)]
     y = aligned(truth, rows["profile_id"], asked, label)
-    check_knowing(knowing, asked, cutoff, rows["profile_id"], X, y, model, label)
-    return Found(asked, cutoff, trained, Judged(rows["profile_id"].to_numpy(dtype=str), y, predictions))
+    return Found(asked, cutoff, trained, rows, Judged(rows["profile_id"].to_numpy(dtype=str), y, predictions))
 
 
-def _candidates(project: Project, trained: Trained, model: Champion, X: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What every candidate says of X, fitted on the champion's own training rows."""
+def _predictions(project: Project, trained: Trained, model: Champion, X: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What the champion says of X, and what every candidate says that is fitted on the champion's training rows."""
     columns = model.contract["columns"]
     rows = dataset.training_set(project, trained.task, trained.cutoffs.final)
     rows[columns] = model.encode(rows)
-    rows = room._usable(rows)
     known = room._candidates(project, trained.task, trained.kind, columns, model.categories)
     known[trained.winner] = clone(model.model)  # with the parameters it was given
-    fitted, _ = room._fit_all(trained.task, known, columns, rows, lambda _: None)
+    fitted, _ = room._fit_all(trained.task, known, columns, room._usable(rows), lambda _: None)
     said = {name: room._predict(estimator, X[columns], trained.kind) for name, estimator in fitted.items()}
-    if not np.allclose(said[trained.winner], model.predict(X), rtol=1e-9, atol=1e-12):
+    ours = model.predict(X).to_numpy()
+    if not np.allclose(said[trained.winner], ours, rtol=1e-9, atol=1e-12):
         raise ValueError(f"{trained.task.name}: {trained.winner}, fitted anew, differs from the registered champion")
-    return said
+    return {CHAMPION: ours, **said}
 
 
 def aligned(truth: pd.DataFrame, profiles: pd.Series, asked: retail.Asked, label: str) -> np.ndarray:
@@ -134,19 +130,30 @@ def aligned(truth: pd.DataFrame, profiles: pd.Series, asked: retail.Asked, label
     return found.loc[list(profiles)].to_numpy()
 
 
-def check_knowing(
-    knowing: Project, asked: retail.Asked, cutoff: datetime, profiles: pd.Series, X: pd.DataFrame, y: np.ndarray,
-    model: Champion, label: str,
-) -> None:  # fmt: skip
-    """The product's labels are the SQL's, and knowing the future changes no feature."""
-    rows = dataset.training_set(knowing, knowing.definitions.task(asked.task), [cutoff])
-    rows = rows.set_index("profile_id").reindex(list(profiles)).reset_index()
-    if not np.allclose(rows["label"].to_numpy(dtype=float), y, rtol=1e-9, atol=1e-6):
+def check_afterwards(project: Project, found: Sequence[Found]) -> None:
+    """Now that it knows what came later: the product's labels are the SQL's, and no feature has changed."""
+    for name in {f.trained.task.name for f in found}:
+        of = [f for f in found if f.trained.task.name == name]
+        progress(f"{of[0].asked.name}: labels and features once more, now that the future is known")
+        everything = dataset.training_set(project, of[0].trained.task, [f.cutoff for f in of])
+        for f in of:
+            rows = everything[everything["cutoff"] == pd.Timestamp(f.cutoff)]
+            check_rows(f.rows, rows, f.judged.y, f"{f.asked.name} at {f.cutoff:%Y-%m-%d}")
+
+
+def check_rows(then: pd.DataFrame, now: pd.DataFrame, y: np.ndarray, label: str) -> None:
+    """Refuse labels of `now` that are not y, and features of `then` that are others now."""
+    now = now.set_index("profile_id").reindex(list(then["profile_id"])).reset_index()
+    if not np.allclose(now["label"].to_numpy(dtype=float), y, rtol=1e-9, atol=1e-6):
         raise ValueError(f"{label}: the product's labels differ from those by SQL")
-    same = np.isclose(model.encode(rows).to_numpy(), X.to_numpy(), rtol=1e-9, atol=1e-9, equal_nan=True)
-    if not same.all():
-        columns = ", ".join(X.columns[~same.all(axis=0)])
-        raise ValueError(f"{label}: {columns} would be another if the future were known")
+    for column in then.columns.drop(["profile_id", "event_timestamp"], errors="ignore"):
+        a, b = then[column], now[column]
+        if pd.api.types.is_numeric_dtype(a):
+            same = np.allclose(a.astype(float), b.astype(float), rtol=1e-9, atol=1e-9, equal_nan=True)
+        else:
+            same = bool(((a == b) | (a.isna() & b.isna())).all())
+        if not same:
+            raise ValueError(f"{label}: {column} has changed since the future is known")
 
 
 # What is shown
@@ -220,27 +227,31 @@ def run(
     lines, customers, end = retail.span(file)
     if preset:
         preset.check_file(lines, customers)
-    progress(f"{lines:,} lines of {customers:,} customers; loading them all, for the answers")
+    progress(f"{lines:,} lines of {customers:,} customers until {end:%Y-%m-%d}")
     clock, found = {"load": 0.0, "measure": 0.0}, []
-    started = time.perf_counter()
-    knowing = retail.project_at(folder / "knowing", file, end + timedelta(days=1))
+    project, since = retail.open_shop(folder / "shop"), time.perf_counter()
+
+    def spent(on: str) -> None:
+        nonlocal since
+        clock[on] += time.perf_counter() - since
+        since = time.perf_counter()
+
     for cutoff in cutoffs:
         wanted = [retail.ASKED[t] for t in tasks if cutoff + timedelta(days=retail.ASKED[t].days) <= end]
-        for name in set(tasks) - {a.name for a in wanted}:
+        for name in [t for t in tasks if t not in {a.name for a in wanted}]:
             progress(f"{name} at {cutoff:%Y-%m-%d} is left out: its horizon ends after the data do")
-        if not wanted:
-            continue
-        progress(f"loading what was known at {cutoff:%Y-%m-%d}")
-        project = retail.project_at(folder / f"{cutoff:%Y%m%d}", file, cutoff)
-        clock["load"] += time.perf_counter() - started
-        started = time.perf_counter()
+        progress(f"loading what came in until {cutoff:%Y-%m-%d}")
+        project = retail.live_until(project, file, cutoff)
+        spent("load")
         for asked in wanted:
-            found.append(judge(project, knowing, file, asked, cutoff))
+            found.append(judge(project, file, asked))
             if preset:
                 preset.check(asked, cutoff, len(found[-1].judged.y), found[-1].base_rate)
-        clock["measure"] += time.perf_counter() - started
-        started = time.perf_counter()
-        shutil.rmtree(project.folder)
+        spent("measure")
+    project = retail.live_until(project, file, end + timedelta(days=1))
+    spent("load")
+    check_afterwards(project, found)
+    spent("measure")
     return found, clock
 
 

@@ -7,58 +7,37 @@ oracle that the product's labels are held to.
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pandas as pd
 
+from examples.online_retail import generate as generator
 from foretell.errors import DataError
 from foretell.project import Project
 from ingestion.load import load_file
-from lake.engine import quote, session
+from lake.engine import last_batch, quote, session
 from unification.identity import unify
 
 WHERE_FROM = (
     "Online Retail II (CC BY 4.0): https://archive.ics.uci.edu/dataset/502; pass the file with --data, or name the "
     "folder that holds online_retail_ii/transactions.parquet in the variable FORETELL_TEST_DATA"
 )
+FILE = "online_retail_ii/transactions.parquet"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "online_retail"
 KEY = "accuracy-benchmark"
 """The homes' key. Profile ids, and so the order of rows and the luck of a seed, are the same in every run."""
 
-FILE = "online_retail_ii/transactions.parquet"
 COLUMNS = ("Invoice", "StockCode", "Quantity", "InvoiceDate", "Price", "CustomerID")
-GENERATED_CUTOFFS = ("2011-06-01",)
+GENERATED_CUSTOMERS, GENERATED_CUTOFFS = 700, ("2011-06-01",)
 POPULATION_DAYS = 365
 TOP = 0.1  # what the standard lookalike task calls a seed: the top tenth by the spend of SEED_DAYS
 SEED_DAYS = 90
-
-SETTINGS = '[foretell]\nas_of = "{at}"\n'
-SOURCE = '''"""The shop's invoice lines."""
-
-from foretell import Source
-
-invoices = Source(
-    name="invoices",
-    files="invoices/*",
-    role="order_line",
-    event_at="InvoiceDate",
-    timezone="Europe/London",
-    currency="GBP",
-    identifiers={"customer_no": "CustomerID"},
-    columns={
-        "order_id": "Invoice",
-        "amount": "Quantity * Price",
-        "quantity": "Quantity",
-        "product_id": "StockCode",
-        "cancelled": "starts_with(Invoice, 'C')",
-    },
-)
-'''
-
 
 CLV180 = '''"""How much will an active buyer spend in the next 180 days?"""
 
@@ -140,39 +119,9 @@ PRESETS = {
 }
 
 
-def generate(file: Path, customers: int = 700, seed: int = 0) -> None:
-    """Write two years of a shop of the same shape: people differ in how often they come, how much they buy, and when
-    they stay away for good. One basket in twenty is sent back. The same arguments give the same lines.
-    """
-    rng = np.random.default_rng(seed)
-    first, days = datetime(2009, 12, 1), 739
-    baskets = []
-    for customer in range(customers):
-        gap, value, day = rng.gamma(1.2, 50) + 3, rng.gamma(2.0, 2.0), rng.uniform(0, days)
-        while day < days:
-            baskets.append((12_000 + customer, day, value))
-            day += rng.exponential(gap) if rng.random() > 0.12 else days
-    baskets.sort(key=lambda basket: basket[1])
-    rows = []
-    for number, (customer, day, value) in enumerate(baskets):
-        opened = first + timedelta(days=int(day), hours=8 + int(rng.integers(0, 10)), minutes=int(rng.integers(0, 60)))
-        for _ in range(1 + rng.poisson(4)):
-            line = (f"{20_000 + rng.integers(0, 800)}", 1 + rng.poisson(4), round(0.2 + rng.gamma(2.0, value / 4), 2))
-            rows.append((f"{489_000 + number}", *line, opened, customer))
-            if rng.random() < 0.02:
-                back = opened + timedelta(days=int(rng.integers(1, 15)))
-                rows.append((f"C{489_000 + number}", line[0], -line[1], line[2], back, customer))
-    frame = pd.DataFrame(
-        rows, columns=pd.Index(["Invoice", "StockCode", "Quantity", "Price", "InvoiceDate", "CustomerID"])
-    )
-    con = duckdb.connect()
-    con.register("drawn", frame)
-    con.execute(
-        f"""COPY (SELECT Invoice, StockCode, NULL::VARCHAR AS Description, Quantity::INTEGER AS Quantity,
-                InvoiceDate::TIMESTAMP AS InvoiceDate, Price, CustomerID::INTEGER AS CustomerID,
-                'United Kingdom' AS Country, false AS overlap_dup
-            FROM drawn ORDER BY InvoiceDate, Invoice) TO '{quote(file)}' (FORMAT parquet)"""
-    )
+def generate(file: Path) -> None:
+    """Write the example's SYNTHETIC shop, for want of a real one."""
+    generator.write(generator.generate(GENERATED_CUSTOMERS), file)
 
 
 def lines(file: Path) -> str:
@@ -181,16 +130,17 @@ def lines(file: Path) -> str:
     Columns: customer, sold_at and day (the shop's clock), amount, cancelled. Duplicate lines are kept, but for those
     that a second sheet of the same workbook repeats, which such a file marks.
     """
-    con = duckdb.connect()
-    present = {name for name, *_ in con.execute(f"DESCRIBE FROM read_parquet('{quote(file)}')").fetchall()}
+    described = duckdb.execute(f"DESCRIBE FROM read_parquet('{quote(file)}')").fetchall()
+    present = {name.replace(" ", ""): name for name, *_ in described}
     if lacking := [c for c in COLUMNS if c not in present]:
-        raise DataError(str(file), f"expected the columns {', '.join(COLUMNS)}, got none named {', '.join(lacking)}",
-                        f"use {WHERE_FROM}")  # fmt: skip
+        problem = f"expected the columns {', '.join(COLUMNS)}, got none named {', '.join(lacking)}"
+        raise DataError(str(file), problem, f"use {WHERE_FROM}")
+    customer = f'"{present["CustomerID"]}"'
     once = "NOT overlap_dup" if "overlap_dup" in present else "true"
-    return f"""SELECT CustomerID::VARCHAR AS customer, InvoiceDate AS sold_at, InvoiceDate::DATE AS day,
+    return f"""SELECT {customer}::BIGINT::VARCHAR AS customer, InvoiceDate AS sold_at, InvoiceDate::DATE AS day,
             (Quantity * Price)::DECIMAL(18,4) AS amount, starts_with(Invoice, 'C') AS cancelled
         FROM read_parquet('{quote(file)}')
-        WHERE {once} AND CustomerID IS NOT NULL AND Price > 0 AND regexp_matches(StockCode, '^[0-9]{{5}}')
+        WHERE {once} AND {customer} IS NOT NULL AND Price > 0 AND regexp_matches(StockCode, '^[0-9]{{5}}')
             AND CASE WHEN starts_with(Invoice, 'C') THEN Quantity < 0 ELSE Quantity > 0 END"""
 
 
@@ -212,7 +162,7 @@ def answers(file: Path, cutoff: datetime, days: int, people: pd.DataFrame) -> pd
     """
     con = duckdb.connect()
     con.register("people", people)
-    T, end = (f"TIMESTAMP '{at:%Y-%m-%d %H:%M:%S}'" for at in (cutoff, cutoff + timedelta(days=days)))
+    T, end = _sql(cutoff), _sql(cutoff + timedelta(days=days))
     place = "row_number() OVER (ORDER BY {} DESC, profile_id) <= ceil(" + str(TOP) + " * count(*) OVER ())"
     return con.execute(
         f"""WITH line AS ({lines(file)}),
@@ -232,26 +182,39 @@ def answers(file: Path, cutoff: datetime, days: int, people: pd.DataFrame) -> pd
     ).df()
 
 
-def project_at(folder: Path, file: Path, now: datetime) -> Project:
-    """A project whose now is this instant, and which was given the lines before it and nothing else."""
-    written = {"foretell.toml": SETTINGS.format(at=now.isoformat()), "sources/invoices.py": SOURCE}
-    for name, text in {**written, "tasks/clv180.py": CLV180}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+def open_shop(folder: Path) -> Project:
+    """The example's project, with a task beside the standard ones, before anything is loaded."""
+    made = ("exports", "audiences", ".*", "__pycache__")  # by runs of the example
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns(*made))
+    (folder / "tasks").mkdir(exist_ok=True)
+    (folder / "tasks" / "clv180.py").write_text(CLV180)
     project = Project(folder)
-    project.home.mkdir(parents=True)
+    project.home.mkdir()
     (project.home / "key").write_text(KEY)
-    export = project.exports / "invoices" / "lines.parquet"
-    export.parent.mkdir(parents=True)
-    query = f"""SELECT * FROM read_parquet('{quote(file)}') WHERE InvoiceDate < TIMESTAMP '{now:%Y-%m-%d %H:%M:%S}'
-            AND NOT overlap_dup AND CustomerID IS NOT NULL AND Price > 0 AND regexp_matches(StockCode, '^[0-9]{{5}}')
-            AND CASE WHEN starts_with(Invoice, 'C') THEN Quantity < 0 ELSE Quantity > 0 END"""
-    duckdb.execute(f"COPY ({query}) TO '{quote(export)}' (FORMAT parquet)")
+    return project
+
+
+def live_until(project: Project, file: Path, now: datetime) -> Project:
+    """The same project at a later now: the file's lines from its last now to this one come in, as another export."""
+    before = "true" if last_batch(project) == 0 else f"InvoiceDate >= {_sql(project.now)}"
+    settings = project.folder / "foretell.toml"
+    text, replaced = re.subn(r"(?m)^as_of = .*$", f'as_of = "{now.isoformat()}"', settings.read_text())
+    if replaced != 1:
+        raise ValueError(f"{settings}: expected one line as_of, got {replaced}")
+    settings.write_text(text)
+    project, export = Project(project.folder), project.folder / f"until_{now:%Y%m%d}.parquet"
+    lived = f"FROM read_parquet('{quote(file)}') WHERE {before} AND InvoiceDate < {_sql(now)}"
+    duckdb.execute(f"COPY ({lived}) TO '{quote(export)}' (FORMAT parquet)")
     loaded = load_file(project, project.definitions.source("invoices"), export)
     if loaded.quarantined:
         raise ValueError(f"{loaded.quarantined:,} lines in quarantine: {loaded.reasons}")
     unify(project)
     return project
+
+
+def _sql(at: datetime) -> str:
+    """An instant on the shop's clock. It is UTC here, an hour less than London's in summer, when nobody shops."""
+    return f"TIMESTAMP '{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}'"
 
 
 def people_of(project: Project) -> pd.DataFrame:

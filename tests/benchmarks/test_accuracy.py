@@ -162,12 +162,24 @@ def test_a_prediction_or_a_cutoff_that_is_none_is_refused(capsys):
     assert "--cutoffs" in capsys.readouterr().err
 
 
-def test_other_labels_features_or_people_are_an_error():
+def test_other_people_are_an_error():
     truth = pd.DataFrame({"profile_id": ["a", "b"], "left": [1.0, 0.0]})
     churn = retail.ASKED["churn90"]
     assert list(accuracy.aligned(truth, pd.Series(["b", "a"]), churn, "churn90")) == [0, 1]
     with pytest.raises(ValueError, match="3 profiles are eligible, by SQL 2 are; 1 and 0 are in one only"):
         accuracy.aligned(truth, pd.Series(["a", "b", "c"]), churn, "churn90")
+
+
+def test_other_labels_or_features_than_were_known_then_are_an_error():
+    then = pd.DataFrame({"profile_id": ["b", "a"], "event_timestamp": [T, T], "orders": [1, 2], "city": ["X", None]})
+    now = pd.DataFrame({"profile_id": ["a", "b"], "label": [0.0, 1.0], "orders": [2, 1], "city": [np.nan, "X"]})
+    y = np.array([1.0, 0.0])
+    accuracy.check_rows(then, now, y, "churn90")
+    with pytest.raises(ValueError, match="labels differ"):
+        accuracy.check_rows(then, now, 1 - y, "churn90")
+    for column, values in {"orders": [2, 3], "city": ["Y", "X"]}.items():
+        with pytest.raises(ValueError, match=f"{column} has changed"):
+            accuracy.check_rows(then, now.assign(**{column: values}), y, "churn90")
 
 
 @pytest.mark.slow
