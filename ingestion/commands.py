@@ -115,6 +115,8 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
     Example:
       foretell source new exports/till/2024-05.csv
     """
+    import shlex
+
     import duckdb
 
     from foretell.console import table
@@ -132,11 +134,11 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
     target = home.folder / "sources" / f"{called}.py" if home else None
     if target and target.exists() and not force:
         raise DataError(str(target), "is there already", "pass --name for another source, or --force to write over it")
-    known = dict(home.definitions.sources) if home else {}
-    known.pop(called, None)
+    sources = home.definitions.sources.values() if home else []
+    known, taken = [s for s in sources if s.name != called], home.definitions.tasks if home else ()
     glob = propose.files_of(file, home.exports if home else None, called)
     with duckdb.connect() as con:
-        made = propose.propose(con, file, name=called, files=glob, kind=kind, known=known)
+        made = propose.propose(con, file, name=called, files=glob, kind=kind, known=known, taken=taken)
     table(["column", "values", "understood as", "why"], made.understood)
     for note in made.notes:
         click.echo(note)
@@ -157,9 +159,9 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
         return
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
-    click.echo(f"wrote {target}; {text.count('# check:')} things to check are marked in it")
+    click.echo(f"wrote {target}" + ("; look at what `# check:` marks" if made.doubts else ""))
     below = file.resolve().is_relative_to(home.exports.resolve())
-    click.echo(f"Next: foretell load {called}" + ("" if below else f" --from {file}"))
+    click.echo(f"Next: foretell load {called}" + ("" if below else f" --from {shlex.quote(str(file))}"))
     if not below:
         click.echo(
             f"  or, for files that come again: put them into {home.exports / Path(glob).parent}, `foretell load`"

@@ -30,7 +30,7 @@ NAMES: dict[str, str] = {
     "first_name": r"(^|_)(first|given|fore)_?name$|^vorname$",
     "last_name": r"(^|_)(last|family|sur)_?name$|^nachname$",
     "full_name": r"^(full_?|customer_|contact_)?name$",
-    "street": r"(^|_)(street|address|addr|strasse|straße)(_|$)",
+    "street": r"(^|_)(street|address|addr|strasse|straße)(_name|_line)?(_?1)?$",
     "city": r"(^|_)(city|town|suburb|ort|stadt)$",
     "postcode": r"(^|_)(post_?code|postal_?code|zip|zip_?code|plz)$",
     "country": r"(^|_)(country|land)(_code)?$",
@@ -101,6 +101,7 @@ is_whole = _matches(r"\s*-?\d+(\.0+)?\s*")
 # 1.234,50 and £9.90 are numbers too, but have to be told so
 is_money = _matches(r"\s*[^\w\s-]{0,2}\s*-?\s*[^\w\s-]{0,2}\s*\d[\d.,' ]*\s*([^\w\s]|[A-Z]{3})?\s*")
 _comma = _matches(r"[^\d]*\d{1,3}([.' ]?\d{3})*,\d{1,2}[^\d]*|[^\d,]*\d+,\d+[^\d,]*")
+_GROUPED = r"^\s*[+(]|\d[ ./-]\d+[ ./-]\d"  # phone numbers are, and other long numbers seldom
 _PHONE = _matches(r"\s*[+(\d][\d\s().+/-]{5,}(\s*(x|ext)\.?\s*\d+)?\s*")
 _DEVICE = _matches(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}|[0-9a-f]{16,}")
 
@@ -110,9 +111,11 @@ def is_phone(text: str) -> bool:
 
 
 def _is_code(column: Column) -> bool:
-    """Values that tell things apart: short, without blanks within, and more than a few of them."""
+    """Values that tell things apart: short, without blanks within, and more than a few unless named a number."""
     short = column.share(lambda v: len(v) <= 64 and " " not in v.strip()) >= 0.9
-    return short and column.distinct > min(9, len(column.values) // 2)
+    return short and column.distinct > (
+        1 if re.search(f"{NUMBERED}$", column.said) else min(9, len(column.values) // 2)
+    )
 
 
 def _is_amount(column: Column) -> bool:
@@ -153,10 +156,12 @@ def understand(column: Column, con: duckdb.DuckDBPyConnection) -> None:
             return
     if column.share(is_email) >= 0.8:
         column.meaning, column.why = "email", "its values are e-mail addresses"
-    elif column.share(lambda v: is_phone(v) and re.search(r"^\s*[+(]|\d[ ./-]\d+[ ./-]\d", v)) >= 0.8:
-        column.meaning, column.why = "phone", "its values are phone numbers"
+    elif column.share(lambda v: is_phone(v) and sum(map(str.isdigit, v)) >= 10 and re.search(_GROUPED, v)) >= 0.8:
+        column.meaning, column.why = "phone", "its values look like phone numbers"
     elif column.share(_DEVICE) >= 0.9 and not re.search(rf"{_ORDERS}|event|session|message|row|line", column.said):
         column.meaning, column.why = "device", "its values are long random codes"
+    if column.meaning:
+        column.doubts.append(f"{column.why}; its name does not say so")
 
 
 def time_rank(column: Column) -> tuple[int, int]:
@@ -179,7 +184,7 @@ def _time_of(column: Column, con: duckdb.DuckDBPyConnection) -> tuple[str, str] 
     if column.typed_time:
         return column.sql, "its type is a time"
     said_so = bool(re.search(_TIME_NAME, column.said))
-    values = sorted({v.strip() for v in column.values})
+    values = sorted(v.strip() for v in column.values)
     if column.share(is_number) >= 0.9:
         return _time_in_numbers(column, con, values) if said_so else None
     con.execute("CREATE OR REPLACE TEMP TABLE times AS SELECT unnest(?::VARCHAR[]) AS v", [values])
