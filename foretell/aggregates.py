@@ -12,33 +12,44 @@ import ibis.expr.datatypes as dt
 from ibis import _
 from ibis.common.deferred import Call, Deferred
 
+from foretell.errors import DefinitionError
+
 __all__ = ["entropy", "latest", "top_share"]
 
 
-def latest(value: Any) -> Any:
+def latest(value: Any, where: Any = None) -> Any:
     """The value that survives among the facts by the golden record's rule, null without one.
 
     The most trusted source wins, among equals the latest fact, ties going to the larger fact id: builds agree.
     """
     order = [_.trust.desc(), _.event_at.desc(), _.fact_id.desc()]
-    return value.first(where=value.notnull(), order_by=order)
+    known = _expression("latest", value).notnull()
+    return value.first(where=known if where is None else where & known, order_by=order)
 
 
 def top_share(value: Any, where: Any = None) -> Any:
     """The share of the facts that have the most frequent value, 0 to 1; null without one."""
-    counted = _counted(value, where)
+    counted = _counted(_expression("top_share", value), where)
     return Deferred(Call(_largest, counted)) / counted.count().nullif(0)
 
 
 def entropy(value: Any, where: Any = None) -> Any:
     """Shannon entropy of a value over the facts, in bits: 0 where all have the same one; null without one."""
-    counted = _counted(value, where)
+    counted = _counted(_expression("entropy", value), where)
     # rounded, because a sum over a hash table ends in other bits from run to run; DuckDB says 0 where there is nothing
     return Deferred(Call(_bits, counted)).round(9) + counted.count().nullif(0) * 0.0
 
 
+def _expression(word: str, value: Any) -> Any:
+    if not isinstance(value, Deferred):
+        problem = f"expected an expression over the facts, got {value!r}"
+        raise DefinitionError(f"{word}({value!r})", problem, f"write {word}(_.category)")
+    return value
+
+
 def _counted(value: Any, where: Any) -> Any:
-    return value if where is None else where.ifelse(value, ibis.null())
+    text = value.cast("string")  # what the two functions below count
+    return text if where is None else where.ifelse(text, ibis.null())
 
 
 # Plain functions between declaration and ibis' own wrappers, which cannot be pickled.

@@ -52,18 +52,22 @@ def aggregate(facts: ir.Table, name: str, expression: Any, *, what: str, where: 
             raise TypeError("it has a value for every row")
         facts.aggregate(bound)
     except AttributeError as error:
-        problem = f"no column or method {error.name!r}"
-        known = [*facts.columns, *_METHODS]
-        if isinstance(error.obj, ir.Value):
-            problem = f"no method {error.name!r} of type {error.obj.type()}"
-            known = [method for method in _METHODS if hasattr(error.obj, method)]
-        raise UnknownName(f"{what}.{name}", problem, did_you_mean(str(error.name), known), where=where) from None
+        raise _misspelt(f"{what}.{name}", error, facts, where) from None
     except Exception as error:
         raise DefinitionError(
             f"{what}.{name}", f"not an aggregate of {', '.join(facts.columns)}: {str(error).splitlines()[0]}",
             "write for example _.amount.sum(where=past(days(90)))", where=where,
         ) from None  # fmt: skip
     return bound
+
+
+def _misspelt(subject: str, error: AttributeError, facts: ir.Table, where: str) -> UnknownName:
+    problem = f"no column or method {error.name!r}"
+    known = [*facts.columns, *_METHODS]
+    if isinstance(error.obj, ir.Value):
+        problem = f"no method {error.name!r} of type {error.obj.type()}"
+        known = [method for method in _METHODS if hasattr(error.obj, method)]
+    return UnknownName(subject, problem, did_you_mean(str(error.name), known), where=where)
 
 
 def bind_view(view: FeatureView, sources: Mapping[str, Source]) -> str | None:
@@ -96,7 +100,13 @@ def counted(facts: ir.Table, label: Label, task: str) -> ir.Table:
     if label.only is None:
         return facts
     try:
-        return facts.filter(label.only)
+        condition = facts.bind(label.only)[0]
+        if not isinstance(condition, ir.BooleanColumn):  # ibis would compare an aggregate over everybody's facts
+            kind = condition.type()
+            raise TypeError(f"it is {kind}" if not kind.is_boolean() else "it has one value for all facts")
+        return facts.filter(condition)
+    except AttributeError as error:
+        raise _misspelt(f"{task}.only", error, facts, _short(label.where)) from None
     except Exception as error:
         raise DefinitionError(
             f"{task}.only", f"not a condition on {', '.join(facts.columns)}: {str(error).splitlines()[0]}",

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ibis.common.deferred import Deferred
+
 from foretell.errors import DefinitionError, unknown
 from foretell.roles import REQUIRED, ROLES
 from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_windows, past
@@ -53,6 +55,14 @@ def _check_duration(name: str, what: str, value: Any, where: str, fix: str, *, z
     if not isinstance(value, timedelta) or value < timedelta(0) or (value == timedelta(0) and not zero):
         expected = "a duration that is not negative" if zero else "a positive duration"
         raise DefinitionError(name, f"{what} must be {expected}, got {value}", fix, where=_short(where))
+
+
+def _check_condition(subject: str, condition: Any, where: str) -> None:
+    if not isinstance(condition, Deferred):
+        raise DefinitionError(
+            subject, f"expected a condition on the facts, got {condition!r}", 'write for example _.category == "DELI"',
+            where=_short(where),
+        )  # fmt: skip
 
 
 def _say(lengths: list[timedelta]) -> tuple[str, list[str]]:
@@ -206,6 +216,10 @@ class Label:
     only: Any = None
     where: str = field(init=False, default_factory=_caller, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.only is not None:
+            _check_condition("only", self.only, self.where)
+
 
 @dataclass(frozen=True, eq=False)
 class Enters:
@@ -259,10 +273,25 @@ class PredictionTask:
         _check_duration(self.name, "settle", self.settle, self.where, "use days(1)", zero=True)
         if not self.purpose:
             raise DefinitionError(self.name, "a prediction needs a purpose", 'say purpose="retention"', where=at)
+        if not isinstance(self.population, str) or not self.population.strip():
+            problem = f"expected a rule for whom it is asked, got {self.population!r}"
+            raise DefinitionError(self.name, problem, 'write population="orders_365d > 0"', where=at)
         if not self.views:
             raise DefinitionError(self.name, "a task needs at least one view", 'views=("orders",)', where=at)
-        for target in self.targets:
+        if isinstance(self.views, str) or not all(isinstance(view, str | FeatureView) for view in self.views):
+            problem = f"views are names or FeatureViews, got {self.views!r}"
+            raise DefinitionError(self.name, problem, 'write views=("orders",), with the comma', where=at)
+        if not isinstance(self.label, Label | Enters):
+            problem = f"expected a Label or Enters, got {self.label!r}"
+            raise DefinitionError(
+                self.name, problem, 'write label=Label(source="order_line", value=_.count() > 0)', where=at
+            )
+        if not isinstance(self.targets, Mapping):
+            problem = f"targets are names with conditions, got {self.targets!r}"
+            raise DefinitionError(self.name, problem, 'write targets={"deli": _.category == "DELI"}', where=at)
+        for target, condition in self.targets.items():
             _check_name("target", target, self.where)
+            _check_condition(f"{self.name}, target {target}", condition, self.where)
         if self.targets and isinstance(self.label, Enters):
             raise DefinitionError(
                 self.name, "targets narrow the facts of a Label, and Enters has none", "write one task for each rule",
@@ -291,8 +320,9 @@ class PredictionTask:
     def expanded(self) -> list[PredictionTask]:
         """This task, and one for each of its targets."""
         made: list[PredictionTask] = [self]
-        for target, condition in self.targets.items():
+        for target, named in self.targets.items():
             assert isinstance(self.label, Label)
+            condition = named if self.label.only is None else self.label.only & named
             label = replace(self.label, only=condition)
             own = _history(f"{self.name}_{target}", target, label.source, condition)
             task = replace(self, name=own.name, label=label, views=(*self.views, own), targets={}, base=self.name)

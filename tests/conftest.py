@@ -265,6 +265,29 @@ def _text(value: Any) -> Any:
     return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
 
 
+def profiles_at(project: Project, cutoff: datetime) -> dict[str, str]:
+    """node -> profile as known at the cutoff."""
+    from lake.engine import session
+    from unification.identity import members_at
+
+    with session(project) as con:
+        return dict(con.execute(f"SELECT node, profile_id FROM ({members_at(cutoff)})").fetchall())
+
+
+def components(facts: Facts, before: datetime) -> dict[str, frozenset[str]]:
+    """node -> the nodes of its person, of what was known before: networkx as the oracle of the identity graph."""
+    import networkx as nx
+
+    graph = nx.Graph()
+    for name, rows in facts.items():
+        for row in rows:
+            if known_at(name, row) < before:
+                found = identifiers(name, row)
+                graph.add_nodes_from(found)
+                graph.add_edges_from((found[0], other) for other in found[1:])
+    return {node: frozenset(part) for part in nx.connected_components(graph) for node in part}
+
+
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A loaded and unified small shop, for tests that only read it."""

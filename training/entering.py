@@ -26,24 +26,26 @@ from unification.identity import facts_of
 def rule_of(project: Project, task: PredictionTask) -> Predicate:
     """The rule that a task's profiles enter: a declared segment's, or the text itself."""
     assert isinstance(task.label, Enters)
-    text = task.label.rule.strip()
-    if text.isidentifier():
-        known = declared(project)
-        if text not in known:
-            raise unknown("segment", text, known, where=f"label of {task.name}")
+    text, known = task.label.rule.strip(), declared(project)
+    if text in known:
         return known[text].rule
+    if text.isidentifier():
+        raise unknown("segment", text, known, where=f"label of {task.name}")
     return parse(text, where=f"label of {task.name}")
 
 
 def views_of(project: Project, rule: Predicate, where: str) -> list[FeatureView]:
     """The views that hold the features a rule reads. Scores and traits are refused: their past is not kept as known."""
     homes = {feature: view for view in project.definitions.views.values() for feature in view.features}
+    traits = {trait for source in project.definitions.sources.values() for trait in source.traits}
     for name in sorted(rule.columns - homes.keys()):
-        task = name.removesuffix("_percentile")
-        if task in project.definitions.tasks:
+        is_score = name.removesuffix("_percentile") in project.definitions.tasks
+        if is_score or name in traits:
+            fix = "expand it with `foretell lookalike`, which compares profiles as they are now"
             raise DataError(
-                name, "is a score; a rule that is replayed in the past can read features only",
-                "expand it with `foretell lookalike`, which compares profiles as they are now", where=where,
+                name,
+                f"is a {'score' if is_score else 'trait'}; a rule that is replayed in the past can read features only",
+                f"read the feature known_{name}" if f"known_{name}" in homes else fix, where=where,
             )  # fmt: skip
         raise DataError(name, "no such feature", did_you_mean(name, homes), where=where)
     return list({homes[name].name: homes[name] for name in sorted(rule.columns)}.values())

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,10 +23,12 @@ from conftest import (
     START,
     Facts,
     click,
+    components,
     identifiers,
     known_at,
     letter,
     make_shop,
+    profiles_at,
     record,
     sale,
     shop_facts,
@@ -279,24 +280,6 @@ def exact_features(project: Project, view: FeatureView) -> frozenset[str]:
     facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, sources)})
     kinds = {n: aggregate(facts, n, e, what=view.name, where="").type() for n, e in view.features.items()}
     return frozenset(n for n, kind in kinds.items() if kind.is_integer() or kind.is_decimal())
-
-
-def profiles_at(project: Project, cutoff: datetime) -> dict[str, str]:
-    """node -> profile as known at the cutoff."""
-    with session(project) as con:
-        return dict(con.execute(f"SELECT node, profile_id FROM ({members_at(cutoff)})").fetchall())
-
-
-def components(facts: Facts, before: datetime) -> dict[str, frozenset[str]]:
-    """node -> the nodes of its person, of what was known before: networkx as the oracle of the identity graph."""
-    graph = nx.Graph()
-    for name, rows in facts.items():
-        for row in rows:
-            if known_at(name, row) < before:
-                found = identifiers(name, row)
-                graph.add_nodes_from(found)
-                graph.add_edges_from((found[0], other) for other in found[1:])
-    return {node: frozenset(part) for part in nx.connected_components(graph) for node in part}
 
 
 # Features and populations.
