@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 
 from benchmarks import report, retail
 from benchmarks.pooled import Judged, Pooled
@@ -40,10 +39,10 @@ from foretell.console import table
 from foretell.errors import DataError
 from foretell.project import Project
 from lake.engine import session
+from models.estimators import candidates
 from models.registry import Champion, champion, quietly
 from training import dataset, metrics
-from training import train as room
-from training.train import LEARNED, Trained
+from training.champion import LEARNED, Trained, train
 
 CHAMPION = "champion"
 LIMITS: dict[str, dict[str, str]] = {
@@ -81,13 +80,16 @@ class Found:
         return min(said, key=lambda m: metric.loss(metric.function(self.judged.y, said[m])))
 
 
-def judge(project: Project, file: Path, asked: retail.Asked) -> Found:
-    """Train a task as of the project's now, let every candidate predict, and look into the file what happened."""
+def judge(project: Project, file: Path, asked: retail.Asked, more: Mapping[str, Any]) -> Found:
+    """Train a task as of the project's now, let every candidate predict, and look into the file what happened.
+
+    more: what `train` is told beside the defaults.
+    """
     cutoff, label = project.now, f"{asked.name} at {project.now:%Y-%m-%d}"
     progress(label)
     task = project.definitions.task(asked.task)
     with project.writing(f"train {task.name}"):
-        trained = room.train(project, task.name)
+        trained = train(project, task.name, **more)
     model = quietly(lambda: champion(project, task.name))
     dataset.build_for(project, [task], [cutoff])
     with session(project) as con:
@@ -105,13 +107,22 @@ def judge(project: Project, file: Path, asked: retail.Asked) -> Found:
 
 def _predictions(project: Project, trained: Trained, model: Champion, X: pd.DataFrame) -> dict[str, np.ndarray]:
     """What the champion says of X, and what every candidate says that is fitted on the champion's training rows."""
-    columns = model.contract["columns"]
+    contract = model.contract
+    columns, days = contract["columns"], trained.task.horizon / timedelta(days=1)
     rows = dataset.training_set(project, trained.task, trained.cutoffs.final)
-    rows[columns] = model.encode(rows)
-    known = room._candidates(project, trained.task, trained.kind, columns, model.categories)
-    known[trained.winner] = clone(model.model)  # with the parameters it was given
-    fitted, _ = room._fit_all(trained.task, known, columns, room._usable(rows), lambda _: None)
-    said = {name: room._predict(estimator, X[columns], trained.kind) for name, estimator in fitted.items()}
+    rows = rows[~rows["split"].astype(bool)]
+    y = rows["label"].astype(int if trained.kind == "probability" else float)
+    known = candidates(
+        trained.kind, columns, days, num_threads=project.setting("threads"), categorical=model.categories,
+        target=trained.task.target, tuned=contract.get("tuned"),
+    )  # fmt: skip
+    said = {}
+    for name, estimator in known.items():
+        if name in trained.skipped:
+            continue
+        estimator.fit(model.encode(rows), y, sample_weight=rows["weight"].to_numpy())
+        made: Any = estimator
+        said[name] = made.predict_proba(X)[:, 1] if trained.kind == "probability" else made.predict(X)
     ours = model.predict(X).to_numpy()
     if not np.allclose(said[trained.winner], ours, rtol=1e-9, atol=1e-12):
         raise ValueError(f"{trained.task.name}: {trained.winner}, fitted anew, differs from the registered champion")
@@ -221,7 +232,12 @@ def details(found: Sequence[Found], pooled: Pooled) -> dict[str, Any]:
 
 
 def run(
-    file: Path, cutoffs: Sequence[datetime], tasks: Sequence[str], preset: retail.Preset | None, folder: Path
+    file: Path,
+    cutoffs: Sequence[datetime],
+    tasks: Sequence[str],
+    preset: retail.Preset | None,
+    folder: Path,
+    more: Mapping[str, Any],
 ) -> tuple[list[Found], dict[str, float]]:
     """Every task at every cutoff, and the seconds it took. One whose horizon ends after the file does is left out."""
     lines, customers, end = retail.span(file)
@@ -244,7 +260,7 @@ def run(
         project = retail.live_until(project, file, cutoff)
         spent("load")
         for asked in wanted:
-            found.append(judge(project, file, asked))
+            found.append(judge(project, file, asked, more))
             if preset:
                 preset.check(asked, cutoff, len(found[-1].judged.y), found[-1].base_rate)
         spent("measure")
@@ -264,7 +280,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--tasks", type=_listed, help=f"some of {','.join(retail.ASKED)} (default: all)")
     parser.add_argument("--cutoffs", type=_dates, help="dates such as 2011-03-01,2011-06-01 (default: the preset's)")
+    parser.add_argument("--trials", type=int, help="sets of parameters to try for the learned model (default: its own)")
     given = parser.parse_args(arguments)
+    more = {} if given.trials is None else {"trials": given.trials}
     for name in given.tasks or []:
         if name not in retail.ASKED:
             parser.error(f"no task {name!r}; known: {', '.join(retail.ASKED)}")
@@ -274,7 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
         defaults = [_cutoff(text) for text in (preset.cutoffs if preset else retail.GENERATED_CUTOFFS)]
         cutoffs = given.cutoffs or (defaults[:1] if given.quick else defaults)
         tasks = given.tasks or list(retail.ASKED)
-        found, clock = run(file, cutoffs, tasks, preset, folder)
+        found, clock = run(file, cutoffs, tasks, preset, folder, more)
     own = not given.quick and preset is not None and cutoffs == defaults
     bars, said = [], {}
     for name in tasks:
