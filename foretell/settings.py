@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ def _instant(text: Any) -> datetime | None:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def _count(text: Any) -> int:
-    if not str(text).lstrip("+-").isdigit() or (n := int(text)) < 1:
-        raise ValueError("expected a whole number, at least 1")
+def _count(text: Any, least: int = 1) -> int:
+    if not str(text).lstrip("+-").isdigit() or (n := int(text)) < least:
+        raise ValueError(f"expected a whole number, at least {least}")
     return n
 
 
@@ -48,6 +49,9 @@ SPECS: dict[str, _Spec] = {
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
     "as_of": _Spec(None, _instant, "the project's now, for data that end in the past (ISO time); default: the clock"),
     "cutoffs": _Spec(4, _count, "how many past cutoffs a model is trained on"),
+    "trials": _Spec(
+        10, partial(_count, least=0), "how many sets of parameters the learned model may try for each task; 0: none"
+    ),
     "threads": _Spec(2, _count, "threads of the engine and of model training"),
     "memory": _Spec("3GB", str, "memory limit of the embedded engine"),
     "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+    from training.champion import Trained
+
 
 def training_set(task: str, cutoffs: Iterable[str], project: str | None = None) -> pd.DataFrame:
     """One row per eligible profile and cutoff: profile_id, cutoff, label, weight, person, split, and the features.
@@ -23,3 +25,17 @@ def training_set(task: str, cutoffs: Iterable[str], project: str | None = None) 
     moments = [datetime.fromisoformat(c) for c in cutoffs]
     moments = [m.replace(tzinfo=UTC) if m.tzinfo is None else m.astimezone(UTC) for m in moments]
     return dataset.training_set(home, home.definitions.task(task), moments)
+
+
+def train(task: str, trials: int | None = None, project: str | None = None) -> Trained:
+    """Train a task as `foretell train` does. What it found is in `.evaluation`, `.tuned` and `.plot("calibration")`.
+
+    trials: how many sets of parameters the learned model may try; None: as the setting `trials` says.
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from training import champion
+
+    home = Project.find(project)
+    with home.writing(f"train {task}"), progress(task) as step:
+        return champion.train(home, task, step, trials)

@@ -7,8 +7,9 @@ is served, and the report says so. The winner is then fitted again on the latest
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from sklearn.base import clone
 from features.store import repository
 from foretell.binding import kind_of
 from foretell.declarations import PredictionTask
-from foretell.errors import DataError, ForetellError
+from foretell.errors import DataError, ForetellError, unknown
 from foretell.project import Project
 from lake.engine import last_batch
 from models import encoding
@@ -26,15 +27,29 @@ from training import dataset, metrics
 from training.cutoffs import Cutoffs, plan
 from training.metrics import Kind
 
+if TYPE_CHECKING:
+    from training.tuning import Tuning
+
 LEARNED = "lightgbm"
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A PNG file that a notebook shows by itself."""
+
+    file: Path
+
+    def _repr_png_(self) -> bytes:
+        return self.file.read_bytes()
+
+
+@dataclass(frozen=True, repr=False)
 class Trained:
     """What a training found out.
 
     evaluation: model, metric, value, low, high. winner, runner_up: names; reason: why the winner was chosen, in words.
-    skipped: candidates that could not be fitted, and why. version: of the registered model.
+    skipped: candidates that could not be fitted, and why. version: of the registered model. tuned: what tuning the
+    learned candidate found out, if it was asked to. plots: name -> file, among the artifacts of the MLflow run.
     """
 
     task: PredictionTask
@@ -48,11 +63,40 @@ class Trained:
     skipped: dict[str, str]
     version: str
     run_id: str
+    tuned: Tuning | None = None
+    plots: dict[str, Path] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        judged = self.evaluation[self.evaluation["metric"] == self.task.metric]
+        lines = [
+            f"{'*' if row.model == self.winner else ' '} {row.model}: {row.metric} {row.value:,.4g} "
+            f"[{row.low:,.4g}, {row.high:,.4g}]"
+            for row in judged.itertuples()
+        ]
+        tuned = [f"Tuning: {self.tuned.reason}."] if self.tuned else []
+        head = f"{self.task.name} v{self.version}, judged at {self.cutoffs.evaluation:%Y-%m-%d}"
+        return "\n".join([head, *lines, *tuned, f"Champion: {self.winner}. {self.reason}."])
+
+    def plot(self, name: str) -> Picture:
+        """A picture of the run, which a notebook shows: "calibration" and "shap" of the champion, "gain", "tuning", …
+
+        `plots` holds the files of all of them.
+        """
+        for known in (name, f"{name}_{self.winner}", f"{name}_{self.task.metric}"):
+            if known in self.plots:
+                return Picture(self.plots[known])
+        raise unknown("plot", name, self.plots, where=f"task {self.task.name}")
 
 
-def train(project: Project, name: str, progress: Callable[[str], None] = lambda _: None) -> Trained:
-    """Train, judge and register the champion of a task."""
-    from training.tracking import Evidence, register
+def train(
+    project: Project, name: str, progress: Callable[[str], None] = lambda _: None, trials: int | None = None
+) -> Trained:
+    """Train, judge and register the champion of a task.
+
+    trials: how many sets of parameters are tried for the learned candidate; None: as the project's setting says.
+    """
+    from training.tracking import Evidence, plots_of, register
+    from training.tuning import tune
 
     task = project.definitions.task(name)
     kind = cast(Kind, kind_of(task, dict(project.definitions.sources)))
@@ -70,15 +114,19 @@ def train(project: Project, name: str, progress: Callable[[str], None] = lambda 
     judge = rows[rows["cutoff"] == pd.Timestamp(cutoffs.evaluation)]
     _check(task, kind, learn, judge)
     known = _candidates(project, task, kind, columns, categories)
+    wanted = project.setting("trials") if trials is None else trials
+    tuned = tune(project, task, kind, learn, columns, known[LEARNED], wanted, progress)
+    if tuned:
+        known[LEARNED].set_params(**tuned.taken)
     fitted, skipped = _fit_all(task, known, columns, learn, progress)
-    predictions = {model: _predict(estimator, judge[columns], kind) for model, estimator in fitted.items()}
+    predictions = {model: predict(estimator, judge[columns], kind) for model, estimator in fitted.items()}
     progress(f"{name}: judging {len(predictions)} candidates")
     y, weight = judge["label"].to_numpy(), judge["weight"].to_numpy()
     evaluation = metrics.evaluate(y, predictions, kind, weight)
     winner, reason = choose(task, kind, y, predictions, weight)
     progress(f"{name}: fitting {winner} on the latest cutoffs")
     final_rows = _usable(rows[rows["cutoff"].isin(cutoffs.final)])
-    final = _fit(clone(known[winner]), final_rows, columns)
+    final = fit(clone(known[winner]), final_rows, columns)
     base_rate = float(np.average(final_rows["label"], weights=final_rows["weight"]))
     counts = {"training": len(learn), "evaluation": len(judge), "final": len(final_rows)}
     progress(f"{name}: registering in MLflow")
@@ -89,10 +137,14 @@ def train(project: Project, name: str, progress: Callable[[str], None] = lambda 
         "horizon_days": task.horizon.total_seconds() / 86_400, "purpose": task.purpose, "population": task.population,
         "metric": task.metric, "batch": last_batch(project), "cutoffs": [c.isoformat() for c in cutoffs.final],
         "evaluated_on": cutoffs.evaluation.isoformat(), "rows": counts, "reason": reason,
+        "tuned": tuned.taken if tuned else {},
     }  # fmt: skip
-    evidence = Evidence(contract, evaluation, judge, predictions, fitted, final, skipped)
+    evidence = Evidence(contract, evaluation, judge, predictions, fitted, final, skipped, tuned)
     version, run_id = register(project, task, evidence)
-    return Trained(task, kind, cutoffs, counts, base_rate, evaluation, winner, reason, skipped, version, run_id)
+    return Trained(
+        task, kind, cutoffs, counts, base_rate, evaluation, winner, reason, skipped, version, run_id, tuned,
+        plots_of(project, run_id),
+    )  # fmt: skip
 
 
 def choose(
@@ -134,12 +186,12 @@ def _usable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows["split"].astype(bool)]
 
 
-def _fit(estimator: Any, rows: pd.DataFrame, columns: list[str]) -> Any:
+def fit(estimator: Any, rows: pd.DataFrame, columns: list[str]) -> Any:
     y = rows["label"] if not hasattr(estimator, "predict_proba") else rows["label"].astype(int)
     return estimator.fit(rows[columns], y, sample_weight=rows["weight"].to_numpy())
 
 
-def _predict(estimator: Any, X: pd.DataFrame, kind: str) -> np.ndarray:
+def predict(estimator: Any, X: pd.DataFrame, kind: str) -> np.ndarray:
     return estimator.predict_proba(X)[:, 1] if kind == "probability" else estimator.predict(X)
 
 
@@ -151,7 +203,7 @@ def _fit_all(
     for name, estimator in known.items():
         progress(f"{task.name}: fitting {name}")
         try:
-            fitted[name] = _fit(clone(estimator), rows, columns)
+            fitted[name] = fit(clone(estimator), rows, columns)
         except ForetellError as error:  # one that cannot cope with these data must not stop the others
             skipped[name] = str(error)
     if not fitted:

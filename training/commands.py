@@ -10,35 +10,51 @@ import click
 
 @click.command()
 @click.argument("tasks", nargs=-1)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=0),
+    default=None,
+    help="How many sets of parameters the learned model may try for a task, in all; 0: none. Default: the setting.",
+)
+@click.option("--full", is_flag=True, help="Show every candidate of every task, not one line a task.")
 @click.pass_obj
-def train(project: str | None, tasks: tuple[str, ...]) -> None:
+def train(project: str | None, tasks: tuple[str, ...], trials: int | None, full: bool) -> None:
     """Train TASKS (default: all): candidates compete on a cutoff after all they learned from; the winner is champion.
 
-    Baselines compete as equals. The learned model is used only where it beats the best of them beyond chance. Every run
-    is in MLflow, with metrics and intervals, plots and the list of features.
+    A task with targets stands for its whole family. Baselines compete as equals. The learned model is used only where
+    it beats the best of them beyond chance. Before that it may try other parameters on older cutoffs; these trials are
+    kept, so a stopped command goes on, and more trials add to those done. Every run is in MLflow, with metrics and
+    intervals, plots, trials and the list of features.
 
     \b
-    Example:
+    Examples:
       foretell train churn
+      foretell train churn clv --trials 30
     """
     from foretell.console import progress
     from foretell.errors import ForetellError
     from foretell.project import Project
-    from training.report import show
     from training.champion import train as run
+    from training.report import show, summary
 
     home = Project.find(project)
-    failed = False
-    for name in tasks or home.definitions.tasks:
+    names = home.definitions.family(tasks) if tasks else list(home.definitions.tasks)
+    done, failed = [], False
+    for name in names:
         try:
             with home.writing(f"train {name}"), progress(name) as step:
-                found = run(home, name, step)
-            show(found)
+                found = run(home, name, step, trials)
+            done.append(found)
+            if full or len(names) == 1:
+                show(found)
         except ForetellError as error:
-            if len(tasks) == 1:
+            if len(names) == 1:
                 raise
             click.secho(f"Error: {error}", fg="red", err=True)  # one task that cannot be trained stops no other
             failed = True
+    if done and len(names) > 1:
+        click.echo()
+        summary(done)
     click.echo(f"Look closer: mlflow ui --backend-store-uri sqlite:///{home.home / 'mlflow' / 'mlflow.db'}")
     if failed:
         sys.exit(2)

@@ -362,6 +362,35 @@ def importance_plot(contributions: pd.DataFrame, X: pd.DataFrame, top: int = 15,
     return figure
 
 
+def tuning_plot(trials: pd.DataFrame, objective: str) -> Figure:
+    """Whether trying parameters helped: the loss of each trial, and the best so far. `trials` are those of a Tuning."""
+    done = trials[trials["state"] == "complete"]
+    if done.empty:
+        raise DataError("tuning_plot", "expected at least one complete trial, got none", "pass the trials of a Tuning")
+    best = done["value"].cummin()
+    start, end = float(done["value"].iloc[0]), float(best.iloc[-1])
+    figure = _figure(7.2, 4.2)
+    ax = figure.subplots()
+    ax.plot(done["number"], done["value"], "o", color=BLUE, markersize=6, label="a trial")
+    ax.step(done["number"], best, where="post", color=ORANGE, linewidth=2, label="the best so far")
+    ax.axhline(start, color=GREY, linewidth=1.2, linestyle="--", label="the defaults")
+    pruned = trials.loc[trials["state"] == "pruned", "number"]
+    if len(pruned):
+        ax.plot(
+            pruned, np.full(len(pruned), 0.02), "x", color=GREY, transform=ax.get_xaxis_transform(), label="given up"
+        )
+    _title(
+        figure,
+        f"{len(trials)} trials brought {objective} from {start:.4g} to {end:.4g}",
+        "Measured before the evaluation cutoff; the lowest of many is partly luck and must beat the defaults by more",
+    )
+    ax.set(xlabel="Trial (0 has the defaults)", ylabel=f"{objective} (lower is better)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
+    _dress(ax)
+    return figure
+
+
 def _shade(column: pd.Series) -> np.ndarray:
     """0 to 1 from the feature's lowest value to its highest, by rank; NaN if missing or without order."""
     if isinstance(column.dtype, pd.CategoricalDtype):

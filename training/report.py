@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
+import numpy as np
 
 from foretell.console import table
+from training.champion import LEARNED, Trained
 from training.lookalike import Lookalikes
 from training.metrics import METRICS
-from training.champion import Trained
 
 
 def show(found: Trained) -> None:
@@ -29,9 +32,37 @@ def show(found: Trained) -> None:
         mark = "* " if model == found.winner else "  "
         rows.append([mark + model, *cells, f"[{low:,.4g}, {high:,.4g}]"])
     table(["  candidate", *metrics, f"95% of {task.metric}"], rows)
+    if found.tuned:
+        click.echo(f"{LEARNED}, {len(found.tuned.trials)} trials before that cutoff: {found.tuned.reason}.")
     click.echo(f"Champion: {found.winner}, version {found.version}. {found.reason}.")
     for name, why in found.skipped.items():
         click.echo(f"- {name} did not compete: {why}")
+
+
+def summary(trainings: Sequence[Trained]) -> None:
+    """Print one line a task: who won, by how much against the best baseline, and where learning did not pay."""
+    rows = []
+    for found in trainings:
+        metric = METRICS[found.kind][found.task.metric]
+        judged = found.evaluation[found.evaluation["metric"] == metric.name].set_index("model")
+        baselines = judged.drop(index=LEARNED, errors="ignore")
+        best = baselines.iloc[int(np.argmin([metric.loss(v) for v in baselines["value"]]))] if len(baselines) else None
+        value, low, high = (judged.loc[found.winner, part] for part in ("value", "low", "high"))
+        rate = f"{found.base_rate:.1%}" if found.kind == "probability" else f"{found.base_rate:,.2f}"
+        rows.append(
+            [
+                found.task.name, f"{found.rows['training']:,}", rate, f"{found.winner} v{found.version}", metric.name,
+                f"{value:,.4g} [{low:,.4g}, {high:,.4g}]",
+                f"{best.name} {best['value']:,.4g}" if best is not None else "none",
+                "learned" if found.winner == LEARNED else "baseline",
+            ]
+        )  # fmt: skip
+    header = ["task", "rows", "base rate", "champion", "metric", "its value, 95%", "best baseline", "verdict"]
+    table(header, rows)
+    if kept := [found.task.name for found in trainings if found.winner != LEARNED]:
+        click.echo(f"Learning did not beat the best baseline beyond chance: {', '.join(kept)}. There it is served.")
+    if tuned := [found.task.name for found in trainings if found.tuned and found.tuned.taken]:
+        click.echo(f"Tuning beat the defaults beyond chance: {', '.join(tuned)}.")
 
 
 def show_lookalikes(found: Lookalikes, top: int) -> None:

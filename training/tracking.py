@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version as installed
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,9 @@ from models import registry
 from models.explain import contributions
 from training import plots
 
+if TYPE_CHECKING:
+    from training.tuning import Tuning
+
 SHAP_ROWS = 2_000
 _RUNTIME = ("scikit-learn", "lightgbm", "numpy", "pandas", "scipy")
 
@@ -23,7 +28,7 @@ _RUNTIME = ("scikit-learn", "lightgbm", "numpy", "pandas", "scipy")
 @dataclass(frozen=True)
 class Evidence:
     """A judged training: the contract, the evaluation table, the evaluation rows with every candidate's predictions,
-    the candidates as judged, the winner fitted for use, and the candidates that could not be fitted."""
+    the candidates as judged, the winner fitted for use, the candidates that could not be fitted, and the tuning."""
 
     contract: dict[str, Any]
     evaluation: pd.DataFrame
@@ -32,6 +37,7 @@ class Evidence:
     fitted: dict[str, Any]
     final: Any
     skipped: dict[str, str]
+    tuned: Tuning | None = None
 
 
 def register(project: Project, task: PredictionTask, evidence: Evidence) -> tuple[str, str]:
@@ -47,11 +53,10 @@ def _register(project: Project, task: PredictionTask, evidence: Evidence) -> tup
     contract, columns = evidence.contract, evidence.contract["columns"]
     with mlflow.start_run(experiment_id=registry.experiment(project, task.name), run_name=contract["estimator"]) as run:
         mlflow.log_params({k: str(v) for k, v in _params(task, contract).items()})
-        for model, metric, *numbers in evidence.evaluation.itertuples(index=False):
-            names = [f"{model}.{metric}"] + ([metric] if model == contract["estimator"] else [])
-            for name in names:
-                suffixed = (name, f"{name}.low", f"{name}.high")
-                mlflow.log_metrics(dict(zip(suffixed, map(float, numbers), strict=True)))
+        mlflow.log_metrics(_metrics(evidence))
+        if evidence.tuned:
+            mlflow.log_params(_tuned_params(evidence.tuned))
+            _log_trials(registry.client(project), run.info, evidence.tuned)
         for name, figure in _figures(task, evidence).items():
             mlflow.log_figure(figure, f"plots/{name}.png")
         mlflow.log_text(evidence.evaluation.to_csv(index=False), "evaluation.csv")
@@ -75,12 +80,63 @@ def _register(project: Project, task: PredictionTask, evidence: Evidence) -> tup
     return number, run.info.run_id
 
 
+def plots_of(project: Project, run_id: str) -> dict[str, Path]:
+    """The pictures of a run: name -> file."""
+
+    def fetch() -> Path:
+        return Path(registry.client(project).download_artifacts(run_id, "plots"))
+
+    return {file.stem: file for file in sorted(registry.quietly(fetch).glob("*.png"))}
+
+
 def _params(task: PredictionTask, contract: dict[str, Any]) -> dict[str, Any]:
     kept = ("estimator", "kind", "service", "batch", "cutoffs", "evaluated_on", "base_rate", "rows")
     return {
         **{k: contract[k] for k in kept}, "population": task.population, "horizon": task.horizon,
         "settle": task.settle, "metric": task.metric, "purpose": task.purpose,
     }  # fmt: skip
+
+
+def _metrics(evidence: Evidence) -> dict[str, float]:
+    """Every candidate's metrics with their intervals as `model.metric`; the champion's by their plain names too."""
+    found = {}
+    for model, metric, *numbers in evidence.evaluation.itertuples(index=False):
+        names = [f"{model}.{metric}"] + ([metric] if model == evidence.contract["estimator"] else [])
+        for name in names:
+            found |= dict(zip((name, f"{name}.low", f"{name}.high"), map(float, numbers), strict=True))
+    return found
+
+
+def _tuned_params(tuned: Tuning) -> dict[str, str]:
+    said = {"trials": len(tuned.trials), "reason": tuned.reason, "objective": tuned.objective, "judged": tuned.judged}
+    return {f"tuned.{name}": str(value) for name, value in (said | tuned.taken).items()}
+
+
+def _log_trials(tracking: Any, parent: Any, tuned: Tuning) -> None:
+    """One nested run a trial, at the time it took place; a pruned one is KILLED, as MLflow has no word for it."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    for trial in tuned.trials.to_dict("records"):
+        started, ended = _milliseconds(trial.pop("started")), _milliseconds(trial.pop("ended"))
+        number, state, value = trial.pop("number"), trial.pop("state"), trial.pop("value")
+        numbers = {"duration_seconds": (ended - started) / 1000}
+        if state == "complete":
+            numbers[tuned.objective] = float(value)
+        run = tracking.create_run(
+            parent.experiment_id, start_time=started, run_name=f"trial {number}",
+            tags={"mlflow.parentRunId": parent.run_id},
+        )  # fmt: skip
+        tracking.log_batch(
+            run.info.run_id,
+            metrics=[Metric(name, number, ended, 0) for name, number in numbers.items()],
+            params=[Param(str(name), str(value)) for name, value in trial.items()],
+            tags=[RunTag("state", state)],
+        )
+        tracking.set_terminated(run.info.run_id, "FINISHED" if state == "complete" else "KILLED", ended)
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
 
 
 def _figures(task: PredictionTask, evidence: Evidence) -> dict[str, Figure]:
@@ -95,6 +151,8 @@ def _figures(task: PredictionTask, evidence: Evidence) -> dict[str, Figure]:
     figures[f"compare_{task.metric}"] = plots.comparison_plot(evidence.evaluation, task.metric)
     X = evidence.judge[columns].head(SHAP_ROWS)
     background = pd.Series(evidence.contract["background"], dtype=float)
+    if evidence.tuned and len(evidence.tuned.trials):
+        figures["tuning"] = plots.tuning_plot(evidence.tuned.trials, evidence.tuned.objective)
     for name in {winner, "lightgbm"} & set(evidence.fitted):
         figures[f"shap_{name}"] = plots.importance_plot(contributions(evidence.fitted[name], X, background), X)
     return figures

@@ -68,7 +68,7 @@ class _LightGBM(Candidate):
             # Threads add up histograms in any order unless told otherwise; these three make runs bit-identical.
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": self.num_threads if X.size > FEW else 1,
+            "num_threads": self._threads(X),
             "verbosity": -1,
         }
         self.offset_ = self._offset(y, weight)
@@ -78,6 +78,9 @@ class _LightGBM(Candidate):
         )  # fmt: skip
         self.booster_ = lgb.train(parameters, data, num_boost_round=self.trees, callbacks=list(self.callbacks))
 
+    def _threads(self, X: pd.DataFrame) -> int:
+        return self.num_threads if X.size > FEW else 1
+
     def _offset(self, y: np.ndarray, weight: np.ndarray) -> float:
         return 0.0
 
@@ -85,7 +88,7 @@ class _LightGBM(Candidate):
         return y
 
     def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        raw = self.booster_.predict(X.to_numpy(), raw_score=True, num_threads=self.num_threads)
+        raw = self.booster_.predict(X.to_numpy(), raw_score=True, num_threads=self._threads(X))
         return np.asarray(raw) + self.offset_
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:

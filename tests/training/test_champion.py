@@ -21,8 +21,8 @@ from foretell.project import Project
 from lake.engine import last_batch
 from models import registry
 from training import dataset, metrics
-from training.cutoffs import STEP, plan
 from training.champion import LEARNED, choose, train
+from training.cutoffs import STEP, plan
 
 __all__ = ["mine", "trained"]
 
