@@ -28,6 +28,7 @@ class ScoresRequest(BaseModel):
         None, min_length=1, max_length=100, description="Task names; without them, all that have been scored."
     )
     reasons: bool = Field(False, description="Say why, too: this takes several times as long.")
+    features: bool = Field(False, description="Hand out the very row that was scored, too.")
 
 
 class Reason(BaseModel):
@@ -53,7 +54,9 @@ class Score(BaseModel):
     model_version: str
     estimator: str
     feature_service: str
-    features: dict[str, float | None] = Field(description="The very row that was scored; text as the model's codes.")
+    features: dict[str, float | None] | None = Field(
+        description="The very row that was scored, text as the model's codes; null unless asked for."
+    )
     cutoff: datetime = Field(description="Nothing that became known at or after this instant is in it.")
     scored_at: datetime
     expires_at: datetime

@@ -43,7 +43,7 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
 
         A profile that is unknown, or not in a task's population, gets a problem instead, beside the others' scores.
         """
-        found = await work(lambda: answering.scores(asked.profiles, asked.tasks, asked.reasons))
+        found = await work(lambda: answering.scores(asked.profiles, asked.tasks, asked.reasons, asked.features))
         return _json(answers.ScoresAnswer, found)
 
     @app.get(
@@ -51,10 +51,13 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         responses=error_responses(404, 409, 422),
     )  # fmt: skip
     async def scores_of(
-        who: str, task: Annotated[list[str] | None, Query(max_length=100)] = None, reasons: bool = False
+        who: str,
+        task: Annotated[list[str] | None, Query(max_length=100)] = None,
+        reasons: bool = False,
+        features: bool = False,
     ) -> Response:
         """One profile's scores. 404: no such profile or task. 409: it has none of these, and why."""
-        result = (await work(lambda: answering.scores([who], task, reasons)))["results"][0]
+        result = (await work(lambda: answering.scores([who], task, reasons, features)))["results"][0]
         if "profile_id" not in result:
             return answer(404, who or "profile", result["problem"], result["fix"])
         if not result["scores"]:

@@ -118,13 +118,15 @@ class Engine:
             )
             return True
 
-    def scores(self, asked: Sequence[str], tasks: Sequence[str] | None, reasons: bool) -> dict[str, Any]:
+    def scores(
+        self, asked: Sequence[str], tasks: Sequence[str] | None, reasons: bool = False, features: bool = False
+    ) -> dict[str, Any]:
         """For each text asked: profile_id, scores and problems; or problem and fix, if it means no profile."""
         for name in tasks or ():
             self.state.task(name)
-        found, mixed = _answer(self.state, asked, tasks, reasons)
+        found, mixed = _answer(self.state, asked, tasks, reasons, features)
         if mixed and self.refresh():  # features are renewed just before the publication that goes with them
-            found, _ = _answer(self.state, asked, tasks, reasons)
+            found, _ = _answer(self.state, asked, tasks, reasons, features)
         return found
 
 
@@ -162,7 +164,7 @@ def _champion(project: Project, task: Task) -> Champion:
 
 
 def _answer(
-    state: State, asked: Sequence[str], tasks: Sequence[str] | None, reasons: bool
+    state: State, asked: Sequence[str], tasks: Sequence[str] | None, reasons: bool, features: bool
 ) -> tuple[dict[str, Any], bool]:
     """The answer, and whether features online were of another cutoff than the publication."""
     names = list(dict.fromkeys(tasks or state.open_tasks()))
@@ -199,7 +201,7 @@ def _answer(
             who = [profiles[place] for place in places]
             crowd = state.index.crowds[name]
             for contract in contract_rows(model, who, X, crowd, task.terms, reasons=reasons):
-                contract["features"] = dict(contract["features"])
+                contract["features"] = dict(contract["features"]) if features else None
                 scores[contract["profile_id"]][name] = contract
     results = []
     for text, profile in zip(asked, meant, strict=True):

@@ -84,7 +84,7 @@ class Served:
     client: httpx.Client
 
     def ask(self, profiles: list[str], **more: object) -> list[dict]:
-        answer = self.client.post("/v1/scores", json={"profiles": profiles, **more})
+        answer = self.client.post("/v1/scores", json={"profiles": profiles, "features": True, **more})
         assert answer.status_code == 200, answer.text
         return answer.json()["results"]
 
@@ -186,6 +186,7 @@ def test_reasons_on_request(served: Served, batch: dict[str, dict[str, dict]]) -
         assert answer["reasons"] == batch["churn"][result["profile_id"]]["reasons"] != []
     one = served.client.get(f"/v1/profiles/{some[0]}/scores", params={"task": "churn", "reasons": "true"}).json()
     assert one["scores"][0]["reasons"] == batch["churn"][some[0]]["reasons"]
+    assert one["scores"][0]["features"] is None, "the row is handed out on request only, too"
 
 
 def test_every_way_to_name_a_person(served: Served, batch: dict[str, dict[str, dict]]) -> None:
