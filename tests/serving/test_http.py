@@ -278,7 +278,7 @@ def test_a_new_batch_and_champion_are_served_without_a_restart(
 
     tracking = registry.client(project)
     first = tracking.get_model_version("churn", "1")
-    second = tracking.create_model_version("churn", first.source, first.run_id)
+    second = tracking.create_model_version("churn", str(first.source), first.run_id)
     registry.promote(project, "churn", second.version)
     profile = next(iter(batch["churn"]))
     (unmoved,) = served.ask([profile], tasks=["churn"])
@@ -290,7 +290,9 @@ def test_a_new_batch_and_champion_are_served_without_a_restart(
     def watch() -> None:
         with httpx.Client(base_url=served.client.base_url, timeout=60) as client:
             while not done.is_set():
-                answers.append(client.post("/v1/scores", json={"profiles": list(batch["churn"])[:3]}).json())
+                answers.append(
+                    client.post("/v1/scores", json={"profiles": list(batch["churn"])[:3], "features": True}).json()
+                )
                 time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)
