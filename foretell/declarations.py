@@ -93,7 +93,8 @@ class Source:
     trust: rank when golden profiles are made of several sources; higher wins.
     only: SQL condition over the row's columns; rows of which it is not true are no facts of this source. They are
         counted and left out, not quarantined.
-    aliases: column as this contract writes it -> other names under which files have it.
+    aliases: column as this contract writes it -> other names under which files have it (in JSON: other paths, of which
+        a row has one).
     optional: columns that a file may lack; there they are NULL.
     """
 

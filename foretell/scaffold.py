@@ -14,13 +14,13 @@ exports = "exports"        # folder that the sources' file patterns start from
 # as_of = "2024-01-01"     # the project's "now", if its data end in the past
 """,
     "sources/orders.py": '''\
-"""The shop's order lines. One source contract a file; point `files` at your export and name its columns."""
+"""The shop's order lines: one contract a file. `foretell source new FILE` proposes one for a file of yours."""
 
 from foretell import Source
 
 orders = Source(
     name="shop",
-    files="orders/*.csv",              # .csv, .jsonl or .parquet below exports/
+    files="orders/*.csv",              # .csv, .jsonl, .parquet or .xlsx below exports/
     role="order_line",                 # what the standard views are written against
     event_at="ordered_at",             # when it happened
     timezone="Europe/Oslo",            # the shop's: "a day" is the shop's day

@@ -35,7 +35,9 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...])
     home = Project.find(project)
     names = list(sources or home.definitions.sources)
     if not names:
-        raise NotReady("load", f"no source is declared in {home.folder / 'sources'}", "see `foretell init --help`")
+        raise NotReady(
+            "load", f"no source is declared in {home.folder / 'sources'}", "`foretell source new FILE` proposes one"
+        )
     if files and len(names) != 1:
         problem = f"expected one source to load the files as, got {', '.join(names)}"
         raise DataError("--from", problem, f"name it: `foretell load {names[0]} --from {files[0]}`")

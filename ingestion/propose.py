@@ -6,6 +6,7 @@ It is a start to be read and mended, not magic: what is a guess is marked `# che
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from foretell.errors import DataError
 from ingestion.contract import plan
 from ingestion.draft import Draft
 from ingestion.excel import EmptySheet
-from ingestion.files import Raw, read, sheets_of
+from ingestion.files import SUFFIXES, Raw, read, sheets_of
 from ingestion.understand import Column, understand
 
 MOST_ROWS = 200_000  # enough to tell 1 December from 12 January, and to answer at once
@@ -138,7 +139,7 @@ def _try(con: duckdb.DuckDBPyConnection, made: Proposal, raw: Raw, file: Path) -
 
 def name_of(file: Path) -> str:
     """A source's name from a file's: "till/2017-01.parquet" is till, "Orders 2024.xlsx" is orders."""
-    for part in (file.name.split(".")[0], file.resolve().parent.name, "source"):
+    for part in (_split(file)[0], file.resolve().parent.name, "source"):
         name = re.sub(r"[^a-z0-9]+", "_", re.sub(r"\d[\d_.-]*$", "", part.lower())).strip("_")
         if re.fullmatch(r"[a-z][a-z0-9_]*", name):
             return f"{name}_source" if name in RESERVED else name
@@ -147,12 +148,18 @@ def name_of(file: Path) -> str:
 
 def files_of(file: Path, exports: Path | None, name: str) -> str:
     """The glob of the contract: the file's, with its numbers left open, if it lies in exports; else a folder's."""
-    suffix = file.name[len(file.name.split(".")[0]) :].lower()
+    stem, suffix = _split(file)
     if exports and file.resolve().is_relative_to(exports.resolve()):
         inside = file.resolve().relative_to(exports.resolve())
-        stem = re.sub(r"\d[\d_.-]*", "*", inside.name.split(".")[0])
-        return str(inside.with_name(stem + file.name[len(file.name.split(".")[0]) :]))
-    return f"{name}/*{suffix}"
+        return str(inside.with_name(re.sub(r"\d[\d_.-]*", "*", stem) + suffix))
+    return f"{name}/*{suffix.lower()}"
+
+
+def _split(file: Path) -> tuple[str, str]:
+    """Stem and suffix, which may be two: (orders, .csv.gz)."""
+    suffix = max((s for s in SUFFIXES if file.name.lower().endswith(s)), key=len, default=file.suffix)
+    at = len(file.name) - len(suffix)
+    return file.name[:at], file.name[at:]
 
 
 def text_of(made: Proposal, file: Path) -> str:
@@ -161,7 +168,7 @@ def text_of(made: Proposal, file: Path) -> str:
     what = "Records" if source.kind == "records" else "Events"
     lines = [
         f'"""{what} of {source.name}, as proposed from {file.name}; what says `check` is a guess."""',
-        "", "from foretell import Source", "", f"{source.name} = Source(", f"    name={_literal(source.name)},",
+        "", "from foretell import Source", "", f"{source.name}{'_' if keyword.iskeyword(source.name) else ''} = Source(", f"    name={_literal(source.name)},",
     ]  # fmt: skip
 
     def say(argument: str, value: object, default: object = None) -> None:

@@ -37,7 +37,7 @@ def main() -> None:
     walk(given.file, trials=given.trials)
 
 
-def walk(file: Path, *, trials: int | None = None, folder: Path = HERE, tasks: Iterable[str] = TASKS) -> None:
+def walk(file: Path, *, trials: int | None = None, folder: Path = HERE, tasks: tuple[str, ...] = TASKS) -> None:
     """The walk, through the project in `folder`."""
     started = time.time()
     say("A gift shop's two years. Everything is real (UCI Machine Learning Repository, data set 502, CC BY 4.0).")
@@ -56,7 +56,8 @@ def walk(file: Path, *, trials: int | None = None, folder: Path = HERE, tasks: I
     run(folder, f"train {' '.join(tasks)}{f' --trials {trials}' if trials is not None else ''}")
     run(folder, "score")
     run(folder, "segment list")
-    run(folder, f"segment show {SEGMENT} --limit 5 --with churn --with clv --with days_since_order --with customer")
+    scores = " ".join(f"--with {task}" for task in ("churn", "clv") if task in tasks)
+    run(folder, f"segment show {SEGMENT} --limit 5 {scores} --with days_since_order --with customer")
     members = audience(project, SEGMENT, ["clv"]).members.sort_values(["clv", "profile_id"], ascending=False)
     if len(members):
         run(folder, f"profile {members['profile_id'].iloc[0]}")

@@ -213,3 +213,55 @@ def test_an_interrupted_load_is_repaired_by_another(tmp_path, monkeypatch, calls
     assert source_table(made, "sales").rows() == 8
     assert table(made, "quarantine").rows() == 2
     assert all(r.skipped for r in loaded(made))
+
+
+def run(made: Project, *words: object) -> str:
+    from click.testing import CliRunner
+
+    from foretell.__main__ import cli
+
+    result = CliRunner().invoke(cli, ["--project", str(made.folder), *map(str, words)], catch_exceptions=False)
+    return result.output
+
+
+def declared(folder, *names: str) -> Project:
+    """A project whose sources are files, as the command line finds them."""
+    made = project(folder)
+    (folder / "sources").mkdir()
+    for name in names:
+        (folder / "sources" / f"{name}.py").write_text(
+            f'from foretell import Source\n\n{name} = Source(name="{name}", files="{name}/*.csv", role="order_line",\n'
+            '    event_at="at", identifiers={"email": "email"}, columns={"order_id": "order_no", "amount": "amount"},\n'
+            '    only="amount > 0")\n'
+        )
+    return made
+
+
+def test_files_from_anywhere_instead_of_the_contracts(tmp_path):
+    made = declared(tmp_path / "shop", "till", "web")
+    (tmp_path / "a.csv").write_text(HEADER + line(1) + line(2, amount="0"))
+    (tmp_path / "b.csv").write_text(HEADER + line(3) + line(1))
+    output = run(made, "load", "till", "--from", tmp_path / "a.csv", "--from", tmp_path / "b.csv")
+    assert output.splitlines() == [
+        "till              a.csv: 1 facts, 1 left out by `only`",
+        "till              b.csv: 1 facts, 1 known already",
+    ]
+    assert "no such file; check the path" in run(made, "load", "till", "--from", tmp_path / "gone.csv")
+    (made.exports / "till").mkdir()
+    (made.exports / "till" / "c.csv").write_text(HEADER + line(4))
+    assert run(made, "load", "till", "--from", made.exports / "till" / "c.csv").startswith(
+        "till              till/c.csv: 1"
+    )
+
+
+@pytest.mark.parametrize(("words", "got"), [((), "till, web"), (("till", "web"), "till, web")])
+def test_files_are_loaded_as_one_source(tmp_path, words, got):
+    made = declared(tmp_path, "till", "web")
+    with pytest.raises(DataError) as error:
+        run(made, "load", *words, "--from", "a.csv")
+    assert str(error.value) == (
+        f"--from: expected one source to load the files as, got {got}; name it: `foretell load till --from a.csv`"
+    )
+    (tmp_path / "sources" / "web.py").unlink()
+    write(made, "a.csv", HEADER + line(1))
+    assert "1 facts" in run(Project(tmp_path), "load", "--from", made.exports / "a.csv")  # there is but one

@@ -218,11 +218,12 @@ def test_names_and_globs(tmp_path):
     assert name_of(Path("till/2017-01.parquet")) == "till"
     assert name_of(Path("x/Orders 2024.xlsx")) == "orders"
     assert name_of(Path("x/facts.csv.gz")) == "facts_source"
+    assert name_of(Path("x/Sales v1.2.csv.gz")) == "sales_v"
     exports = tmp_path / "exports"
     assert files_of(exports / "till" / "2017-01.parquet", exports, "till") == "till/*.parquet"
     assert files_of(exports / "crm" / "customers.csv", exports, "crm") == "crm/customers.csv"
     assert files_of(exports / "o_2024-05.csv.gz", exports, "o") == "o_*.csv.gz"
-    assert files_of(tmp_path / "elsewhere" / "a.XLSX", exports, "shop") == "shop/*.xlsx"
+    assert files_of(tmp_path / "elsewhere" / "a 1.2.XLSX", exports, "shop") == "shop/*.xlsx"
 
 
 # What the example's own contracts say, found in its exports.
@@ -351,6 +352,13 @@ def test_real_files(data_folder):
     for name in ("hillstrom/hillstrom", "bank_marketing/bank_additional_full"):
         with pytest.raises(DataError, match="no column says who a row is about, and none when it happened"):
             proposed(data_folder / f"{name}.parquet")
+
+
+def test_a_name_that_python_keeps_for_itself(shop):
+    file = written(shop / "exports", orders("2024-01-01 10:00", "2024-01-02 10:00"), "import.csv")
+    run("--project", shop, "source", "new", file)
+    assert discover(shop).source("import").name == "import"
+    assert "60 facts" in run("--project", shop, "load", "import")
 
 
 def test_the_text_of_a_proposal_runs(tmp_path):
