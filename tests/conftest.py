@@ -288,6 +288,15 @@ def components(facts: Facts, before: datetime) -> dict[str, frozenset[str]]:
     return {node: frozenset(part) for part in nx.connected_components(graph) for node in part}
 
 
+def lines_of(facts: Facts, owner: Mapping[str, str], happened: datetime, known: datetime) -> dict[str, list[Row]]:
+    """Profile -> its till lines that happened before one instant and were known before the other; of every profile."""
+    lines: dict[str, list[Row]] = {profile: [] for profile in owner.values()}
+    for row in facts["shop"]:
+        if row["sold_at"] < happened and known_at("shop", row) < known:
+            lines[owner[identifiers("shop", row)[0]]].append(row)
+    return lines
+
+
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A loaded and unified small shop, for tests that only read it."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from foretell import FeatureView, Label, PredictionTask, Source, _, days, future, hours, past
+from foretell import Enters, FeatureView, Label, PredictionTask, Source, _, days, future, hours, latest, past, top_share
 from foretell.binding import bind_task, bind_view, facts_schema, kind_of
 from foretell.errors import DefinitionError, ForetellError, UnknownName
 from foretell.roles import ROLES
@@ -35,6 +35,7 @@ def make_task(value=_.count() == 0, **changes):  # noqa: B008
     return PredictionTask(**{**fields, **changes})
 
 
+CONDITION = 'write for example _.category == "DELI"'
 NAME = "is lower-case letters, digits and _, starting with a letter; rename it"
 REFUSED = {
     "source kind": (make_source, {"kind": "facts"}, 'till: kind is "events" or "records", got \'facts\''),
@@ -150,6 +151,53 @@ REFUSED = {
         {"value": _.count(where=future(days(7))) + _.count(where=future(days(61)))},
         "churn: label looks 61 days ahead but horizon is 60; raise horizon or use days(60)",
     ),
+    "a condition too far ahead": (
+        make_task,
+        {"label": Label(source="order_line", value=_.count(), only=future(days(61)))},
+        "churn: label looks 61 days ahead but horizon is 60; raise horizon or use days(60)",
+    ),
+    "no condition": (
+        Label,
+        {"source": "order_line", "value": _.count(), "only": "category"},
+        f"only: expected a condition on the facts, got 'category'; {CONDITION}",
+    ),
+    "no label": (
+        make_task,
+        {"label": "orders_90d > 3"},
+        "churn: expected a Label or Enters, got 'orders_90d > 3'; "
+        'write label=Label(source="order_line", value=_.count() > 0)',
+    ),
+    "no rule": (
+        Enters,
+        {"rule": " "},
+        "Enters: expected a rule or the name of a segment, got ' '; write Enters(\"top(spend_90d, 0.1)\")",
+    ),
+    "no population": (
+        make_task,
+        {"population": None},
+        'churn: expected a rule for whom it is asked, got None; write population="orders_365d > 0"',
+    ),
+    "views without a comma": (
+        make_task,
+        {"views": "orders"},
+        "churn: views are names or FeatureViews, got 'orders'; write views=(\"orders\",), with the comma",
+    ),
+    "targets without conditions": (
+        make_task,
+        {"targets": ["deli"]},
+        'churn: targets are names with conditions, got [\'deli\']; write targets={"deli": _.category == "DELI"}',
+    ),
+    "a target that is no condition": (
+        make_task,
+        {"targets": {"deli": "DELI"}},
+        f"churn, target deli: expected a condition on the facts, got 'DELI'; {CONDITION}",
+    ),
+    "target name": (make_task, {"targets": {"Deli": _.brand == "x"}}, f"'Deli': the name of a target {NAME}"),
+    "targets of a rule": (
+        make_task,
+        {"label": Enters("n > 3"), "targets": {"deli": _.category == "DELI"}},
+        "churn: targets narrow the facts of a Label, and Enters has none; write one task for each rule",
+    ),
     "hours too far ahead": (
         make_task,
         {"value": _.count(where=future(hours(36))) == 0, "horizon": days(1)},
@@ -169,6 +217,7 @@ def test_refused_with_what_why_and_where(case):
 def test_the_edges_are_allowed():
     assert make_task(_.count(where=future(days(60))) == 0).horizon == days(60)
     assert make_task(settle=timedelta(0)).settle == timedelta(0)
+    assert make_task(label=Label(source="order_line", value=_.count(), only=future(days(60)))).horizon == days(60)
     assert make_source(delay=None).delay is None
     assert make_source(delay=timedelta(0), timezone="America/Argentina/Ushuaia", times_in="UTC").trust == 0
 
@@ -197,6 +246,24 @@ MISSPELT = {
 }
 
 
+MISSPELT |= {
+    "column of the latest": (
+        latest(_.brnd), UnknownName, "orders.n: no column or method 'brnd'; did you mean \"brand\"?",
+    ),
+    "latest of an aggregate": (
+        latest(_.amount.max()), UnknownName,
+        "orders.n: no method 'first' of type decimal(18, 4); known: cast, fill_null, isin, isnull, nullif",
+    ),
+    "column of the top share": (
+        top_share(_.categry), UnknownName, "orders.n: no column or method 'categry'; did you mean \"category\"?",
+    ),
+    "column of the top share's condition": (
+        top_share(_.category, where=_.canceled), UnknownName,
+        "orders.n: no column or method 'canceled'; did you mean \"cancelled\"?",
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", MISSPELT)
 def test_a_misspelt_word_in_a_view(case):
     expression, kind, message = MISSPELT[case]
@@ -210,6 +277,53 @@ def test_a_misspelt_word_in_a_label():
     with pytest.raises(UnknownName) as error:
         bind_task(task, {"orders": make_view()}, {"orders": make_view()}, SOURCES)
     assert str(error.value) == f"churn.label: no column or method 'brnd'; did you mean \"brand\"?. ({HERE})"
+
+
+ONLY = {
+    "column": (_.categry == "DELI", r"churn\.only: no column or method 'categry'; did you mean \"category\"\?"),
+    "method": (_.brand.startwith("x"), r"churn\.only: no method 'startwith' of type string"),
+    "number": (_.amount, r"churn\.only: not a condition on fact_id, .*: it is decimal\(18, 4\); write for example"),
+    "text": (_.category, r"it is string; write for example"),
+    "aggregate": (_.count() > 3, r"it has one value for all facts; write for example"),
+    "compared with another type": (_.amount == "x", r"Arguments amount:decimal\(18, 4\) and Literal\(x\):string"),
+}
+
+
+@pytest.mark.parametrize("case", ONLY)
+def test_what_counts_for_a_label_is_a_condition_on_facts(case):
+    only, message = ONLY[case]
+    task = make_task(label=Label(source="order_line", value=_.count() == 0, only=only))
+    with pytest.raises(ForetellError, match=f"^.*{message}.*{HERE}"):
+        bind_task(task, {"orders": make_view()}, {"orders": make_view()}, SOURCES)
+
+
+def test_targets_are_tasks_of_their_own():
+    label = Label(source="order_line", value=_.count() > 0, only=_.quantity > 0)
+    task = make_task(label=label, targets={"deli": _.category == "DELI", "own_brand": _.brand == "OURS"})
+    same, deli, own = task.expanded()
+    assert same is task
+    assert [t.name for t in (same, deli, own)] == ["churn", "churn_deli", "churn_own_brand"]
+    assert [(t.base, t.target) for t in (same, deli, own)] == [("", ""), ("churn", "deli"), ("churn", "own_brand")]
+    assert deli.view_names == ("orders", "churn_deli")
+    for one in (deli, own):
+        assert (one.population, one.horizon, one.settle, one.metric, one.purpose, one.where) == (
+            task.population, task.horizon, task.settle, task.metric, task.purpose, __file__
+        )  # fmt: skip
+        assert one.targets == {}
+        assert one.expanded() == [one]
+        assert kind_of(one, SOURCES) == "probability"
+    # a target narrows what the label counts by itself
+    assert attributes(deli.label.only) == {"quantity", "category"}
+    assert attributes(own.label.only) == {"quantity", "brand"}
+    view = deli.views[-1]
+    assert set(view.features) == {
+        "deli_facts_90d", "deli_facts_365d", "days_since_deli", "deli_orders_365d", "deli_spend_365d"
+    }  # fmt: skip
+    assert bind_view(view, SOURCES) is None
+    redeemed = make_task(label=Label(source="redemption", value=_.count() > 0), targets={"app": _.kind == "app"})
+    assert set(redeemed.expanded()[1].views[-1].features) == {"app_facts_90d", "app_facts_365d", "days_since_app"}
+    copy = pickle.loads(pickle.dumps(deli))
+    assert (copy.name, copy.target, copy.view_names) == ("churn_deli", "deli", ("orders", "churn_deli"))
 
 
 def test_a_feature_is_an_aggregate():

@@ -14,7 +14,7 @@ import pytest
 
 from foretell import days
 from foretell.discovery import Definitions, discover
-from foretell.errors import DefinitionError, NotReady, UnknownName
+from foretell.errors import DefinitionError, ForetellError, NotReady, UnknownName
 from foretell.project import Project
 
 ROOMS = ["foretell", "lake", "ingestion", "unification", "features", "segments", "models", "training", "serving"]
@@ -111,6 +111,57 @@ def test_idle_without_a_view_that_can_be_filled(tmp_path):
     assert known.idle == {
         **NO_SUCH_ROLE, "sent": "no source plays the role message", "churn": "none of its views can be filled"
     }  # fmt: skip
+
+
+TARGETS = """
+from foretell import Label, PredictionTask, _, days
+
+buys = PredictionTask(
+    name="buys", population="orders_90d > 0", horizon=days(30), views=("orders",), metric="auc", purpose="test",
+    label=Label(source="order_line", value=_.count() > 0), targets={targets},
+)
+"""
+
+
+def test_targets_are_discovered_with_their_views(tmp_path):
+    targets = '{"tea": _.category == "TEA", "coffee": _.category == "COFFEE"}'
+    known = found(tmp_path, sources__till=TILL, tasks__buys=TARGETS.format(targets=targets))
+    assert {"buys", "buys_tea", "buys_coffee"} <= set(known.tasks)
+    assert [view.name for view in known.views_of(known.task("buys_tea"))] == ["orders", "buys_tea"]
+    assert "tea_facts_90d" in known.view("buys_tea").features
+    assert known.family(["buys"]) == ["buys", "buys_tea", "buys_coffee"]
+    assert known.family(["buys_tea", "buys", "churn"]) == ["buys_tea", "buys", "buys_coffee", "churn"]
+    with pytest.raises(UnknownName, match=r'buys_te: no such task; did you mean "buys_tea"\?'):
+        known.family(["buys_te"])
+
+
+TWICE = {
+    "a task of its own": (
+        {"tasks__buys": TARGETS.format(targets='{"tea": _.brand == "x"}'),
+         "tasks__other": TASK.format(horizon=7, views='"orders"', value="_.count() == 0").replace("churn", "buys_tea")},
+        r"buys_tea: is a target of buys and a task of its own; rename one\. \(tasks/buys\.py\)",
+    ),
+    "a target of another task": (
+        {"tasks__buys": TARGETS.format(targets='{"tea": _.brand == "x"}'),
+         "tasks__more": TARGETS.format(targets='{"tea": _.brand == "x"}').replace("buys", "more")},
+        r"tea_facts_90d: is a feature of more_tea and of buys_tea; rename one\. \(tasks/buys\.py\)",
+    ),
+    "a feature of a view": (
+        {"tasks__buys": TARGETS.format(targets='{"order": _.brand == "x"}')},
+        r"days_since_order: is a feature of buys_order and of orders; rename one",
+    ),
+    "a misspelt column": (
+        {"tasks__buys": TARGETS.format(targets='{"tea": _.categry == "x"}')},
+        r'buys_tea\.tea_facts_90d: no column or method \'categry\'; did you mean "category"\?.*tasks/buys\.py',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_targets_that_cannot_be_are_refused(tmp_path, case):
+    files, message = TWICE[case]
+    with pytest.raises(ForetellError, match=message):
+        found(tmp_path, sources__till=TILL, **files)
 
 
 def test_files_with_an_underscore_and_other_suffixes_are_left_alone(tmp_path):

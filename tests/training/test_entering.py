@@ -17,8 +17,8 @@ from conftest import (
     Facts,
     Row,
     components,
-    identifiers,
     known_at,
+    lines_of,
     make_shop,
     profiles_at,
     record,
@@ -96,11 +96,7 @@ def states(facts: Facts, owner: dict[str, str], at: datetime, known_by: datetime
     parts = components(facts, known_by)
     assert owner.keys() == parts.keys()
     assert all(len({owner[node] for node in part}) == 1 for part in set(parts.values()))
-    lines: dict[str, list[Row]] = {profile: [] for profile in owner.values()}
-    for row in facts["shop"]:
-        if known_at("shop", row) < known_by and row["sold_at"] < at:
-            lines[owner[identifiers("shop", row)[0]]].append(row)
-    return {profile: state(mine, at) for profile, mine in lines.items()}
+    return {profile: state(mine, at) for profile, mine in lines_of(facts, owner, at, known_by).items()}
 
 
 @dataclass
