@@ -156,7 +156,7 @@ REFUSED = {
         {"label": Label(source="order_line", value=_.count(), only=future(days(61)))},
         "churn: label looks 61 days ahead but horizon is 60; raise horizon or use days(60)",
     ),
-    "no condition": (
+    "a condition that is text": (
         Label,
         {"source": "order_line", "value": _.count(), "only": "category"},
         f"only: expected a condition on the facts, got 'category'; {CONDITION}",
