@@ -21,7 +21,7 @@ class _InOrder(click.Group):
 @click.group(
     cls=_InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="A first walk: load, unify, train, score, segment list, profile, serve. `foretell VERB --help` explains each.",
+    epilog="First: load, unify, train, score, segment list, profile, serve. `foretell VERB --help` explains each.",
 )
 @click.option("--project", type=click.Path(), default=None, help="Project folder (default: here or above).")
 @click.version_option(package_name="foretell")
