@@ -166,10 +166,11 @@ def text_of(made: Proposal, file: Path) -> str:
     """The contract as a file of the project's sources folder."""
     source = made.source
     what = "Records" if source.kind == "records" else "Events"
+    variable = f"{source.name}_" if keyword.iskeyword(source.name) else source.name
     lines = [
         f'"""{what} of {source.name}, as proposed from {file.name}; what says `check` is a guess."""',
-        "", "from foretell import Source", "", f"{source.name}{'_' if keyword.iskeyword(source.name) else ''} = Source(", f"    name={_literal(source.name)},",
-    ]  # fmt: skip
+        *("", "from foretell import Source", "", f"{variable} = Source(", f"    name={_literal(source.name)},"),
+    ]
 
     def say(argument: str, value: object, default: object = None) -> None:
         if value == default or (isinstance(value, Mapping) and not value):
