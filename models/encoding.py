@@ -37,6 +37,8 @@ def encode(rows: pd.DataFrame, columns: Sequence[str], categories: Categories) -
         if column in categories:
             codes = {value: code for code, value in enumerate(categories[column])}
             made[column] = rows[column].astype(object).map(codes, na_action="ignore").to_numpy(dtype=float)
+        elif _is_text(rows[column]):  # there was none of it in training: nothing was learned of any value
+            made[column] = np.full(len(rows), np.nan)
         else:
             made[column] = rows[column].astype(float).to_numpy()
     return pd.DataFrame(made, index=rows.index, columns=pd.Index(list(columns)), dtype=float)

@@ -58,7 +58,8 @@ def facts(seed: int, profiles: int, most: int) -> list[Fact]:
                 "profile_id": f"p{profile:05d}", "fact_id": f"f{draw.randrange(10**12):012d}",
                 "trust": draw.randrange(3), "event_at": CUTOFF - timedelta(days=draw.randrange(1, 180)),
                 "brand": draw.choice([None, "x", "y", "z", ""]), "quantity": draw.choice([None, -1.0, 1.0]),
-                "category": draw.choice([None, *(f"c{n}" for n in range(varied))]), "amount": draw.choice([None, 1.25, -3]),
+                "category": draw.choice([None, *(f"c{n}" for n in range(varied))]),
+                "amount": draw.choice([None, 1.25, -3]),
                 "discount": draw.choice([None, 0, 1]), "shelf": draw.choice([None, 1, 2, 3]), "order_id": "o",
                 "cutoff": CUTOFF,
             })  # fmt: skip
