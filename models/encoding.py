@@ -38,6 +38,8 @@ def encode(rows: pd.DataFrame, columns: Sequence[str], categories: Categories) -
         if column in categories:
             codes = {value: code for code, value in enumerate(categories[column])}
             made[column] = rows[column].astype(object).map(codes, na_action="ignore").to_numpy(dtype=float)
+        elif _is_text(rows[column]):  # there was none of it in training: nothing was learned of any value
+            made[column] = np.full(len(rows), np.nan)
         else:
             made[column] = rows[column].astype(float).to_numpy()
     return pd.DataFrame(made, index=rows.index, columns=pd.Index(list(columns)), dtype=float)
@@ -50,7 +52,7 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], categ
     def number(column: str, value: Any) -> float:
         if column in codes:
             return codes[column].get(value, np.nan)
-        return np.nan if value is None else float(value)
+        return np.nan if value is None or isinstance(value, str) else float(value)
 
     made = [[number(column, row[column]) for column in columns] for row in rows]
     return pd.DataFrame(np.array(made, dtype=float).reshape(-1, len(columns)), columns=pd.Index(list(columns)))

@@ -161,6 +161,31 @@ def test_reasons_speak_of_the_text_behind_a_code(trained: TrainedShop, batch: di
     assert told > 10
 
 
+def test_a_city_that_training_never_saw_is_as_good_as_unknown(mine: Callable[[], Project]) -> None:
+    project = mine()
+    moved = [f"4000{n:04d}" for n in range(0, 60, 3)]  # they lived in Oslo
+    lines = "".join(f"2024-06-30 10:00:00,,{card},Moved,Vadsø\n" for card in moved)
+    (project.exports / "crm" / "moved.csv").write_text("registered_at,email,card_no,first_name,city\n" + lines)
+    load_all(project)
+    score(project, ["propensity"])
+    cities = champion_of(project, "propensity").categories["known_city"]
+    assert "Vadsø" not in cities
+    with session(project) as con:
+        who = {p for (p,) in con.execute("SELECT profile_id FROM profiles WHERE city = 'Vadsø'").fetchall()}
+    latest = max(row["scored_at"] for row in rows_of(project, "propensity"))
+    rows = [row for row in rows_of(project, "propensity") if row["profile_id"] in who and row["scored_at"] == latest]
+    assert len(rows) > 5
+    for row in rows:
+        for reason in row["reasons"]:
+            if reason["feature"] == "known_city":
+                assert reason["text"].startswith(f"known_city is unknown (typical: {cities[0]})")
+        assert math.isnan(dict(row["features"])["known_city"])
+        assert 0 <= row["value"] <= 1
+    one = score_one(project, "propensity", rows[0]["profile_id"])
+    assert one["value"] == pytest.approx(rows[0]["value"], abs=1e-12)
+    assert one["reasons"] == rows[0]["reasons"]
+
+
 def test_stored_feature_row_gives_the_same_bits(trained: TrainedShop, batch: dict[str, list[dict]]) -> None:
     for task, rows in batch.items():
         model = champion_of(trained.project, task, rows[0]["model_version"])

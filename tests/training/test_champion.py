@@ -19,7 +19,7 @@ from foretell import Label, PredictionTask, _, days
 from foretell.errors import DataError, ForetellError, UnknownName
 from foretell.project import Project
 from lake.engine import last_batch
-from models import registry
+from models import encoding, registry
 from training import dataset, metrics
 from training.champion import LEARNED, choose, train
 from training.cutoffs import STEP, plan
@@ -160,6 +160,36 @@ def test_baselines_compete_and_intervals_hold_the_value(trained: TrainedShop) ->
         main = found.evaluation[found.evaluation["metric"] == found.task.metric]
         assert (main["low"] <= main["value"]).all()
         assert (main["value"] <= main["high"]).all()
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def test_codes_are_given_by_the_rows_learned_from(
+    mine: Callable[[], Project], trained: TrainedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[pd.DataFrame] = []
+
+    def learn(rows: pd.DataFrame, columns: list[str]) -> dict[str, list[str]]:
+        seen.append(rows)
+        raise DataError("test", "that will do")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(encoding, "learn", learn)
+        with pytest.raises(DataError, match="that will do"):
+            train(mine(), "churn")
+    found = trained.trained["churn"]
+    assert set(seen[0]["cutoff"]) == {pd.Timestamp(cutoff) for cutoff in found.cutoffs.training}
+    assert max(found.cutoffs.training) < found.cutoffs.evaluation
+    # as they were kept with the champion, which reads text by them
+    champion = registry.quietly(lambda: registry.champion(trained.project, "churn"))
+    assert champion.categories == encoding.learn(seen[0], champion.contract["columns"])
+    codes = champion.encode(seen[0])
+    assert list(codes.columns) == champion.contract["columns"]
+    known = seen[0]["known_city"].notna()
+    assert {champion.categories["known_city"][int(code)] for code in codes.loc[known, "known_city"]} == CITIES
+    assert codes["known_city"].isna().equals(~known)
+    assert champion.predict(codes).between(0, 1).all()
 
 
 # --- the choice ------------------------------------------------------------------------------------------------------
