@@ -31,7 +31,6 @@ import numpy as np
 from benchmarks import features, report
 from benchmarks.report import progress
 from foretell.project import Project
-from lake.engine import session
 
 PATIENCE = 300  # seconds until the service must be ready
 FULL, QUICK = features.Sizes(100_000, 5_000, 4), features.Sizes(12_000, 600, 1)
@@ -65,11 +64,12 @@ def prepare(folder: Path, sizes: features.Sizes) -> None:
     score(project, ["churn"], progress=progress)
 
 
-def eligible(project: Project) -> list[str]:
-    """Everyone scored, in an order that means nothing."""
-    with session(project) as con:
-        found = con.execute("SELECT DISTINCT profile_id FROM scores ORDER BY hash(profile_id)").fetchall()
-    return [profile for (profile,) in found]
+def eligible(project: Project, task: str) -> list[str]:
+    """Everyone that the task's last batch scored, in an order that means nothing."""
+    from serving import batch
+
+    last = batch.last(project, task)
+    return [] if last is None else last.values()["profile_id"].sample(frac=1.0, random_state=7).tolist()
 
 
 def start(project: Project, port: int, log: Path) -> tuple[subprocess.Popen[bytes], float]:
@@ -101,7 +101,9 @@ def ask(port: int, requests: Iterable[tuple[str, str, str]]) -> Heard:
         answer = connection.getresponse()
         said = answer.read()
         heard.seconds.append(time.perf_counter() - sent)
-        heard.bad += not 200 <= answer.status < 300 or (path == "/v1/scores" and b'"value"' not in said)
+        heard.bad += not 200 <= answer.status < 300
+        if answer.status == 200 and path == "/v1/scores" and b'"value"' not in said:
+            raise ValueError(f"expected a score, got {said[:200]!r}")  # nothing but scores is measured
     connection.close()
     heard.wall = time.perf_counter() - began
     return heard
@@ -124,8 +126,9 @@ def together(port: int, requests: Sequence[tuple[str, str, str]], clients: int) 
     return Heard([s for p in parts for s in p.seconds], time.perf_counter() - began, sum(p.bad for p in parts))
 
 
-def one_each(profiles: Iterable[str], **more: object) -> list[tuple[str, str, str]]:
-    return [("POST", "/v1/scores", json.dumps({"profiles": [profile], **more})) for profile in profiles]
+def one_each(profiles: Iterable[str], task: str, reasons: bool = False) -> list[tuple[str, str, str]]:
+    asked = [{"profiles": [profile], "tasks": [task], "reasons": reasons} for profile in profiles]
+    return [("POST", "/v1/scores", json.dumps(body)) for body in asked]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -141,15 +144,16 @@ def main(arguments: list[str] | None = None) -> None:
             folder.mkdir()
             prepare(folder, sizes)
         project = Project.find(folder)
-        profiles = eligible(project)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        progress(f"starting the service; {len(profiles):,} profiles to ask for")
+        progress("starting the service")
         process, ready_s = start(project, port, Path(name) / "log")
         try:
-            measured = measure(port, profiles, repeats, 200 if given.quick else 1_000)
             served = json.loads(_get(port, "/readyz"))["tasks"]
+            task = next(iter(served))
+            profiles = eligible(project, task)
+            measured = measure(port, profiles, task, repeats, 100 if given.quick else 1_000)
         finally:
             process.terminate()
             process.wait(60)
@@ -171,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
             report.bar("serving.non_2xx", [float(sum(h.bad for h in everything))], "==0"),
         ],
         details={
-            "ready_s": ready_s, "models": {name: f"{t['estimator']} v{t['version']}" for name, t in served.items()},
+            "ready_s": ready_s, "task": task, "estimator": served[task]["estimator"],
             **{
                 name: {
                     "p50_ms": report.summary([h.ms(50) for h in several])[0],
@@ -184,20 +188,20 @@ def main(arguments: list[str] | None = None) -> None:
     ).show()  # fmt: skip
 
 
-def measure(port: int, profiles: list[str], repeats: int, most: int) -> dict[str, list[Heard]]:
+def measure(port: int, profiles: list[str], task: str, repeats: int, most: int) -> dict[str, list[Heard]]:
     """Every question in every round; nobody is asked for twice in one."""
-    ask(port, one_each(profiles[:20], reasons=True))  # warm
+    ask(port, one_each(profiles[:20], task, True))  # warm
     found: dict[str, list[Heard]] = {}
     for n in range(repeats):
         some = [*profiles[n % len(profiles) :], *profiles[: n % len(profiles)]][:most]
-        hundred = json.dumps({"profiles": some[:100]})
+        hundred = json.dumps({"profiles": some[:100], "tasks": [task]})
         questions = {
-            "cold_c1": (one_each(some), 1),
-            "cold_c16": (one_each(some), 16),
+            "cold_c1": (one_each(some, task), 1),
+            "cold_c16": (one_each(some, task), 16),
             "constant_c16": ([("GET", "/livez", "")] * most, 16),
             "constant_c1": ([("GET", "/livez", "")] * most, 1),
-            "reasons_c1": (one_each(some[: most // 4], reasons=True), 1),
-            "reasons_c16": (one_each(some[: most // 4], reasons=True), 16),
+            "reasons_c1": (one_each(some[: most // 4], task, True), 1),
+            "reasons_c16": (one_each(some[: most // 4], task, True), 16),
             "hundred_c1": ([("POST", "/v1/scores", hundred)] * 5, 1),
         }
         for name, (requests, clients) in list(questions.items())[:: 1 if n % 2 == 0 else -1]:

@@ -7,7 +7,6 @@ Contributions live on a model's margin, where effects add up: the log-odds for a
 from __future__ import annotations
 
 from functools import partial
-from itertools import combinations
 from math import factorial
 from typing import Any
 
@@ -20,6 +19,7 @@ from models.encoding import Categories, decode
 FLOOR = 1e-9  # A probability this close to 0 or 1 counts as this far from it: its log-odds stay finite.
 CENT = 0.01  # An amount below counts as this, as log 0 does not exist.
 MAX_SHAPLEY_COLUMNS = 12  # 2^12 predictions of the whole table
+MOST_ROWS = 200_000  # rows of one prediction among them
 
 
 def margin(model: Any, X: pd.DataFrame) -> np.ndarray:
@@ -70,16 +70,20 @@ def _shapley(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.DataFrame
             "pass X.median() of the training rows",
         )
     k, rows = len(columns), X.reindex(columns=columns).to_numpy(dtype=float)
-    typical = np.tile(background.reindex(columns).to_numpy(dtype=float), (len(X), 1))
-    margins: dict[frozenset[int], np.ndarray] = {}
-    for taken in (frozenset(some) for size in range(k + 1) for some in combinations(range(k), size)):
-        mixed = np.where([column in taken for column in range(k)], rows, typical)
-        margins[taken] = margin(model, pd.DataFrame(mixed, columns=pd.Index(columns)))
-    result = np.zeros((len(X), k))
-    for taken, before in margins.items():
-        for column in set(range(k)) - taken:
-            share = factorial(len(taken)) * factorial(k - len(taken) - 1) / factorial(k)
-            result[:, column] += share * (margins[taken | {column}] - before)
+    typical = background.reindex(columns).to_numpy(dtype=float)
+    subsets = np.arange(2**k)  # a subset is a number: its bits are the columns taken from the row
+    taken = (subsets[:, None] >> np.arange(k)) & 1 == 1
+    margins = np.empty((len(subsets), len(rows)))
+    together = max(1, MOST_ROWS // max(1, len(rows)))  # one prediction of many rows, not many of one
+    for some in (slice(start, start + together) for start in range(0, len(subsets), together)):
+        mixed = np.where(taken[some, None, :], rows, typical).reshape(-1, k)
+        margins[some] = margin(model, pd.DataFrame(mixed, columns=pd.Index(columns))).reshape(margins[some].shape)
+    sizes = taken.sum(axis=1)
+    result = np.zeros((len(rows), k))
+    for column in range(k):
+        without = subsets[~taken[:, column]]
+        share = np.array([factorial(n) * factorial(k - n - 1) / factorial(k) for n in sizes[without]])
+        result[:, column] = share @ (margins[without | (1 << column)] - margins[without])
     return pd.DataFrame(result, X.index, pd.Index(columns))
 
 

@@ -5,9 +5,7 @@ BentoML's own metrics are named by the path of each request, which may name a pe
 
 from __future__ import annotations
 
-import os
-
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = Histogram(
@@ -24,7 +22,7 @@ def observe(method: str, route: str, status: int, seconds: float) -> None:
 def exposition() -> bytes:
     """All workers' counts as Prometheus reads them; they share a folder that BentoML gives them."""
     registry = REGISTRY
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if values.ValueClass is not values.MutexValue:  # decided when it was imported, by PROMETHEUS_MULTIPROC_DIR
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
     return generate_latest(registry)
