@@ -144,15 +144,14 @@ def _figures(task: PredictionTask, evidence: Evidence) -> dict[str, Figure]:
     y, weight = evidence.judge["label"].to_numpy(), evidence.judge["weight"].to_numpy()
     columns = evidence.contract["columns"]
     shape = plots.calibration_plot if kind == "probability" else plots.decile_plot
-    figures = {
-        f"calibration_{name}": shape(y, p, name, weight=weight) for name, p in evidence.predictions.items()
-    }  # fmt: skip
+    shown = sorted({winner, "lightgbm"} & set(evidence.fitted))  # the others are in the table, `gain` and `compare`
+    figures = {f"calibration_{name}": shape(y, evidence.predictions[name], name, weight=weight) for name in shown}
     figures["gain"] = plots.gain_plot(y, evidence.predictions, kind, weight=weight)
     figures[f"compare_{task.metric}"] = plots.comparison_plot(evidence.evaluation, task.metric)
     X = evidence.judge[columns].head(SHAP_ROWS)
     background = pd.Series(evidence.contract["background"], dtype=float)
     if evidence.tuned and len(evidence.tuned.trials):
         figures["tuning"] = plots.tuning_plot(evidence.tuned.trials, evidence.tuned.objective)
-    for name in {winner, "lightgbm"} & set(evidence.fitted):
+    for name in shown:
         figures[f"shap_{name}"] = plots.importance_plot(contributions(evidence.fitted[name], X, background), X)
     return figures

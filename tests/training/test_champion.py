@@ -78,8 +78,8 @@ def test_champion_is_registered_with_its_contract(trained: TrainedShop, name: st
     assert (champion.version, champion.run_id) == (found.version, found.run_id)
     contract = champion.contract
     assert set(contract) == {
-        "task", "kind", "columns", "categories", "estimator", "base_rate", "service", "background", "horizon_days",
-        "purpose", "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason",
+        "task", "kind", "columns", "estimator", "base_rate", "service", "background", "horizon_days", "purpose",
+        "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason", "categories", "tuned",
     }  # fmt: skip
     task = project.definitions.task(name)
     assert contract["columns"] == dataset.feature_columns(project, task) == list(contract["background"])
@@ -113,15 +113,10 @@ def test_run_holds_the_evidence(trained: TrainedShop, name: str, tmp_path: Path)
     kept = {a.path for a in client.list_artifacts(found.run_id)}
     assert {"evaluation.csv", "features.json", "skipped.json", "contract.json", "plots"} <= kept
     plots = {a.path for a in client.list_artifacts(found.run_id, "plots")}
-    models = set(found.evaluation["model"])
-    metric = found.task.metric
-    expected = {f"calibration_{m}" for m in models} | {
-        "gain",
-        f"compare_{metric}",
-        f"shap_{found.winner}",
-        "shap_lightgbm",
-    }
+    expected = {f"{what}_{model}" for what in ("calibration", "shap") for model in (found.winner, LEARNED)}
+    expected |= {"gain", "tuning", f"compare_{found.task.metric}"}
     assert plots == {f"plots/{p}.png" for p in expected}
+    assert set(found.plots) == expected
     folder = Path(client.download_artifacts(found.run_id, "", str(tmp_path)))
     assert all((folder / p).stat().st_size > 5000 for p in plots)
     table = pd.read_csv(folder / "evaluation.csv")
@@ -153,7 +148,7 @@ def test_each_home_has_its_own_registry(trained: TrainedShop, tmp_path: Path) ->
 
 def test_baselines_compete_and_intervals_hold_the_value(trained: TrainedShop) -> None:
     for found in trained.trained.values():
-        assert found.evaluation["model"].nunique() == (4 if found.kind == "amount" else 5)
+        assert found.evaluation["model"].nunique() == {"probability": 5, "amount": 4}[found.kind]
         assert found.skipped == {}
         assert found.winner in set(found.evaluation["model"])
         assert found.reason
