@@ -115,7 +115,7 @@ def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> 
     try:
         raw = read(con, file, sheet)
         made = plan(source, raw, file=shown, batch=batch, received_at=started.isoformat(timespec="microseconds"))
-        _stamp(con, made, source, shown)
+        stamp(con, made, source, shown)
         rows = _count(con, "SELECT count(*) FROM raw")
         if rows + len(raw.unreadable) == 0:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
@@ -158,7 +158,8 @@ _QUARANTINE = pa.schema(
 )
 
 
-def _stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str) -> None:
+def stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str) -> None:
+    """Apply a contract to the rows read, as the table `stamped`."""
     try:
         con.execute(f"CREATE TEMP TABLE stamped AS {made.sql}")
     except duckdb.Error as error:  # an expression of the contract that does not fit the file's types or values

@@ -25,10 +25,11 @@ from ingestion.contract import plan
 from ingestion.draft import Draft
 from ingestion.excel import EmptySheet
 from ingestion.files import SUFFIXES, Raw, read, sheets_of
+from ingestion.load import stamp
 from ingestion.understand import Column, understand
 
 MOST_ROWS = 200_000  # enough to tell 1 December from 12 January, and to answer at once
-_VALUES = 3_000
+_VALUES = 3_000  # of which names and contents are judged
 
 
 @dataclass
@@ -58,6 +59,7 @@ def propose(
     known: the project's other sources, whose identifier types, time zone and currency are taken up. taken: names that
     no trait may have, because something else is called so.
     """
+    con.execute("SET TimeZone='UTC'")
     raw, notes = _first_sheet(con, file)
     rows = int(con.execute("SELECT count(*) FROM raw").fetchall()[0][0])
     if not rows:
@@ -86,7 +88,7 @@ def _first_sheet(con: duckdb.DuckDBPyConnection, file: Path) -> tuple[Raw, list[
 
 def _columns(con: duckdb.DuckDBPyConnection, raw: Raw) -> list[Column]:
     """The file's columns, or the paths that its JSON rows have, with values from all over the rows read."""
-    rows = con.execute("SELECT _payload FROM raw USING SAMPLE reservoir(3000 ROWS) REPEATABLE (1)").fetchall()
+    rows = con.execute(f"SELECT _payload FROM raw USING SAMPLE reservoir({_VALUES} ROWS) REPEATABLE (1)").fetchall()
     packed = [json.loads(text) for (text,) in rows]
     values: dict[tuple[str, ...], list[str]] = {(name,): [] for name in raw.columns or ()}
     for row in packed:
@@ -95,10 +97,7 @@ def _columns(con: duckdb.DuckDBPyConnection, raw: Raw) -> list[Column]:
             if value is not None and (text := _text(value)).strip():
                 found.append(text)
     times = [name for name, kind in (raw.columns or {}).items() if kind.startswith(("TIMESTAMP", "DATE"))]
-    return [
-        Column(".".join(path), _spelt(path, bare=raw.columns is not None), some, len(packed), path[0] in times)
-        for path, some in values.items()
-    ]
+    return [Column(".".join(path), _spelt(path), some, len(packed), path[0] in times) for path, some in values.items()]
 
 
 def _leaves(row: dict, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], object]]:
@@ -112,7 +111,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _spelt(path: tuple[str, ...], *, bare: bool) -> str:
+def _spelt(path: tuple[str, ...]) -> str:
     """A column as SQL: quoted only where it must be."""
     text = ".".join(path)
     try:
@@ -126,8 +125,8 @@ def _spelt(path: tuple[str, ...], *, bare: bool) -> str:
 
 def _try(con: duckdb.DuckDBPyConnection, made: Proposal, raw: Raw, file: Path) -> None:
     """Apply the contract to the rows read, by the very code that loads."""
-    stamped = plan(made.source, raw, file=file.name, batch=0, received_at=datetime.now(UTC).isoformat())
-    con.execute(f"CREATE OR REPLACE TEMP TABLE stamped AS {stamped.sql}")
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    stamp(con, plan(made.source, raw, file=file.name, batch=0, received_at=now), made.source, file.name)
     ((made.good, made.anonymous),) = con.execute(
         "SELECT count(*), count(*) FILTER (node IS NULL) FROM stamped WHERE _reason IS NULL"
     ).fetchall()
