@@ -57,7 +57,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 def test_verbs() -> None:
     assert {
-        "init", "load", "quarantine", "unify", "features list", "features build", "train", "score", "profile", "status",
+        "init", "load", "quarantine", "unify", "features list", "features build", "train", "lookalike", "score",
+        "profile", "status",
         "segment list", "segment show", "segment export",
     } <= {" ".join(words) for words in verbs()}  # fmt: skip
 
@@ -145,6 +146,19 @@ def test_init_leaves_files_that_are_there(tmp_path: Path, answer: Callable) -> N
         (["segment", "export", "leaving"], "Missing option '--to'"),
         (["profile", "nobody@x.org"], "nobody@x.org: no such profile or identifier"),
         (["profil"], "No such command 'profil'"),
+        (["lookalike", "leavng"], 'leavng: no such segment; did you mean "leaving"?'),
+        (["lookalike", "leavng", "--as-task"], 'leavng: no such segment; did you mean "leaving"?'),
+        (["lookalike", "orders_90 > 3"], 'orders_90: no such attribute; did you mean "orders_90d"?'),
+        (["lookalike", "orders_90d <"], 'rule "orders_90d <"'),
+        (["lookalike", "nowhere/vip.csv"], "nowhere/vip.csv: no such file; check the path"),
+        (["lookalike", "orders_90d < 0"], "expected at least 10 seeds and 10 others, to hold some out, got 0 and "),
+        (["lookalike", "orders_90d >= 0"], " and 0; tighten the rule"),
+        (["lookalike", "osloers", "--among", "city = 'Oslo'"], "; tighten the rule, or loosen --among"),
+        (["lookalike", "osloers", "--to", "out.xlsx"], "audiences are exported as CSV; name it out.csv"),
+        (["lookalike", "osloers", "--top", "0"], "0 is not in the range x>=1"),
+        (["lookalike", "osloers", "--as-task"], "osloers: expected a rule that reads features only"),
+        (["lookalike", "vip.csv", "--as-task"], "vip.csv: expected a rule that reads features only"),
+        (["lookalike", "orders_90d > 3", "--as-task", "--to", "x.csv"], "leave --among and --to out"),
         (["score", "--at", "yesterday"], "'yesterday' does not match the format"),
     ],
 )

@@ -62,7 +62,13 @@ def train(project: str | None, tasks: tuple[str, ...], trials: int | None, full:
 
 @click.command()
 @click.argument("seed")
-@click.option("--top", default=100, show_default=True, help="How many of the likest to list or export.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How many of the likest to list or export.",
+)
 @click.option("--among", default=None, help='A rule that candidates satisfy, such as "orders_365d > 0".')
 @click.option(
     "--to", "file", type=click.Path(path_type=Path), default=None, help="CSV file for profile_id and likeness."
@@ -89,11 +95,15 @@ def lookalike(project: str | None, seed: str, top: int, among: str | None, file:
 
     home = Project.find(project)
     if as_task:
+        if among or file:
+            raise click.UsageError("--as-task writes a task and lists nobody: leave --among and --to out")
         made = room.as_task(home, seed)
         click.echo(
             f"wrote {made.relative_to(home.folder)}; next: foretell train {made.stem}, foretell score {made.stem}"
         )
         return
+    if file:
+        room.check_file(file)  # before the work, not after it
     with home.writing(f"lookalike {seed}"), progress(seed) as step:
         found = room.expand(home, seed, among, step)
     show_lookalikes(found, min(top, 10) if file else top)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,6 @@ from models.estimators import candidates
 from models.estimators.similarity import Centroid
 from models.explain import contributions
 from segments.audience import audience, declared, rule_of
-from segments.predicate import parse
 from training import metrics
 from unification.identity import resolve
 
@@ -69,10 +69,12 @@ def expand(
         kept = set(audience(project, among).members["profile_id"]) | members
         rows = rows[rows["profile_id"].isin(kept)].reset_index(drop=True)
     y = rows["profile_id"].isin(members).to_numpy().astype(int)
-    if y.sum() < 2 * FOLDS or (1 - y).sum() < 2 * FOLDS:
+    seeds, others = int(y.sum()), int((1 - y).sum())
+    if min(seeds, others) < 2 * FOLDS:
+        fix = "loosen the rule, or give more identifiers" if seeds < 2 * FOLDS else "tighten the rule"
         raise DataError(
-            seed, f"expected at least {2 * FOLDS} seeds and {2 * FOLDS} others, to hold some out, got {y.sum()} and "
-            f"{(1 - y).sum()}", "loosen the rule, or give more identifiers",
+            seed, f"expected at least {2 * FOLDS} seeds and {2 * FOLDS} others, to hold some out, got {seeds} and "
+            f"{others}", fix + (", or loosen --among" if among else ""),
         )  # fmt: skip
     columns = [c for c in rows.columns if c != "profile_id" and c not in hidden]
     categories = encoding.learn(rows, columns)
@@ -93,15 +95,19 @@ def expand(
     everyone = pd.DataFrame({"profile_id": rows["profile_id"], "likeness": model.predict_proba(X)[:, 1]})
     ranked = everyone[y == 0].sort_values(["likeness", "profile_id"], ascending=[False, True], ignore_index=True)
     return Lookalikes(
-        seed, int(y.sum()), ranked, evaluation, winner, reason, _marks(model, X, y, categories), unknown,
+        seed, seeds, ranked, evaluation, winner, reason, _marks(model, X, y, categories), unknown,
         _replayable(project, seed),
     )  # fmt: skip
 
 
-def export(found: Lookalikes, top: int, file: Path) -> int:
-    """Write the likest to a CSV file, atomically. Returns how many."""
+def check_file(file: Path) -> None:
     if file.suffix.lower() != ".csv":
         raise DataError(str(file), "audiences are exported as CSV", f"name it {file.with_suffix('.csv').name}")
+
+
+def export(found: Lookalikes, top: int, file: Path) -> int:
+    """Write the likest to a CSV file, atomically. Returns how many."""
+    check_file(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     found.ranked.head(top).to_csv(draft, index=False)
@@ -116,13 +122,15 @@ def as_task(project: Project, seed: str) -> Path:
             seed, "expected a rule that reads features only, which can be replayed in the past",
             "expand it as profiles are now: leave --as-task out",
         )  # fmt: skip
-    name = f"lookalike_{seed}" if seed.isidentifier() else "lookalike_seed"
+    named = seed in declared(project)
+    name = "lookalike_" + (re.sub(r"[^a-z0-9]+", "_", seed.lower()) if named else "seed")
     file = project.folder / "tasks" / f"{name}.py"
-    if file.exists():
-        raise DataError(str(file), "is there already", "edit it, or remove it first")
-    views = tuple(view.name for view in project.definitions.views.values() if not _target(project, view.name))
+    if name in project.definitions.tasks or file.exists():
+        raise DataError(f"tasks/{file.name}", "there is such a task already", "edit it, or remove it first")
+    histories = {task.name for task in project.definitions.tasks.values() if task.base}  # each is one target's own
+    views = tuple(name for name in project.definitions.views if name not in histories)
     file.parent.mkdir(exist_ok=True)
-    file.write_text(f'''"""Who will come to be one of {seed}?"""
+    file.write_text(f'''"""Who will come to be one of {seed if named else "those who satisfy the rule below"}?"""
 
 from foretell import Enters, PredictionTask, days
 
@@ -137,10 +145,6 @@ from foretell import Enters, PredictionTask, days
 )
 ''')
     return file
-
-
-def _target(project: Project, view: str) -> bool:
-    return view in project.definitions.tasks  # the history of one task's target
 
 
 def _members(project: Project, seed: str) -> tuple[set[str], frozenset[str], list[str]]:
@@ -164,10 +168,13 @@ def _members(project: Project, seed: str) -> tuple[set[str], frozenset[str], lis
 
 
 def _listed(file: Path) -> list[str]:
-    if not file.exists():
+    if not file.is_file():
         raise DataError(str(file), "no such file", "check the path")
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [row[0].strip() for row in csv.reader(stream) if row and row[0].strip()]
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [row[0].strip() for row in csv.reader(stream) if row and row[0].strip()]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(str(file), f"expected text in UTF-8, got {error}", "save it as CSV in UTF-8") from None
     return [text for text in dict.fromkeys(rows) if text.lower() not in {"profile_id", "email", "identifier"}]
 
 
@@ -246,7 +253,5 @@ def _replayable(project: Project, seed: str) -> bool:
     """Whether the seed is a rule over features alone."""
     if Path(seed).suffix.lower() in {".csv", ".txt"}:
         return False
-    known = declared(project)
-    rule = known[seed].rule if seed in known else parse(seed)
     features = {name for view in project.definitions.views.values() for name in view.features}
-    return rule.columns <= features
+    return rule_of(project, seed).columns <= features
