@@ -45,6 +45,7 @@ from training import dataset, metrics
 from training.champion import LEARNED, Trained, train
 
 CHAMPION = "champion"
+QUICK_TASKS, QUICK_TRIALS = ["churn90", "clv90"], 1
 LIMITS: dict[str, dict[str, str]] = {
     "churn90": {"auc": ">=0.792", "log_loss": "<=0.546", "ece": "<=0.022"},
     "propensity30": {"auc": ">=0.791", "log_loss": "<=0.408", "ece": "<=0.022"},
@@ -256,6 +257,8 @@ def run(
         wanted = [retail.ASKED[t] for t in tasks if cutoff + timedelta(days=retail.ASKED[t].days) <= end]
         for name in [t for t in tasks if t not in {a.name for a in wanted}]:
             progress(f"{name} at {cutoff:%Y-%m-%d} is left out: its horizon ends after the data do")
+        if not wanted:
+            continue
         progress(f"loading what came in until {cutoff:%Y-%m-%d}")
         project = retail.live_until(project, file, cutoff)
         spent("load")
@@ -264,6 +267,8 @@ def run(
             if preset:
                 preset.check(asked, cutoff, len(found[-1].judged.y), found[-1].base_rate)
         spent("measure")
+    if not found:
+        raise DataError("accuracy", "no horizon ends before the data do", f"choose cutoffs well before {end:%Y-%m-%d}")
     project = retail.live_until(project, file, end + timedelta(days=1))
     spent("load")
     check_afterwards(project, found)
@@ -282,7 +287,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cutoffs", type=_dates, help="dates such as 2011-03-01,2011-06-01 (default: the preset's)")
     parser.add_argument("--trials", type=int, help="sets of parameters to try for the learned model (default: its own)")
     given = parser.parse_args(arguments)
-    more = {} if given.trials is None else {"trials": given.trials}
+    trials = QUICK_TRIALS if given.quick and given.trials is None else given.trials
+    more = {} if trials is None else {"trials": trials}
     for name in given.tasks or []:
         if name not in retail.ASKED:
             parser.error(f"no task {name!r}; known: {', '.join(retail.ASKED)}")
@@ -291,7 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
         file, preset = _data(given, folder)
         defaults = [_cutoff(text) for text in (preset.cutoffs if preset else retail.GENERATED_CUTOFFS)]
         cutoffs = given.cutoffs or (defaults[:1] if given.quick else defaults)
-        tasks = given.tasks or list(retail.ASKED)
+        tasks = given.tasks or (QUICK_TASKS if given.quick else list(retail.ASKED))
         found, clock = run(file, cutoffs, tasks, preset, folder, more)
     own = not given.quick and preset is not None and cutoffs == defaults
     bars, said = [], {}

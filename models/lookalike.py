@@ -9,6 +9,6 @@ lookalike = PredictionTask(
     settle=days(1),
     label=Enters("top(spend_90d, 0.1)"),
     views=("orders", "cadence", "basket", "promotions", "affinity", "coupons", "messages", "traits"),
-    metric="auc",
+    metric="log_loss",  # by AUC alone, one who predicts something else, such as any purchase, could win
     purpose="marketing",
 )

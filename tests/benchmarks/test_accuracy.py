@@ -162,6 +162,11 @@ def test_a_prediction_or_a_cutoff_that_is_none_is_refused(capsys):
     assert "--cutoffs" in capsys.readouterr().err
 
 
+def test_cutoffs_without_a_future_in_the_file_are_refused(tmp_path, shop):
+    with pytest.raises(DataError, match=r"no horizon ends.*before 2011-05-30"):
+        accuracy.run(shop, [T.replace(month=3, day=2)], ["churn90", "clv180"], None, tmp_path, {})
+
+
 def test_other_people_are_an_error():
     truth = pd.DataFrame({"profile_id": ["a", "b"], "left": [1.0, 0.0]})
     churn = retail.ASKED["churn90"]
