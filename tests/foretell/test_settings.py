@@ -94,6 +94,16 @@ def test_refused_with_its_origin(tmp_path, case):
         load(write(tmp_path, text), {})
 
 
+def test_no_trials_are_a_number_too(tmp_path):
+    assert load(tmp_path, {"FORETELL_TRIALS": "0"})["trials"] == Value(0, "environment FORETELL_TRIALS")
+    with pytest.raises(DefinitionError) as error:
+        load(write(tmp_path, "[foretell]\ntrials = -1\n"), {})
+    assert str(error.value) == (
+        "trials: cannot read -1 (expected a whole number, at least 0); how many sets of parameters the learned model "
+        "may try for each task; 0: none. (foretell.toml)"
+    )
+
+
 def test_refused_from_the_environment(tmp_path):
     with pytest.raises(DefinitionError) as error:
         load(tmp_path, {"FORETELL_THREADS": "-1"})
