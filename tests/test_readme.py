@@ -82,9 +82,23 @@ def test_notebook_front_door(project: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_init_block(tmp_path: Path) -> None:
-    (line,) = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("foretell init")]
-    run(line.split("#")[0], tmp_path)
-    assert "Next: foretell load" in run("foretell status", tmp_path / "shop")
+    init, propose = [
+        line.split("#")[0]
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if " shop " in line or " source new " in line
+    ]
+    run(init, tmp_path)
+    shop = tmp_path / "shop"
+    assert "Next: foretell load" in run("foretell status", shop)
+    (shop / "exports" / "orders" / "2024.csv").write_text(
+        "order_no,ordered_at,email,sku,units,unit_price\n"
+        "1,2024-01-03 10:00,Jo@home.org,tea,2,9.95\n1,2024-01-03 10:00,Jo@home.org,mug,1,4.50\n"
+        "2,2024-02-11 18:30,ann@home.org,tea,1,9.95\n"
+    )
+    said = run(propose, shop)
+    assert "email" in said
+    assert len(list((shop / "sources").glob("*.py"))) == 2
 
 
 def test_rooms_are_those_that_exist() -> None:
