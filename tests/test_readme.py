@@ -91,7 +91,8 @@ def test_init_block(tmp_path: Path) -> None:
     run(init, tmp_path)
     shop = tmp_path / "shop"
     assert "Next: foretell load" in run("foretell status", shop)
-    (shop / "exports" / "orders" / "2024.csv").write_text(
+    (shop / "exports" / "till").mkdir()
+    (shop / "exports" / "till" / "2024.csv").write_text(
         "order_no,ordered_at,email,sku,units,unit_price\n"
         "1,2024-01-03 10:00,Jo@home.org,tea,2,9.95\n1,2024-01-03 10:00,Jo@home.org,mug,1,4.50\n"
         "2,2024-02-11 18:30,ann@home.org,tea,1,9.95\n"
