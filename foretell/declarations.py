@@ -144,6 +144,8 @@ class Source:
                 ) from None
         for kind in self.identifiers:
             _check_name("identifier type", kind, self.where)
+        for trait in self.traits:
+            _check_name("trait", trait, self.where)
 
     @property
     def fields(self) -> dict[str, str]:

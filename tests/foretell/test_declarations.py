@@ -78,6 +78,11 @@ REFUSED = {
     "name ends in a newline": (make_source, {"name": "till\n"}, f"'till\\n': the name of a source {NAME}"),
     "no name": (make_source, {"name": None}, f"None: the name of a source {NAME}"),
     "identifier": (make_source, {"identifiers": {"E-mail": "e"}}, f"'E-mail': the name of an identifier type {NAME}"),
+    "trait": (
+        make_source,
+        {"kind": "records", "traits": {"Home town": "t"}},
+        f"'Home town': the name of a trait {NAME}",
+    ),
     "view name": (make_view, {"name": "2nd"}, f"'2nd': the name of a feature view {NAME}"),
     "feature name": (make_view, {"features": {"Orders": _.count()}}, f"'Orders': the name of a feature {NAME}"),
     "no features": (
