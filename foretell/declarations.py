@@ -163,6 +163,8 @@ class Source:
         if isinstance(self.optional, str):
             problem = f"optional is several names, got the text {self.optional!r}"
             raise DefinitionError(self.name, problem, f'write ("{self.optional}",)', where=at)
+        for trait in self.traits:
+            _check_name("trait", trait, self.where)
 
     @property
     def fields(self) -> dict[str, str]:

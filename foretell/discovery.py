@@ -82,18 +82,36 @@ def discover(folder: Path) -> Definitions:
             idle[view.name] = reason
         else:
             views[view.name] = view
-    homes: dict[str, str] = {}
-    for view in views.values():
-        for feature in view.features:
-            if (other := homes.setdefault(feature, view.name)) != view.name:
-                raise DefinitionError(
-                    feature, f"is a feature of {other} and of {view.name}", "rename one", where=_short(view.where)
-                )
     for task in list(tasks.values()):
         if reason := bind_task(task, declared, views, sources):
             idle[task.name] = reason
             del tasks[task.name]
+    _check_attributes(sources, views, tasks)
     return Definitions(sources, views, tasks, idle)
+
+
+# Columns that every table of profiles, or every training set, has beside its attributes.
+_TAKEN = {"profile_id", "identifiers", "event_timestamp", "created", "cutoff", "label", "weight", "person", "split"}
+
+
+def _check_attributes(
+    sources: Mapping[str, Source], views: Mapping[str, FeatureView], tasks: Mapping[str, PredictionTask]
+) -> None:
+    """Traits, identifiers, features and scores are columns of one table, which rules read: a name means one thing."""
+    homes = dict.fromkeys(_TAKEN, "a column of Foretell's own")
+    for source in sources.values():
+        for trait in source.traits:
+            if homes.setdefault(trait, "a trait") != "a trait":
+                raise DefinitionError(trait, f"is a trait and {homes[trait]}", "rename it", where=_short(source.where))
+    for source in sources.values():  # the trait of that name says the same
+        homes |= {kind: "an identifier" for kind in source.identifiers if kind not in homes}
+    made = [(view, name, f"a feature of {view.name}") for view in views.values() for name in view.features]
+    made += [(task, task.name, f"the score of {task.name}") for task in tasks.values()]
+    made += [(task, f"{task.name}_percentile", f"the percentile of {task.name}") for task in tasks.values()]
+    for owner, name, what in made:
+        if name in homes:
+            raise DefinitionError(name, f"is {homes[name]} and {what}", "rename one", where=_short(owner.where))
+        homes[name] = what
 
 
 def _collect(kind: type[T], modules: Iterator[ModuleType]) -> dict[str, T]:

@@ -1,7 +1,8 @@
 """What may a rule ask about a profile? One wide table: traits, features and scores, as they are now.
 
 Scores reach it as a table: a new score is an attribute from the moment it is written. The latest score of each task
-counts, until it expires; scores of profiles that have merged belong to the profile they are now.
+counts, until it expires; scores of profiles that have merged belong to the profile they are now. No two attributes have
+one name: discovery refuses that, and a trait or feature hides the old scores of a task of its name that is no more.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def create(con: duckdb.DuckDBPyConnection, project: Project) -> dict[str, str]:
     joins, columns = [], ["p.*"]
     scores = _scores(con, project)
     if scores:
-        tasks = [t for (t,) in con.execute(f"SELECT DISTINCT task FROM ({scores}) ORDER BY 1").fetchall()]
+        taken = {name for name, *_ in con.execute("DESCRIBE profiles").fetchall()}
+        taken |= {feature for view in project.definitions.views.values() for feature in view.features}
+        found = con.execute(f"SELECT DISTINCT task FROM ({scores}) ORDER BY 1").fetchall()
+        tasks = [task for (task,) in found if taken.isdisjoint(task + suffix for suffix in SCORE_COLUMNS)]
         pivot = "".join(
             f""", max({source}) FILTER (task = '{task}') AS "{task}{suffix}\""""
             for task in tasks

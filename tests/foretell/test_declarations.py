@@ -93,6 +93,11 @@ REFUSED = {
         {"optional": "shelf"},
         "till: optional is several names, got the text 'shelf'; write (\"shelf\",)",
     ),
+    "trait": (
+        make_source,
+        {"kind": "records", "traits": {"Home town": "t"}},
+        f"'Home town': the name of a trait {NAME}",
+    ),
     "view name": (make_view, {"name": "2nd"}, f"'2nd': the name of a feature view {NAME}"),
     "feature name": (make_view, {"features": {"Orders": _.count()}}, f"'Orders': the name of a feature {NAME}"),
     "no features": (

@@ -144,11 +144,11 @@ TWICE = {
     "a target of another task": (
         {"tasks__buys": TARGETS.format(targets='{"tea": _.brand == "x"}'),
          "tasks__more": TARGETS.format(targets='{"tea": _.brand == "x"}').replace("buys", "more")},
-        r"tea_facts_90d: is a feature of more_tea and of buys_tea; rename one\. \(tasks/buys\.py\)",
+        r"tea_facts_90d: is a feature of more_tea and a feature of buys_tea; rename one\. \(tasks/buys\.py\)",
     ),
     "a feature of a view": (
         {"tasks__buys": TARGETS.format(targets='{"order": _.brand == "x"}')},
-        r"days_since_order: is a feature of buys_order and of orders; rename one",
+        r"days_since_order: is a feature of buys_order and a feature of orders; rename one",
     ),
     "a misspelt column": (
         {"tasks__buys": TARGETS.format(targets='{"tea": _.categry == "x"}')},
@@ -162,6 +162,71 @@ def test_targets_that_cannot_be_are_refused(tmp_path, case):
     files, message = TWICE[case]
     with pytest.raises(ForetellError, match=message):
         found(tmp_path, sources__till=TILL, **files)
+
+
+CRM = """
+from foretell import Source
+
+crm = Source(name="crm", files="crm/*.csv", kind="records", identifiers={{"email": "e"}}, traits={traits})
+"""
+FEATURE = """
+from foretell import FeatureView, _
+
+home = FeatureView(name="home", source="order_line", features={{"{name}": _.count()}})
+"""
+NAMED = '"orders"', "_.count() == 0"
+ONE_NAME = {
+    "a trait and a feature": (
+        {"sources__crm": CRM.format(traits={"city": "c"}), "views__home": FEATURE.format(name="city")},
+        "city: is a trait and a feature of home; rename one. (views/home.py)",
+    ),
+    "an identifier and a feature": (
+        {"sources__crm": CRM.format(traits={"city": "c"}), "views__home": FEATURE.format(name="email")},
+        "email: is an identifier and a feature of home; rename one. (views/home.py)",
+    ),
+    "a feature and a score": (
+        {"views__home": FEATURE.format(name="churn")},
+        "churn: is a feature of home and the score of churn; rename one. (models/churn.py)",
+    ),
+    "a feature and a percentile": (
+        {"views__home": FEATURE.format(name="clv_percentile")},
+        "clv_percentile: is a feature of home and the percentile of clv; rename one. (models/clv.py)",
+    ),
+    "a trait and a score": (
+        {"sources__crm": CRM.format(traits={"churn": "c"})},
+        "churn: is a trait and the score of churn; rename one. (models/churn.py)",
+    ),
+    "a score and a percentile": (
+        {"tasks__mine": TASK.format(horizon=7, views=NAMED[0], value=NAMED[1]).replace("churn", "clv_percentile")},
+        "clv_percentile: is the score of clv_percentile and the percentile of clv; rename one. (models/clv.py)",
+    ),
+    "two features": (
+        {"views__home": FEATURE.format(name="orders_90d")},
+        "orders_90d: is a feature of orders and a feature of home; rename one. (views/home.py)",
+    ),
+    "our own columns": (
+        {"views__home": FEATURE.format(name="label")},
+        "label: is a column of Foretell's own and a feature of home; rename one. (views/home.py)",
+    ),
+    "our own columns, for a trait": (
+        {"sources__crm": CRM.format(traits={"profile_id": "c"})},
+        "profile_id: is a trait and a column of Foretell's own; rename it. (sources/crm.py)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONE_NAME)
+def test_a_name_means_one_attribute(tmp_path, case):
+    files, message = ONE_NAME[case]
+    with pytest.raises(DefinitionError) as error:
+        found(tmp_path, sources__till=TILL, **files)
+    assert str(error.value).replace(str(tmp_path.name), "project") == message
+
+
+def test_a_trait_may_repeat_an_identifier_and_another_sources_trait(tmp_path):
+    crm = CRM.format(traits={"email": "e", "city": "c"})
+    mail = CRM.format(traits={"city": "town"}).replace("crm", "mail")
+    assert set(found(tmp_path, sources__crm=crm, sources__mail=mail).sources) == {"crm", "mail"}
 
 
 def test_files_with_an_underscore_and_other_suffixes_are_left_alone(tmp_path):

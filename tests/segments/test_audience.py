@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from fixtures_trained import NOW, TrainedShop, load_all, mine, trained, write_shop
 
+from features import build
 from foretell.errors import DataError, NotReady, UnknownName
 from foretell.project import Project
 from lake.engine import session, table
@@ -70,6 +71,26 @@ def test_a_new_score_is_an_attribute_at_once(mine: Callable[[], Project]) -> Non
     assert list(audience(project, "churn = 0.125").members["profile_id"]) == [who]
     add_score(project, task="brand_new", value=0.5)
     assert list(audience(project, "brand_new = 0.5").members["profile_id"]) == [who]
+
+
+def test_a_feature_hides_the_scores_of_a_task_that_is_no_more(mine: Callable[[], Project]) -> None:
+    """The name was a task's once, whose scores live on for a while: it means the feature that is declared now."""
+    project = mine()
+    add_score(project, task="lines", value=0.125)
+    add_score(project, task="city", value=0.125)
+    (project.folder / "views").mkdir()
+    (project.folder / "views" / "lines.py").write_text(
+        "from foretell import FeatureView, _\n"
+        'v = FeatureView(name="v", source="order_line", features={"lines": _.count()})\n'
+    )
+    project = Project(project.folder)
+    build.build(project, project.definitions.views.values(), [project.now])
+    everyone = audience(project, "lines >= 0", ["lines", "city", "churn"])
+    assert len(everyone.members) == everyone.total
+    assert everyone.members["lines"].sum() > 1000
+    assert set(everyone.members["city"].dropna()) >= {"Oslo", "Bergen"}
+    with pytest.raises(UnknownName, match="lines_percentile: no such attribute"):
+        audience(project, "lines_percentile > 3")
 
 
 def test_expired_and_future_scores_do_not_count(mine: Callable[[], Project], monkeypatch: pytest.MonkeyPatch) -> None:
