@@ -78,7 +78,12 @@ def bind_view(view: FeatureView, sources: Mapping[str, Source]) -> str | None:
         raise unknown("source or role", view.source, [*sources, *ROLES], where=_short(view.where))
     facts = table(facts_schema(view.source, sources))
     for name, expression in view.features.items():
-        aggregate(facts, name, expression, what=view.name, where=_short(view.where))
+        kind = aggregate(facts, name, expression, what=view.name, where=_short(view.where)).type()
+        if not (kind.is_boolean() or kind.is_numeric() or kind.is_string()):
+            raise DefinitionError(
+                f"{view.name}.{name}", f"a feature is a number, true/false or text, got {kind}",
+                "write days_since(...) for an instant", where=_short(view.where),
+            )  # fmt: skip
     return None
 
 

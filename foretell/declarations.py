@@ -57,6 +57,14 @@ def _check_duration(name: str, what: str, value: Any, where: str, fix: str, *, z
         raise DefinitionError(name, f"{what} must be {expected}, got {value}", fix, where=_short(where))
 
 
+def _check_aggregate(subject: str, value: Any, where: str) -> None:
+    if not isinstance(value, Deferred) and not callable(value):
+        raise DefinitionError(
+            subject, f"expected an aggregate of the facts, got {value!r}", "write for example _.amount.sum()",
+            where=_short(where),
+        )  # fmt: skip
+
+
 def _check_condition(subject: str, condition: Any, where: str) -> None:
     if not isinstance(condition, Deferred):
         raise DefinitionError(
@@ -199,6 +207,7 @@ class FeatureView:
         _check_duration(self.name, "ttl", self.ttl, self.where, "use days(2)")
         for name, expression in self.features.items():
             _check_name("feature", name, self.where)
+            _check_aggregate(f"{self.name}.{name}", expression, self.where)
             if FUTURE_COLUMN in attributes(expression):
                 raise DefinitionError(
                     f"{self.name}.{name}", "looks into the future; a feature is what was known before the cutoff",
@@ -220,6 +229,7 @@ class Label:
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
+        _check_aggregate("label", self.value, self.where)
         if self.only is not None:
             _check_condition("only", self.only, self.where)
 

@@ -46,7 +46,7 @@ class Busy(ForetellError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`did you mean "x"?` with the nearest known name, else the list of known names."""
     names = sorted(set(known))
-    if near := difflib.get_close_matches(name, names, n=1):
+    if near := difflib.get_close_matches(str(name), names, n=1):
         return f'did you mean "{near[0]}"?'
     return f"known: {', '.join(names)}" if names else "none is known yet"
 

@@ -11,7 +11,7 @@ import pandas as pd
 from features import build, labels
 from features.store import repository
 from foretell.declarations import Enters, FeatureView, PredictionTask
-from foretell.errors import DataError, unknown
+from foretell.errors import DataError
 from foretell.project import Project
 from lake.engine import session
 from segments.predicate import parse
@@ -28,13 +28,8 @@ def feature_columns(project: Project, task: PredictionTask) -> list[str]:
 
 def population_views(project: Project, task: PredictionTask) -> list[FeatureView]:
     """The views that the population's rule reads; a feature that nobody declares is refused with a suggestion."""
-    homes = {f: view for view in project.definitions.views.values() for f in view.features}
-    homes |= {f: view for view in project.definitions.views_of(task) for f in view.features}
-    names = parse(task.population, where=f"population of {task.name}").columns
-    for name in names:
-        if name not in homes:
-            raise unknown("feature", name, homes, where=f"population of {task.name}")
-    return list({homes[name].name: homes[name] for name in sorted(names)}.values())
+    where = f"population of {task.name}"
+    return entering.views_of(project, parse(task.population, where=where), where, "ask for it by features")
 
 
 def asked_views(project: Project, task: PredictionTask) -> list[FeatureView]:
@@ -110,8 +105,13 @@ def training_set(
         for cutoff in cutoffs:
             progress(f"{task.name}: labels at {cutoff:%Y-%m-%d}")
             eligible = pd.DataFrame({"profile_id": population(con, project, task, cutoff)}, dtype=object)
-            found = labels_at(con, project, task, cutoff)
-            frames.append(eligible.merge(found, on="profile_id").assign(cutoff=pd.Timestamp(cutoff)))
+            found = eligible.merge(labels_at(con, project, task, cutoff), on="profile_id")
+            if unknown := int(found["label"].isna().sum()):
+                raise DataError(
+                    task.name, f"expected a label for everyone, got none for {unknown} of {len(found)} profiles at "
+                    f"{cutoff:%Y-%m-%d}", "say what it is without facts: value=(...).fill_null(0)",
+                )  # fmt: skip
+            frames.append(found.assign(cutoff=pd.Timestamp(cutoff)))
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
         raise DataError(
@@ -142,7 +142,9 @@ def first_fact(project: Project, task: PredictionTask) -> datetime:
     ensure(project)
     deciding = {view.source for view in population_views(project, task)}
     if isinstance(task.label, Enters):
-        deciding |= {view.source for view in entering.views_of(project, entering.rule_of(project, task), task.name)}
+        deciding |= {
+            view.source for view in entering.views_of(project, entering.rule_of(project, task), f"label of {task.name}")
+        }
     else:
         deciding.add(task.label.source)
     begins = []

@@ -15,7 +15,7 @@ import pandas as pd
 from features import build
 from features.labels import bridge, persons
 from foretell.declarations import Enters, FeatureView, PredictionTask
-from foretell.errors import DataError, did_you_mean, unknown
+from foretell.errors import DataError, unknown
 from foretell.project import Project
 from lake.engine import quote
 from segments.audience import declared
@@ -34,20 +34,22 @@ def rule_of(project: Project, task: PredictionTask) -> Predicate:
     return parse(text, where=f"label of {task.name}")
 
 
-def views_of(project: Project, rule: Predicate, where: str) -> list[FeatureView]:
+def views_of(
+    project: Project, rule: Predicate, where: str,
+    fix: str = "expand it with `foretell lookalike`, which compares profiles as they are now",
+) -> list[FeatureView]:  # fmt: skip
     """The views that hold the features a rule reads. Scores and traits are refused: their past is not kept as known."""
     homes = {feature: view for view in project.definitions.views.values() for feature in view.features}
     traits = {trait for source in project.definitions.sources.values() for trait in source.traits}
     for name in sorted(rule.columns - homes.keys()):
         is_score = name.removesuffix("_percentile") in project.definitions.tasks
         if is_score or name in traits:
-            fix = "expand it with `foretell lookalike`, which compares profiles as they are now"
             raise DataError(
                 name,
                 f"is a {'score' if is_score else 'trait'}; a rule that is replayed in the past can read features only",
                 f"read the feature known_{name}" if f"known_{name}" in homes else fix, where=where,
             )  # fmt: skip
-        raise DataError(name, "no such feature", did_you_mean(name, homes), where=where)
+        raise unknown("feature", name, homes, where=where)
     return list({homes[name].name: homes[name] for name in sorted(rule.columns)}.values())
 
 

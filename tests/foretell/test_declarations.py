@@ -8,7 +8,21 @@ from datetime import timedelta
 
 import pytest
 
-from foretell import Enters, FeatureView, Label, PredictionTask, Source, _, days, future, hours, latest, past, top_share
+from foretell import (
+    Enters,
+    FeatureView,
+    Label,
+    PredictionTask,
+    Source,
+    _,
+    days,
+    days_since,
+    future,
+    hours,
+    latest,
+    past,
+    top_share,
+)
 from foretell.binding import bind_task, bind_view, facts_schema, kind_of
 from foretell.errors import DefinitionError, ForetellError, UnknownName
 from foretell.roles import ROLES
@@ -166,6 +180,16 @@ REFUSED = {
         {"source": "order_line", "value": _.count(), "only": "category"},
         f"only: expected a condition on the facts, got 'category'; {CONDITION}",
     ),
+    "a label without facts": (
+        Label,
+        {"source": "order_line", "value": 3},
+        "label: expected an aggregate of the facts, got 3; write for example _.amount.sum()",
+    ),
+    "a feature without facts": (
+        make_view,
+        {"expression": "amount"},
+        "orders.n: expected an aggregate of the facts, got 'amount'; write for example _.amount.sum()",
+    ),
     "no label": (
         make_task,
         {"label": "orders_90d > 3"},
@@ -282,6 +306,23 @@ def test_a_misspelt_word_in_a_label():
     with pytest.raises(UnknownName) as error:
         bind_task(task, {"orders": make_view()}, {"orders": make_view()}, SOURCES)
     assert str(error.value) == f"churn.label: no column or method 'brnd'; did you mean \"brand\"?. ({HERE})"
+
+
+@pytest.mark.parametrize(
+    ("expression", "kind"),
+    [
+        (latest(_.event_at), "timestamp"),
+        (_.event_day.max(), "date"),
+        (_.brand.collect(), "array<string>"),
+        (_.cutoff.max() - _.event_at.max(), "interval"),
+    ],
+)
+def test_a_feature_is_a_number_a_truth_or_text(expression, kind):
+    message = rf"^orders\.n: a feature is a number, true/false or text, got {kind}.*; write days_since\(\.\.\.\) for an"
+    with pytest.raises(DefinitionError, match=message):
+        bind_view(make_view(expression), SOURCES)
+    for fits in (latest(_.brand), latest(_.amount), latest(_.cancelled), days_since(_.event_at.max()), _.count() > 1):
+        assert bind_view(make_view(fits), SOURCES) is None
 
 
 ONLY = {

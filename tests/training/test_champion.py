@@ -242,12 +242,13 @@ def test_choose_without_baseline_takes_what_there_is() -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 TASK = """
-from foretell import Label, PredictionTask, _, days
+from foretell import Enters, Label, PredictionTask, _, days
 
 odd = PredictionTask(name="odd", population="{population}", horizon=days({horizon}), metric="{metric}",
-    label=Label(source="order_line", value={value}), views=("orders",), purpose="retention")
+    label={label}, views=("orders",), purpose="retention")
 """
 GOOD = {"population": "orders_365d > 0", "horizon": 90, "metric": "log_loss", "value": "_.count() == 0"}
+ENTERS = "a rule that is replayed in the past can read features only"
 
 
 @pytest.mark.parametrize(
@@ -260,12 +261,25 @@ GOOD = {"population": "orders_365d > 0", "horizon": 90, "metric": "log_loss", "v
         ({"horizon": 300}, r"needs more than 602 days of history .* got \d+; load older data, or shorten the horizon"),
         ({"metric": "log_los"}, r'log_los: no such probability metric; did you mean "log_loss"\?.*task odd'),
         ({"metric": "mae"}, r"mae: no such probability metric"),
+        ({"value": "_.amount.mean()", "metric": "mae"}, r"odd: expected a label for everyone, got none for \d+ of \d+ "
+                                                        r"profiles at .*; say what it is without facts"),
+        ({"value": "_.count() > 0, only=_.quantity > 9"}, r"got only false in \d+ training rows"),
+        ({"population": "churn > 0.2"}, rf"churn: is a score; {ENTERS}; ask for it by features. \(population of odd\)"),
+        ({"population": "city = 'Oslo'"}, rf"city: is a trait; {ENTERS}; read the feature known_city. \(population of"),
+        ({"label": 'Enters("spend_91d > 3")'}, r'spend_91d: no such feature; did you mean "spend_90d"\?.*label of odd'),
+        ({"label": 'Enters("leaving")'}, rf"churn: is a score; {ENTERS}; expand it with `foretell lookalike`"),
+        ({"label": 'Enters("osloers")'}, rf"city: is a trait; {ENTERS}; read the feature known_city. \(label of odd\)"),
+        ({"label": 'Enters("lokal")'}, r"lokal: no such segment; known: leaving, osloers. \(label of odd\)"),
+        ({"label": 'Enters("orders_365d >= 0")'}, r"odd: nobody is eligible"),
+        ({"label": 'Enters("orders_365d < 0")'}, r"odd: expected labels of both classes, got only false"),
     ],
 )  # fmt: skip
 def test_bad_task_is_refused(mine: Callable[[], Project], change: dict, says: str) -> None:
     project = mine()
     (project.folder / "tasks").mkdir(exist_ok=True)
-    (project.folder / "tasks" / "odd.py").write_text(TASK.format(**{**GOOD, **change}))
+    said = {**GOOD, **change}
+    said.setdefault("label", f'Label(source="order_line", value={said["value"]})')
+    (project.folder / "tasks" / "odd.py").write_text(TASK.format(**said))
     with pytest.raises(ForetellError, match=says):
         train(project, "odd")
 
