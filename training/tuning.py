@@ -154,14 +154,13 @@ def _parted(task: PredictionTask, kind: Kind, rows: pd.DataFrame, columns: list[
     cutoffs = sorted(rows["cutoff"].unique())
     latest, reach = cutoffs[-1], pd.Timedelta(task.horizon + task.settle)
     complete = [c for c in cutoffs[:-1] if c + reach <= latest]
-    at = rows["cutoff"].to_numpy()
     judged = np.flatnonzero(rows["cutoff"] == latest)
     if complete:
         learn = np.flatnonzero(rows["cutoff"].isin(complete))
         says = f"learned at {len(complete)} cutoffs whose labels were complete at the judging one"
         return _Question(task, kind, rows, columns, [(learn, judged)], f"{says}, {latest:%Y-%m-%d}")
     group = pd.util.hash_array(rows["person"].astype(str).to_numpy(dtype=object)) % FOLDS
-    older = np.isin(at, cutoffs[:-1]) if len(cutoffs) > 1 else np.ones(len(rows), dtype=bool)
+    older = rows["cutoff"].isin(cutoffs[:-1] or cutoffs).to_numpy()
     folds = [
         (np.flatnonzero(older & (group != fold)), judged[group[judged] == fold]) for fold in range(FOLDS)
     ]  # fmt: skip
