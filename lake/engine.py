@@ -31,7 +31,9 @@ def connect(project: Project) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute(f"SET TimeZone='UTC'; SET threads={int(project.setting('threads'))}")
     con.execute("SET memory_limit=?", [project.setting("memory")])
-    con.execute("SET enable_progress_bar=false; SET autoinstall_known_extensions=false")
+    con.execute("SET autoinstall_known_extensions=false")
+    if con.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
+        con.execute("SET enable_progress_bar=false")  # in a notebook it is off, and setting it fails without ipywidgets
     con.execute("SET python_enable_replacements=false")  # a missing table must not become a Python variable
     return con
 
