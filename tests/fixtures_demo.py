@@ -121,5 +121,9 @@ def execute(file: Path, project: Path) -> nbformat.NotebookNode:
     """A notebook as it is after running against a project."""
     notebook = nbformat.read(file, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
-    client.execute(env={**environment(), "FORETELL_PROJECT": str(project), "COLUMNS": "110"})
+    # no moving progress, and none of what libraries say about the machine
+    client.execute(env={**environment(), "FORETELL_PROJECT": str(project), "COLUMNS": "110", "TERM": "dumb"})
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return notebook

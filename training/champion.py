@@ -33,11 +33,14 @@ if TYPE_CHECKING:
 LEARNED = "lightgbm"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picture:
     """A PNG file that a notebook shows by itself."""
 
     file: Path
+
+    def __repr__(self) -> str:
+        return f"Picture({self.file.name})"  # a notebook keeps this beside the picture: no one's folders
 
     def _repr_png_(self) -> bytes:
         return self.file.read_bytes()

@@ -15,7 +15,7 @@ from foretell.project import Project
 from segments.audience import audience, sizes
 from serving import batch
 from serving.score import score
-from training.train import train
+from training.champion import train
 
 __all__ = ["mine", "trained"]
 
