@@ -55,7 +55,7 @@ class Heard:
 def prepare(folder: Path, sizes: features.Sizes) -> None:
     """A project that can be served: churn, trained on as many cutoffs as said, and scored."""
     from serving.score import score
-    from training.train import train
+    from training.champion import train
 
     os.environ["FORETELL_CUTOFFS"] = str(sizes.cutoffs)
     features.prepare(folder, sizes)

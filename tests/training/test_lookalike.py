@@ -169,7 +169,7 @@ def test_a_seed_over_features_becomes_a_task_that_trains(
     mine: Callable[[], Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training import tracking
-    from training.train import train
+    from training.champion import train
 
     project = mine()
     (project.folder / "segments" / "big.yaml").write_text("name: Big-Spenders\nrule: top(spend_90d, 0.2)\n")

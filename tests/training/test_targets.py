@@ -102,7 +102,7 @@ def test_a_target_is_trained_against_its_own_baseline(
 ) -> None:
     """The whole way: discovery, Feast, candidates. What MLflow keeps is the same for every task."""
     from training import tracking
-    from training.train import train
+    from training.champion import train
 
     monkeypatch.setattr(tracking, "register", lambda *_: ("1", "run"))
     (lake.folder / "tasks").mkdir()
