@@ -23,7 +23,7 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True)
     bar = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and console.is_interactive),
     )  # fmt: skip
     with bar:
         step = bar.add_task(what)

@@ -122,7 +122,7 @@ def execute(file: Path, project: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(file, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
     # no moving progress, and none of what libraries say about the machine
-    client.execute(env={**environment(), "FORETELL_PROJECT": str(project), "COLUMNS": "110", "TERM": "dumb"})
+    client.execute(env={**environment(), "FORETELL_PROJECT": str(project), "COLUMNS": "110", "TTY_INTERACTIVE": "0"})
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
