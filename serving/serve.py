@@ -84,10 +84,29 @@ def run(project: Project, host: str, port: int, workers: int, example: str) -> N
 
     for chatty in ("bentoml", "circus"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    _heed_signals()
     threading.Thread(target=_announce, args=(host, port, example), daemon=True).start()
     here = Path(__file__).parents[1]  # never the project's folder, whose modules may have the names of ours
     ForetellService.inject_config()  # as BentoML's own command does
     serve_http(SERVICE, working_dir=str(here), host=host, port=port, timeout_graceful_shutdown=GRACE)
+
+
+def _heed_signals() -> None:
+    """Circus, which BentoML runs its processes with, drops a signal that comes while it starts them: it is told again."""
+    from circus.sighandler import SysHandler
+
+    once = SysHandler.quit
+
+    def until_it_stops(handler: SysHandler) -> None:
+        loop = handler.controller.loop
+
+        def tell() -> None:
+            once(handler)
+            loop.call_later(0.5, tell)
+
+        loop.add_callback_from_signal(tell)
+
+    SysHandler.quit = until_it_stops
 
 
 def _announce(host: str, port: int, example: str) -> None:

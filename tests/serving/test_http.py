@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from fixtures_trained import NOW, TrainedShop, copy_of, trained
+from fixtures_trained import NOW, TASKS, TrainedShop, copy_of, trained
 from test_score import rows_of
 
 from foretell.errors import DataError
@@ -35,7 +35,6 @@ from serving.serve import check_port
 __all__ = ["trained"]
 
 ROOT = Path(__file__).parents[2]
-TASKS = ["churn", "clv"]
 PATIENCE = 240  # seconds; a busy machine takes long to import what a service needs
 
 
@@ -298,7 +297,7 @@ def test_a_new_batch_and_champion_are_served_without_a_restart(
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        score(project, TASKS)
+        score(project, list(TASKS))
         until(lambda: served.client.get("/readyz").json()["tasks"]["churn"]["version"] == "2", served.log)
         time.sleep(0.5)
     finally:

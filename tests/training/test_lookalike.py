@@ -179,6 +179,7 @@ def test_a_seed_over_features_becomes_a_task_that_trains(
     task = fresh.definitions.task("lookalike_big_spenders")
     assert set(task.view_names) == set(fresh.definitions.views)
     monkeypatch.setattr(tracking, "register", lambda *_: ("1", "run"))
+    monkeypatch.setattr(tracking, "plots_of", lambda *_: {})
     found = train(fresh, task.name)
     assert found.kind == "probability"
     assert 0 < found.base_rate < 0.2

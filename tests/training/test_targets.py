@@ -105,6 +105,7 @@ def test_a_target_is_trained_against_its_own_baseline(
     from training.champion import train
 
     monkeypatch.setattr(tracking, "register", lambda *_: ("1", "run"))
+    monkeypatch.setattr(tracking, "plots_of", lambda *_: {})
     (lake.folder / "tasks").mkdir()
     (lake.folder / "tasks" / "again.py").write_text(
         "from foretell import Label, PredictionTask, _, days\n"
