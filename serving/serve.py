@@ -92,7 +92,7 @@ def run(project: Project, host: str, port: int, workers: int, example: str) -> N
 
 
 def _heed_signals() -> None:
-    """Circus, which BentoML runs its processes with, drops a signal that comes while it starts them: it is told again."""
+    """Circus, by which BentoML runs its processes, drops a signal that comes while it starts them: it is told again."""
     from circus.sighandler import SysHandler
 
     once = SysHandler.quit
@@ -106,7 +106,7 @@ def _heed_signals() -> None:
 
         loop.add_callback_from_signal(tell)
 
-    SysHandler.quit = until_it_stops
+    SysHandler.quit = until_it_stops  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _announce(host: str, port: int, example: str) -> None:
