@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
@@ -18,6 +18,7 @@ from scipy.special import betaln, digamma, expit, gammaln
 
 from foretell.errors import DataError
 
+RESTARTS = 5
 LOG_BOUND = 12.0  # A likelihood can be flat towards 0 or infinity (nobody ever leaves, all alike): stop at e^±12.
 
 
@@ -184,18 +185,23 @@ def _minimise(
         value, gradient = loss(theta)
         return value + penalizer * float(theta @ theta), gradient + 2 * penalizer * theta
 
-    start = np.maximum(0.1, lower)
-    found = minimize(
-        penalised,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(low, LOG_BOUND) for low in lower],
-        options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-14, "gtol": 1e-8},
-    )
-    # At this tolerance the last line search may fail by rounding although the place is right: judge by the slope.
-    inside = (found.x > np.array(lower)) & (found.x < LOG_BOUND)
-    slope = np.abs(np.where(inside, found.jac, 0.0)).max()
+    def search(start: np.ndarray) -> tuple[Any, float]:
+        found = minimize(
+            penalised,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(low, LOG_BOUND) for low in lower],
+            options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-14, "gtol": 1e-8},
+        )
+        # At this tolerance the last line search may fail by rounding although the place is right: judge by the slope.
+        inside = (found.x > np.array(lower)) & (found.x < LOG_BOUND)
+        return found, float(np.abs(np.where(inside, found.jac, 0.0)).max())
+
+    found, slope = search(np.maximum(0.1, lower))
+    for _ in range(RESTARTS):  # where two parameters run off together, rounding may end a search half way up
+        if np.isfinite(found.fun) and not slope < 1e-4:
+            found, slope = search(found.x)
     if not np.isfinite(found.fun) or not slope < 1e-4:
         raise DataError(
             subject,

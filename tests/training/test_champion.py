@@ -148,8 +148,8 @@ def test_each_home_has_its_own_registry(trained: TrainedShop, tmp_path: Path) ->
 
 def test_baselines_compete_and_intervals_hold_the_value(trained: TrainedShop) -> None:
     for found in trained.trained.values():
-        assert found.evaluation["model"].nunique() == {"probability": 5, "amount": 4}[found.kind]
         assert found.skipped == {}
+        assert found.evaluation["model"].nunique() == {"probability": 5, "amount": 4}[found.kind]
         assert found.winner in set(found.evaluation["model"])
         assert found.reason
         main = found.evaluation[found.evaluation["metric"] == found.task.metric]
