@@ -76,13 +76,21 @@ class Report:
         }  # fmt: skip
 
     def show(self, out: TextIO | None = None) -> None:
-        """A table of the bars, what they were measured on, and last the JSON object on a line of its own."""
+        """A table of the bars, what they were measured on, and last the JSON object on a line of its own.
+
+        Details that are tables of tables are for programs: only the JSON has them.
+        """
         found = self.as_json()
         print(table(found["bars"]), file=out)
         for title in ("sizes", "details", "versions"):
-            if found[title]:
-                print(f"{title}: " + ", ".join(f"{k} {_plain(v)}" for k, v in found[title].items()), file=out)
+            said = [f"{k} {_plain(v)}" for k, v in found[title].items() if _depth(v) < 3]
+            if said:
+                print(f"{title}: " + ", ".join(said), file=out)
         print(json.dumps(found, allow_nan=False), file=out, flush=True)
+
+
+def _depth(value: Any) -> int:
+    return 1 + max(map(_depth, value.values()), default=0) if isinstance(value, Mapping) else 0
 
 
 def split_limit(limit: str) -> tuple[str, float]:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -295,6 +296,33 @@ def lines_of(facts: Facts, owner: Mapping[str, str], happened: datetime, known: 
         if row["sold_at"] < happened and known_at("shop", row) < known:
             lines[owner[identifiers("shop", row)[0]]].append(row)
     return lines
+
+
+# Modules of costly fixtures, the costliest first. Where tests run in several processes, the modules that import one stay
+# in the same process and come first; any other module is by itself.
+SHARED = ("fixtures_demo", "fixtures_trained")
+
+
+@cache
+def _group(module: str) -> str:
+    text = (Path(__file__).parents[1] / module).read_text()
+    return next((name for name in SHARED if f"from {name} import" in text), module)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(SHARED)}
+    items.sort(key=lambda item: order.get(_group(item.nodeid.split("::")[0]), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):  # its own groups ("loadgroup" of 3.8) are not heeded by pytest 9
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid.split("::")[0])
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")

