@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -73,7 +73,14 @@ def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
          sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional)]
         for s in sorted(players(view.source, sources), key=lambda s: s.name)
     ]  # fmt: skip
-    parts = [COMPILER_VERSION, IDENTITY_RULE, str(view.ttl), *compile_view(view, sources), json.dumps(contracts)]
+    parts = [
+        COMPILER_VERSION,
+        IDENTITY_RULE,
+        str(view.ttl),
+        str(view.lookback),
+        *compile_view(view, sources),
+        json.dumps(contracts),
+    ]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:8]
 
 
@@ -83,19 +90,22 @@ def versioned(view: FeatureView, sources: dict[str, Source]) -> str:
 
 
 def facts_before(
-    con: duckdb.DuckDBPyConnection, project: Project, source: str, cutoff: datetime, known_by: datetime
-) -> str:
+    con: duckdb.DuckDBPyConnection, project: Project, source: str, cutoff: datetime, known_by: datetime,
+    lookback: timedelta | None = None,
+) -> str:  # fmt: skip
     """SQL for the facts of a role or source that happened before the cutoff, with node and stamps.
 
-    known_by: the instant before which they were known too; for features the cutoff itself.
+    known_by: the instant before which they were known too; for features the cutoff itself. lookback: how long before
+    the cutoff they may have happened; None: ever.
     """
     columns = facts_schema(source, dict(project.definitions.sources))
     listed = ", ".join(f'"{c}"' for c in columns if c not in {"cutoff", "trust"})
     moment = instant(cutoff)
+    since = f" AND event_at >= {instant(cutoff - lookback)}" if lookback else ""
     # known_at may lie before event_at only where a source says so itself; both must be past
     parts = [
         f"""SELECT node, {listed}, {s.trust}::INTEGER AS trust, {moment} AS cutoff FROM "{s.name}"
-            WHERE known_at < {instant(known_by)} AND event_at < {moment}"""
+            WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
         for s in facts_of(con, project, source)
     ]
     if parts:
@@ -116,7 +126,7 @@ def rows_at(
     sources = dict(project.definitions.sources)
     grouped, empty = compile_view(view, sources)
     con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS {members_at(known_by or cutoff)}")
-    known = facts_before(con, project, view.source, cutoff, known_by or cutoff)
+    known = facts_before(con, project, view.source, cutoff, known_by or cutoff, view.lookback)
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW facts AS SELECT m.profile_id, f.* FROM ({known}) f JOIN at_cutoff m USING (node)"
     )
@@ -157,8 +167,7 @@ def build(
     if not todo:
         return 0
     with session(project, watermark) as con:
-        for cutoff in sorted({cutoff for _, cutoff in todo}):
-            _check_cutoff(con, project, views, cutoff)
+        _check_cutoffs(con, project, views, {cutoff for _, cutoff in todo})
         for view, cutoff in todo:
             progress(f"{view.name} at {cutoff:%Y-%m-%d}")
             query = rows_at(con, project, view, cutoff)
@@ -174,22 +183,25 @@ def _made_from(file: Path) -> str | None:
     return next((value.decode() for key, value in rows if key == b"made_from"), None)
 
 
-def _check_cutoff(
-    con: duckdb.DuckDBPyConnection, project: Project, views: Iterable[FeatureView], cutoff: datetime
+def _check_cutoffs(
+    con: duckdb.DuckDBPyConnection, project: Project, views: Iterable[FeatureView], cutoffs: Iterable[datetime]
 ) -> None:
-    """Refuse a cutoff before which nothing was known of any of these views; one that begins later is empty there."""
-    begins: dict[str, datetime | None] = {}
-    for view in views:
+    """Refuse cutoffs before which nothing was known of any of these views; one that begins later is empty there."""
+    begins: dict[str, datetime] = {}
+    for source in {view.source for view in views}:
         stamps = [
             con.execute(f'SELECT min(event_at), min(known_at) FROM "{s.name}"').fetchall()[0]
-            for s in facts_of(con, project, view.source)
+            for s in facts_of(con, project, source)
         ]
-        begins[view.source] = min((max(pair) for pair in stamps if pair[0] is not None), default=None)
-    known = {source: at for source, at in begins.items() if at is not None}
-    source = min(known, key=known.__getitem__, default=None)
-    if source is not None and cutoff > known[source]:
+        if known := [max(pair) for pair in stamps if pair[0] is not None]:
+            begins[source] = min(known)
+    source = min(begins, key=lambda name: (begins[name], name), default=None)
+    cutoff = min(cutoffs)
+    if source is not None and cutoff > begins[source]:
         return
-    had = f"the first {source} was known {known[source].astimezone(UTC):%Y-%m-%d %H:%M}" if source else "there are none"
+    had = (
+        f"the first {source} was known {begins[source].astimezone(UTC):%Y-%m-%d %H:%M}" if source else "there are none"
+    )
     raise DataError(
         "features", f"cutoff {cutoff.astimezone(UTC):%Y-%m-%d %H:%M} lies before the first fact: {had}",
         "choose a later cutoff, or load older data",

@@ -187,12 +187,15 @@ class FeatureView:
 
     name: of the view; features: feature name -> aggregate expression (deferred, `_` is the table of facts).
     source: a role such as "order_line", or the name of one source. ttl: how long a row may be used after its T.
+    lookback: the features see the facts of `[T − lookback, T)` only, which is faster than `past(...)` in each of them;
+        None: of all times.
     """
 
     name: str
     source: str
     features: Mapping[str, Any]
     ttl: timedelta = timedelta(days=2)
+    lookback: timedelta | None = None
     entity: str = "profile"
     description: str = ""
     where: str = field(init=False, default_factory=_caller, repr=False)
@@ -205,6 +208,8 @@ class FeatureView:
                 self.name, "a view needs at least one feature", 'features={"orders_90d": ...}', where=at
             )
         _check_duration(self.name, "ttl", self.ttl, self.where, "use days(2)")
+        if self.lookback is not None:
+            _check_duration(self.name, "lookback", self.lookback, self.where, "use days(90), or leave it out")
         for name, expression in self.features.items():
             _check_name("feature", name, self.where)
             _check_aggregate(f"{self.name}.{name}", expression, self.where)

@@ -298,8 +298,8 @@ def lines_of(facts: Facts, owner: Mapping[str, str], happened: datetime, known: 
     return lines
 
 
-# Modules of costly fixtures, the costliest first. Where tests run in several processes, the modules that import one stay
-# in the same process and come first; any other module is by itself.
+# Modules of costly fixtures, the costliest first. Where tests run in several processes, the modules that import one
+# stay in the same process and come first; any other module is by itself.
 SHARED = ("fixtures_demo", "fixtures_trained")
 
 

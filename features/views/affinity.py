@@ -1,13 +1,14 @@
 """What a profile is fond of: how its lines spread over categories, brands and products, and what it comes back for."""
 
-from foretell import FeatureView, _, days, entropy, past, top_share
+from foretell import FeatureView, _, days, entropy, top_share
 
-bought = past(days(365)) & ~_.cancelled.fill_null(False)
+bought = ~_.cancelled.fill_null(False)
 lines = _.count(where=bought)
 
 affinity = FeatureView(
     name="affinity",
     source="order_line",
+    lookback=days(365),
     description="Lines of the last 365 days; null without one, or where the source does not say the category or brand.",
     features={
         "top_category_share_365d": top_share(_.category, where=bought),

@@ -1,8 +1,8 @@
 """What the baskets look like: size, variety, price level and how much of it is bought at a discount."""
 
-from foretell import FeatureView, _, days, past
+from foretell import FeatureView, _, days
 
-recent = past(days(90)) & ~_.cancelled.fill_null(False)
+recent = ~_.cancelled.fill_null(False)
 orders = _.order_id.nunique(where=recent)
 paid = _.amount.sum(where=recent)
 saved = _.discount.sum(where=recent).fill_null(0)
@@ -10,6 +10,7 @@ saved = _.discount.sum(where=recent).fill_null(0)
 basket = FeatureView(
     name="basket",
     source="order_line",
+    lookback=days(90),
     description="Baskets of the last 90 days; ratios are null without one.",
     features={
         "lines_per_order_90d": _.count(where=recent) / orders.nullif(0),

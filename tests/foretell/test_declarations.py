@@ -119,6 +119,11 @@ REFUSED = {
         {"features": {}},
         'orders: a view needs at least one feature; features={"orders_90d": ...}',
     ),
+    "lookback": (
+        make_view,
+        {"lookback": days(0)},
+        "orders: lookback must be a positive duration, got 0:00:00; use days(90), or leave it out",
+    ),
     "ttl": (make_view, {"ttl": days(0)}, "orders: ttl must be a positive duration, got 0:00:00; use days(2)"),
     "a look ahead": (
         make_view,

@@ -14,6 +14,7 @@ from copy import deepcopy
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ from conftest import (
 from features import build, labels
 from features.store import repository
 from features.store.online import Online
+from foretell import _, days_since, past
 from foretell.binding import aggregate, facts_schema, kind_of, players, table
 from foretell.declarations import Enters, FeatureView, PredictionTask
 from foretell.discovery import Definitions, discover
@@ -552,22 +554,42 @@ def test_tasks_pickle_and_say_what_for_and_how_far(origin: str, name: str) -> No
     assert definitions.views_of(task)
 
 
+def test_a_lookback_is_past_in_every_feature(tmp_path: Path) -> None:
+    window = timedelta(days=90)
+    sales = [sale(BOUNDARY - window + shift, "C1", f"{n}.00") for n, shift in enumerate([-TICK, timedelta(0), TICK], 1)]
+    sales += [sale(BOUNDARY - window - TICK, "C2"), sale(BOUNDARY - TICK, "C3", recorded_at=BOUNDARY - TICK)]
+    project = make_shop(tmp_path / "shop", facts={"shop": sales})
+
+    def rows(lookback: timedelta | None, where: Any) -> list[tuple]:
+        features = {"lines": _.count(where=where), "spend": _.amount.sum(where=where), "last": days_since(
+            _.event_at.max(where=where)
+        )}  # fmt: skip
+        view = FeatureView(name="recent", source="order_line", features=features, lookback=lookback)
+        with session(project) as con:
+            query = build.rows_at(con, project, view, BOUNDARY)
+            return con.execute(f"SELECT profile_id, lines, spend, last FROM ({query}) ORDER BY ALL").fetchall()
+
+    found = rows(window, None)
+    assert sorted(row[1] for row in found) == [0, 1, 2]
+    assert found == rows(None, past(window))
+
+
 # The law can fail.
 
 
-def _looks_a_day_ahead(con, project, source, cutoff, known_by) -> str:
-    return _FACTS_BEFORE(con, project, source, cutoff + DAY, known_by + DAY)
+def _looks_a_day_ahead(con, project, source, cutoff, known_by, lookback) -> str:
+    return _FACTS_BEFORE(con, project, source, cutoff + DAY, known_by + DAY, lookback)
 
 
-def _ignores_when_it_was_known(con, project, source, cutoff, known_by) -> str:
-    honest = _FACTS_BEFORE(con, project, source, cutoff, known_by)
+def _ignores_when_it_was_known(con, project, source, cutoff, known_by, lookback) -> str:
+    honest = _FACTS_BEFORE(con, project, source, cutoff, known_by, lookback)
     leaky = honest.replace(f"known_at < {instant(cutoff)}", "true")
     assert leaky != honest
     return leaky
 
 
-def _counts_the_cutoff_itself(con, project, source, cutoff, known_by) -> str:
-    return _FACTS_BEFORE(con, project, source, cutoff + TICK, known_by + TICK)
+def _counts_the_cutoff_itself(con, project, source, cutoff, known_by, lookback) -> str:
+    return _FACTS_BEFORE(con, project, source, cutoff + TICK, known_by + TICK, lookback)
 
 
 def _todays_graph(at: datetime) -> str:
