@@ -24,6 +24,7 @@ from foretell.project import Project
 
 NOW = datetime(2024, 7, 1, tzinfo=UTC)
 HISTORY = 500
+KEY = "0" * 64
 TASKS = ("churn", "clv", "propensity", "lookalike")
 
 SOURCES = {
@@ -157,6 +158,7 @@ def _trained() -> TrainedShop:
     folder = Path(tempfile.mkdtemp(prefix="foretell-trained-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     project = Project(write_shop(folder))
+    _text(project.home / "key", KEY)  # another key, another order of the profiles, and perhaps another champion
     load_all(project)
     trained = {name: train(project, name) for name in TASKS}
     return TrainedShop(project, trained, score(project, list(TASKS)))
