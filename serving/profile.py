@@ -31,7 +31,8 @@ def identifiers(project: Project) -> str:
 def former_ids(project: Project) -> str:
     """SQL: profile_id and each id that it had before a merge."""
     return f"""SELECT DISTINCT t.profile_id, a.loser AS former_id FROM ({members_at(project.now)}) t
-        JOIN alias a ON a.loser = t.birth_id WHERE a.known_at < {instant(project.now)}"""
+        JOIN alias a ON a.loser = t.birth_id WHERE a.known_at < {instant(project.now)}
+        AND (a.known_to IS NULL OR a.known_to >= {instant(project.now)})"""
 
 
 def page(project: Project, who: str) -> dict[str, Any]:

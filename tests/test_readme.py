@@ -65,6 +65,18 @@ def test_code_blocks(project: Path) -> None:
     assert "weekend" in run("foretell features list", project)
 
 
+def test_undo_a_wrong_merge(project: Path) -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("foretell identity")]
+    explain, veto, undo = (line.split("#")[0].strip() for line in lines)
+    before = run(explain, project)
+    assert re.search(r"by \d links", before)
+    said = run(veto, project)
+    assert "not one person" in run(explain, project)
+    (decision,) = re.findall(r"Decision (d\w+);", said)
+    run(undo.replace("DECISION", decision), project)
+    assert run(explain, project) == before
+
+
 def code() -> list[str]:
     """The README's blocks that are files of a project, in order."""
     return [*blocks("python"), *blocks("yaml")]

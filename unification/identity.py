@@ -1,13 +1,14 @@
 """How does the graph come from the facts? Identifiers met in one fact belong to one person.
 
-The graph is a function of the facts and the home's key: rebuilt from scratch it is the same, ids included. It is kept
-in derived tables `member`, `alias`, `edges` and `refused_edges`.
+The graph is a function of the facts, of the decisions made about it and of the home's key: rebuilt from scratch it is
+the same, ids included. It is kept in derived tables `member`, `alias`, `edges` and `refused_edges`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 
 import duckdb
@@ -18,6 +19,7 @@ from foretell.project import Project
 from ingestion.normalise import RULE_VERSION, identifier
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
+from unification.decisions import decisions, digest
 from unification.golden import build_golden
 from unification.graph import connect
 
@@ -36,7 +38,7 @@ def unify(project: Project) -> dict[str, int]:
             "SELECT node, 'p' || left(sha256(? || node), 20) AS birth_id, known_at FROM nodes", [project.key]
         ).df()
         edges = con.execute("SELECT a, b, known_at FROM edges").df()
-        graph = connect(nodes, edges, largest=project.setting("identity_max"))
+        graph = connect(nodes, edges, project.setting("identity_max"), decisions(project))
         home = project.home / "derived"
         for name in ("member", "alias"):
             con.register(f"{name}_now", getattr(graph, name))
@@ -70,14 +72,14 @@ def _state(project: Project, watermark: int) -> dict:
     now = project.setting("as_of")
     return json.loads(json.dumps({
         "batch": watermark, "rule": IDENTITY_RULE, "contracts": contracts, "as_of": str(now),
-        "largest": project.setting("identity_max"),
+        "largest": project.setting("identity_max"), "decisions": digest(project),
     }))  # fmt: skip
 
 
 def rules(project: Project) -> str:
-    """Eight hex digits that change when the same facts might make another graph: identifiers in contracts, limits."""
+    """Eight hex digits that change when the same facts might make another graph: contracts, limits, decisions."""
     contracts = {name: list(s.identifiers.items()) for name, s in sorted(project.definitions.sources.items())}
-    parts = [IDENTITY_RULE, contracts, project.setting("identity_max")]
+    parts = [IDENTITY_RULE, contracts, project.setting("identity_max"), *filter(None, [digest(project)])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
@@ -141,26 +143,64 @@ def members_at(at: datetime) -> str:
     )
 
 
+def owners(project: Project) -> dict[str, str]:
+    """node -> profile, now."""
+    with session(project) as con:
+        return dict(con.execute(f"SELECT node, profile_id FROM ({members_at(project.now)})").fetchall())
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[list[str], list[str]]]:
+    """Which profiles became which, of two answers of `owners`: ([ids before], [ids after]) where they are not the same.
+
+    >>> differences({"a": "p1", "b": "p1", "c": "p3"}, {"a": "p1", "b": "p2", "c": "p3"})
+    [(['p1'], ['p1', 'p2'])]
+    """
+    groups: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
+    for old, new in sorted({(old, after[node]) for node, old in before.items() if node in after}):
+        one = groups.setdefault(("before", old), ({old}, set()))
+        other = groups.setdefault(("after", new), (set(), {new}))
+        if one is not other:  # they have an identifier in common
+            one[0].update(other[0])
+            one[1].update(other[1])
+            groups |= {("before", name): one for name in one[0]} | {("after", name): one for name in one[1]}
+    distinct = {id(group): group for group in groups.values()}.values()
+    return sorted((sorted(old), sorted(new)) for old, new in distinct if len(old) + len(new) > 2 or old != new)
+
+
 def resolve(con: duckdb.DuckDBPyConnection, project: Project, text: str) -> str:
     """The profile that an id, an old id or any identifier value ("a@b.org", "email:a@b.org") means today."""
+    found = {profile for _, profile in _meant(con, project, text)}
+    if len(found) > 1:
+        ids = ", ".join(sorted(found))
+        raise UnknownName(text, f"means {len(found)} profiles ({ids})", "say which type: email:…, phone:…")
+    return found.pop()
+
+
+def node_of(con: duckdb.DuckDBPyConnection, project: Project, text: str) -> str:
+    """The identifier in normal form, "type:value", that a text means; of a profile id, new or old, the oldest one."""
+    found = sorted({node for node, _ in _meant(con, project, text)})
+    if len(found) > 1:
+        raise UnknownName(text, f"means {len(found)} identifiers ({', '.join(found)})", "say which one")
+    return found[0]
+
+
+def _meant(con: duckdb.DuckDBPyConnection, project: Project, text: str) -> list[tuple[str, str]]:
+    """(node, profile today) of everything that a text may mean, at least one."""
     if not (project.home / "derived" / "member.parquet").exists():
         raise NotReady("profile", "identities have not been unified", "run `foretell unify` first")
     today = members_at(project.now)
-    found = con.execute(f"SELECT DISTINCT profile_id FROM ({today}) WHERE birth_id = ?", [text]).fetchall()
+    found = con.execute(f"SELECT node, profile_id FROM ({today}) WHERE birth_id = ?", [text]).fetchall()
     if not found:
         kinds = {k for s in project.definitions.sources.values() for k in s.identifiers}
         kind, _, value = text.partition(":")
         pairs = [(kind, value)] if kind in kinds and value else [(k, text) for k in sorted(kinds)]
         wanted = " UNION ALL ".join(f"SELECT '{k}:' || {identifier(k, _text(v))} AS node" for k, v in pairs)
-        found = con.execute(f"SELECT DISTINCT profile_id FROM ({today}) JOIN ({wanted}) USING (node)").fetchall()
+        found = con.execute(f"SELECT DISTINCT node, profile_id FROM ({today}) JOIN ({wanted}) USING (node)").fetchall()
     if not found:
         raise UnknownName(
             text, "no such profile or identifier", "`foretell segment show` lists ids; try an e-mail or card"
         )
-    if len(found) > 1:
-        ids = ", ".join(sorted(p for (p,) in found))
-        raise UnknownName(text, f"means {len(found)} profiles ({ids})", "say which type: email:…, phone:…")
-    return found[0][0]
+    return found
 
 
 def _text(value: str) -> str:

@@ -167,6 +167,164 @@ def test_what_comes_later_does_not_change_the_past(case: Case, largest: int, tim
         assert left.to_dict("list") == right.to_dict("list")
 
 
+# Decisions: vetoes, links said to be wrong, and both taken back.
+
+
+def decided(*rows: tuple[str, str, str, int, int | None]) -> pd.DataFrame:
+    """Decisions (kind, a, b, made, taken back) for `connect`."""
+    frame = pd.DataFrame(rows, columns=["kind", "a", "b", "known_at", "known_to"])
+    for name in ("known_at", "known_to"):
+        frame[name] = pd.to_datetime([None if pd.isna(t) else at(int(t)) for t in frame[name]], utc=True).as_unit("us")
+    return frame
+
+
+@st.composite
+def disputes(draw: st.DrawFn) -> tuple[Case, pd.DataFrame, int]:
+    """A graph, up to six decisions about its nodes and links, and a limit."""
+    nodes, edges = draw(cases())
+    names = st.sampled_from(sorted(nodes["node"]))
+    links = list(zip(edges["a"], edges["b"], strict=True))
+    rows = []
+    for _ in range(draw(st.integers(1, 6))):
+        unlink = bool(links) and draw(st.booleans())
+        a, b = draw(st.sampled_from(links)) if unlink else (draw(names), draw(names))
+        if draw(st.booleans()):
+            a, b = b, a
+        made = draw(st.integers(0, TIMES))
+        back = draw(st.none() | st.integers(made, TIMES))
+        if a != b:
+            rows.append(("unlink" if unlink else "veto", a, b, made, back))
+    return (nodes, edges), decided(*rows), draw(st.sampled_from([2, 3, 4, 6, NO_LIMIT]))
+
+
+def in_force(start: datetime, end: datetime, moment: datetime) -> bool:
+    return start < moment and (pd.isna(end) or end >= moment)
+
+
+def greedy(
+    case: Case, decisions: pd.DataFrame, largest: int, moment: datetime
+) -> tuple[dict[str, str], list[tuple[datetime, str, str]]]:
+    """The oracle: node -> profile at T by uniting plain sets link by link; and the links that were refused."""
+    nodes, edges = case
+    known = sorted((t, node) for node, t in zip(nodes["node"], nodes["known_at"], strict=True) if t < moment)
+    age = {node: i for i, (_, node) in enumerate(known)}
+    born = dict(zip(nodes["node"], nodes["birth_id"], strict=True))
+    here = [
+        row
+        for row in decisions.itertuples()
+        if in_force(row.known_at, row.known_to, moment) and {row.a, row.b} <= set(age)
+    ]
+    wrong = [{row.a, row.b} for row in here if row.kind == "unlink"]
+    vetoes = [{row.a, row.b} for row in here if row.kind == "veto"]
+    parts, refused = {node: {node} for node in age}, []
+    links = zip(edges["known_at"], edges["a"], edges["b"], strict=True)
+    for link in sorted(link for link in links if link[0] < moment):
+        _, a, b = link
+        both = parts[a] | parts[b]
+        if {a, b} in wrong:
+            refused.append(link)
+        elif parts[a] is not parts[b]:
+            if len(both) > largest or any(veto <= both for veto in vetoes):
+                refused.append(link)
+            else:
+                for node in both:
+                    parts[node] = both
+    return {node: born[min(part, key=age.__getitem__)] for node, part in parts.items()}, refused
+
+
+@settings(max_examples=200, deadline=None)
+@given(disputes())
+def test_the_graph_at_any_time_is_the_greedy_union_under_the_decisions_of_then(
+    dispute: tuple[Case, pd.DataFrame, int],
+) -> None:
+    check(dispute)
+
+
+@pytest.mark.slow
+@settings(max_examples=2500, deadline=None)
+@given(disputes())
+def test_thousands_of_graphs_are_the_greedy_union_under_the_decisions_of_then(
+    dispute: tuple[Case, pd.DataFrame, int],
+) -> None:
+    check(dispute)
+
+
+def check(dispute: tuple[Case, pd.DataFrame, int]) -> None:
+    """The graph at every instant against the oracle: profiles, aliases, refused links."""
+    (nodes, edges), decisions, largest = dispute
+    graph = connect(nodes, edges, largest, decisions)
+    rows, alias = graph.member.to_dict("records"), graph.alias.to_dict("records")
+    births = dict(zip(nodes["node"], nodes["birth_id"], strict=True))
+    for moment in moments():
+        now = [row for row in rows if in_force(row["known_from"], row["known_to"], moment)]
+        found = {row["node"]: row["profile_id"] for row in now}
+        assert len(found) == len(now)
+        expected, refused = greedy((nodes, edges), decisions, largest, moment)
+        assert found == expected
+        # whoever has an alias in force is no profile of its own, and every other identifier's birth id is one
+        force = [row for row in alias if in_force(row["known_at"], row["known_to"], moment)]
+        winner = {row["loser"]: row["winner"] for row in force}
+        assert len(winner) == len(force)
+        assert set(winner) == {births[node] for node, owner in found.items() if owner != births[node]}
+        for node, owner in found.items():
+            follow = births[node]
+            for _ in range(len(winner) + 1):  # no cycle
+                follow = winner.get(follow, follow)
+            assert follow == owner
+    shown = sorted(graph.refused[["known_at", "a", "b"]].itertuples(index=False, name=None))
+    assert shown == sorted(refused)
+
+
+@settings(max_examples=60, deadline=None)
+@given(disputes())
+def test_decisions_touch_nobody_else_and_one_taken_back_leaves_no_trace(
+    dispute: tuple[Case, pd.DataFrame, int],
+) -> None:
+    (nodes, edges), decisions, largest = dispute
+    plain = connect(nodes, edges, largest)
+    graph = connect(nodes, edges, largest, decisions)
+    network = nx.Graph(list(zip(edges["a"], edges["b"], strict=True)))
+    network.add_edges_from(zip(decisions["a"], decisions["b"], strict=True))
+    network.add_nodes_from(nodes["node"])
+    near = {n for a in decisions["a"] for n in nx.node_connected_component(network, a)}
+    for one, other in ((plain.member, graph.member),):
+        far = [frame[~frame["node"].isin(near)].reset_index(drop=True) for frame in (one, other)]
+        pd.testing.assert_frame_equal(*far)
+    back = decisions.assign(known_to=decisions["known_to"].fillna(pd.Timestamp(at(TIMES))))
+    undone, never = members(connect(nodes, edges, largest, back), at(99)), members(plain, at(99))
+    columns = ["node", "profile_id"]
+    pd.testing.assert_frame_equal(undone[columns].reset_index(drop=True), never[columns].reset_index(drop=True))
+
+
+def test_a_veto_refuses_the_link_that_came_last_and_gives_the_id_back() -> None:
+    case = make({"a": 0, "b": 1, "c": 2, "d": 3}, [("a", "b", 4), ("c", "d", 4), ("b", "c", 5)])
+    graph = connect(*case, decisions=decided(("veto", "a", "d", 6, 7)))
+    assert partition(members(graph, at(6))) == {frozenset("abcd")}  # the past stays
+    apart = members(graph, at(6) + TICK).set_index("node")["profile_id"].to_dict()
+    assert apart == {"a": "p-a", "b": "p-a", "c": "p-c", "d": "p-c"}
+    assert partition(members(graph, at(8))) == {frozenset("abcd")}
+    history = graph.alias[graph.alias["loser"] == "p-c"]
+    assert history["known_to"].tolist()[0] == at(6)
+    assert pd.isna(history["known_to"].tolist()[1])
+
+
+def test_a_link_said_to_be_wrong_parts_what_nothing_else_links() -> None:
+    edges = [("a", "b", 1), ("b", "c", 2), ("a", "c", 3), ("c", "d", 4)]
+    graph = connect(*make({}, edges), decisions=decided(("unlink", "c", "b", 5, None), ("unlink", "d", "c", 6, None)))
+    assert partition(members(graph, at(6))) == {frozenset("abcd")}  # a and c are linked too
+    assert partition(members(graph, at(7))) == {frozenset("abc"), frozenset("d")}
+    assert graph.refused[["a", "b", "reason"]].to_numpy().tolist() == [
+        ["b", "c", "said to be wrong"], ["c", "d", "said to be wrong"]
+    ]  # fmt: skip
+
+
+def test_a_decision_makes_room_for_a_link_that_was_refused() -> None:
+    case = make({}, [("a", "b", 1), ("b", "c", 2), ("a", "d", 3)])
+    graph = connect(*case, largest=3, decisions=decided(("unlink", "b", "c", 4, None)))
+    assert partition(members(graph, at(4))) == {frozenset("abc"), frozenset("d")}
+    assert partition(members(graph, at(5))) == {frozenset("abd"), frozenset("c")}
+
+
 def test_links_of_the_same_instant_merge_at_once() -> None:
     graph = connect(*make({"a": 0, "b": 1, "c": 2, "d": 3}, [("c", "d", 5), ("b", "c", 5), ("a", "b", 5)]))
     assert partition(members(graph, at(5))) == {frozenset("a"), frozenset("b"), frozenset("c"), frozenset("d")}
