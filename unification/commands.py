@@ -41,7 +41,7 @@ def identity() -> None:
 
     Identifiers are written as they come (jo@example.org), with their type where that is not clear (email:jo@…), or as a
     profile's id. A decision counts from now on: features, segments and new scores follow, training sets keep the past
-    as it was known then, and `undo` takes it back as if it had never been made.
+    as it was known then. `undo` takes it back: from then on the graph is as if it had not been made.
     """
 
 
@@ -108,9 +108,11 @@ def undo(project: str | None, decision: str, because: str) -> None:
     """Take a decision back, by its id."""
     from foretell.project import Project
     from unification.decisions import take_back
+    from unification.identity import ensure
 
     home = Project.find(project)
     with home.writing("identity undo"):
+        ensure(home)
         _apply(home, lambda: take_back(home, decision, because))
 
 
@@ -118,6 +120,8 @@ def undo(project: str | None, decision: str, because: str) -> None:
 @click.pass_obj
 def decisions(project: str | None) -> None:
     """List the decisions made, those taken back too."""
+    import pandas as pd
+
     from foretell.console import table
     from foretell.project import Project
     from unification.decisions import decisions as all_of
@@ -133,7 +137,7 @@ def decisions(project: str | None) -> None:
                 d.a,
                 d.b,
                 d.reason,
-                "yes" if d.known_to == d.known_to else "",
+                "yes" if pd.notna(d.known_to) else "",
             )
             for d in rows
         ],

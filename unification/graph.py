@@ -2,7 +2,7 @@
 
 **The graph at T is the greedy union of the links known before T, in the order they became known, under the decisions in
 force at T.** A link is refused if the profile would grow too large, if a veto keeps the two sides apart, or if somebody
-said that it is wrong. So a decision made today changes today and not the past, and one taken back leaves no trace.
+said that it is wrong. So a decision changes the graph from when it is made until it is taken back, and never before.
 
 The result is membership in time: to know the graph at T is a filter, not a recomputation. A profile has the id of its
 oldest identifier; when two profiles merge, the older id survives and the younger becomes its alias, until they part.

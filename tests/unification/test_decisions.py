@@ -18,7 +18,7 @@ from segments.audience import audience
 from serving.profile import page
 from unification.decisions import decide, decisions, take_back
 from unification.explain import explain
-from unification.identity import differences, ensure, owners, resolve, unify
+from unification.identity import differences, ensure, owners, resolve
 
 DAY = timedelta(days=1)
 ANN, BOB = "email:ann@shop.example", "email:bob@shop.example"
@@ -150,9 +150,12 @@ def test_what_cannot_be_decided_says_why(household: Project) -> None:
         take_back(household, made)
 
 
-def test_before_anything_is_unified(tmp_path: Path) -> None:
-    with pytest.raises(NotReady):
-        unify(write_shop(tmp_path / "shop", {}))
+@pytest.mark.parametrize("words", [("explain", "a", "b"), ("veto", "a", "b"), ("undo", "d00000000")])
+def test_before_anything_is_loaded_it_says_what_to_run(tmp_path: Path, words: tuple[str, ...]) -> None:
+    project = write_shop(tmp_path / "shop", {})
+    done = CliRunner().invoke(cli, ["--project", str(project.folder), "identity", *words])
+    assert isinstance(done.exception, NotReady)
+    assert "run `foretell load` first" in str(done.exception)
 
 
 def test_differences_are_groups_of_profiles_that_exchanged_identifiers() -> None:
