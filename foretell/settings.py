@@ -44,6 +44,16 @@ def _count(text: Any, least: int = 1) -> int:
     return n
 
 
+def _counts(text: Any) -> dict[str, int]:
+    """A table of TOML, or "device=3, email=10" from the environment."""
+    pairs = text.items() if isinstance(text, Mapping) else [p.split("=", 1) for p in str(text).split(",") if p.strip()]
+    return {str(name).strip(): _count(str(n).strip(), least=0) for name, n in sorted(pairs)}
+
+
+def _texts(text: Any) -> list[str]:
+    return sorted(map(str, text) if isinstance(text, list) else filter(None, map(str.strip, str(text).split(","))))
+
+
 SPECS: dict[str, _Spec] = {
     "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
@@ -55,6 +65,18 @@ SPECS: dict[str, _Spec] = {
     "threads": _Spec(2, _count, "threads of the engine and of model training"),
     "memory": _Spec("3GB", str, "memory limit of the embedded engine"),
     "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),
+    "identity_most": _Spec(
+        {}, _counts, "most identifiers of a type that one profile may gather, by type: {user_id = 1}; 0: no limit"
+    ),
+    "identity_shared": _Spec(
+        {"anonymous_id": 3, "device": 3, "*": 20},
+        _counts,
+        "an identifier of a type that is met with more than so many of another type is shared, and links nobody, "
+        "by type, * for all others: {device = 3}; 0: no limit",
+    ),
+    "identity_blocked": _Spec(
+        [], _texts, 'identifiers that link nobody, with their type; * stands for anything: ["email:*@test.example"]'
+    ),
 }
 
 

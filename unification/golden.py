@@ -11,18 +11,18 @@ import duckdb
 
 from foretell.project import Project
 from lake import derived
-from lake.engine import instant, quote
+from lake.engine import instant
 
 
-def build_golden(con: duckdb.DuckDBPyConnection, project: Project) -> int:
-    """Write `golden` and `profiles` for the project's now. Needs the tables `nodes` and `member` of this home.
+def build_golden(con: duckdb.DuckDBPyConnection, project: Project, touched: str | None = None) -> int:
+    """Write `golden` and `profiles` for the project's now. Needs the table `member` of this home.
 
     Returns the number of profiles.
     """
     home, now = project.home / "derived", instant(project.now)
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE members AS
-            SELECT node, profile_id FROM read_parquet('{quote(home / "member.parquet")}')
+            SELECT node, profile_id FROM {derived.scan(home / "member.parquet")}
             WHERE known_from < {now} AND (known_to IS NULL OR known_to >= {now})"""
     )
     present = {row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
@@ -37,7 +37,8 @@ def build_golden(con: duckdb.DuckDBPyConnection, project: Project) -> int:
     # identifiers are attributes too: the one that became known last
     claims.append(
         f"""SELECT node, split_part(node, ':', 1) AS attribute, substr(node, instr(node, ':') + 1) AS value,
-            'identity graph' AS source, 0 AS trust, node AS fact_id, known_at AS event_at, known_at FROM nodes
+            'identity graph' AS source, 0 AS trust, node AS fact_id, known_at AS event_at, known_at
+            FROM (SELECT node, min(known_from) AS known_at FROM {derived.scan(home / "member.parquet")} GROUP BY node)
             WHERE known_at < {now}"""
     )
     derived.write(
