@@ -100,10 +100,10 @@ def intern(
             node = nodes[n]
             node.high, node.low, node.since, node.kind, node.blocked = high[i], low[i], since[i], kind[i], blocked[i]
             node.part, node.next, node.owner, node.seal = n, n, -1, 0
-            node.name, node.length = size, offsets[i + 1] - offsets[i]
-            for j in range(offsets[i], offsets[i + 1]):
-                names[size] = text[j]
-                size += 1
+            length = offsets[i + 1] - offsets[i]
+            node.name, node.length = size, length
+            names[size : size + length] = text[offsets[i] : offsets[i + 1]]
+            size += length
             n += 1
             touched[seeds] = here
             seeds += 1
@@ -171,7 +171,8 @@ def join(nodes: Any, a: int, b: int) -> None:
 def parts(nodes: Any, edges: Any, seeds: Any) -> tuple[Any, Any, Any, Any]:
     """The parts in which the seeds are: nodes by part and age, edges by part, time and the ages of their ends.
 
-    Returns the nodes, where each part's begin, the edges, where each part's begin; nodes know their place.
+    Returns the nodes, where each part's begin, the edges, where each part's begin; nodes know their place until
+    `leave`.
     """
     members, begin, count, parts = np.empty(1024, np.int32), np.zeros(len(seeds) + 1, np.int64), 0, 0
     for seed in seeds:
@@ -210,6 +211,41 @@ def parts(nodes: Any, edges: Any, seeds: Any) -> tuple[Any, Any, Any, Any]:
         arcs_begin[p + 1] = found
         _by_time(nodes, edges, arcs, arcs_begin[p], found)
     return members, begin, arcs[:found], arcs_begin
+
+
+@njit(cache=True)
+def leave(nodes: Any, edges: Any, members: Any, arcs: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """What a walk wants to know of nodes and edges: since, kind, blocked; the places of the ends a and b, times."""
+    n, m = len(members), len(arcs)
+    since, kind, blocked = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.bool_)
+    a, b, times = np.empty(m, np.int32), np.empty(m, np.int32), np.empty(m, np.int64)
+    for j in range(m):
+        edge = edges[arcs[j]]
+        a[j], b[j], times[j] = nodes[edge.a].place - 1, nodes[edge.b].place - 1, edge.time
+    for j in range(n):
+        node = nodes[members[j]]
+        since[j], kind[j], blocked[j] = node.since, node.kind, node.blocked > 0
+        node.place = 0
+    return since, kind, blocked, a, b, times
+
+
+@njit(cache=True)
+def keep(
+    nodes: Any, edges: Any, members: Any, arcs: Any, seal: Any, owner: Any, why: Any, detail: Any, old: Any
+) -> tuple[Any, Any]:
+    """Write down what a walk found. Which nodes and which edges are others now; old: gets the nodes' owners before."""
+    changed, other = np.empty(len(members), np.bool_), np.empty(len(arcs), np.bool_)
+    for j in range(len(members)):
+        node = nodes[members[j]]
+        old[j], changed[j] = node.owner, node.seal != seal[j]
+        if changed[j]:
+            node.seal, node.owner = seal[j], owner[j]
+    for j in range(len(arcs)):
+        edge = edges[arcs[j]]
+        other[j] = edge.why != why[j] or edge.detail != detail[j]
+        if other[j]:
+            edge.why, edge.detail = why[j], detail[j]
+    return changed, other
 
 
 @njit(cache=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from lake.engine import instant, last_batch, quote, session
 from unification.decisions import decisions, digest
 from unification.golden import build_golden
 from unification.graph import NEVER, UNLINK
-from unification.store import Changed, Limits, Store
+from unification.store import Changed, Decided, Limits, Store
 
 # Part of every feature's fingerprint: another rule is another history.
 IDENTITY_RULE = f"deterministic-1/normalise-{RULE_VERSION}"
@@ -120,30 +120,34 @@ def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, si
     """Take identifiers and links of the facts of later batches than `since` into the graph; leaves the tables `nodes`
     and `edges` of what these facts say."""
     _nodes_and_edges(con, project, since)
-    blocked = " OR ".join(f"node GLOB '{quote(pattern)}'" for pattern in project.setting("identity_blocked"))
-    con.execute(
-        f"""CREATE TEMP TABLE numbered AS SELECT row_number() OVER () - 1 AS place, node, epoch_us(known_at) AS since,
-            split_part(node, ':', 1) AS kind, {blocked or "false"} AS blocked, sha256(? || node) AS birth FROM nodes""",
-        [project.key],
-    )
+    return take_in(con, store, project.key, project.setting("identity_blocked"), _made(project))
+
+
+def take_in(
+    con: duckdb.DuckDBPyConnection, store: Store, key: str, blocked: Sequence[str] = (), made: Sequence[Decided] = ()
+) -> Changed:
+    """Take the tables `nodes` and `edges` into the graph. key: the home's; blocked: patterns; made: decisions."""
+    no_links = " OR ".join(f"node GLOB '{quote(pattern)}'" for pattern in blocked)
     nodes: Any = con.sql(
-        """SELECT node, since, kind, blocked, ('0x' || birth[1:16])::UBIGINT AS high,
-           ('0x' || birth[17:20])::USMALLINT AS low FROM numbered ORDER BY place"""
+        f"""SELECT node, epoch_us(known_at) AS since, split_part(node, ':', 1) AS kind,
+            {no_links or "false"} AS blocked, ('0x' || birth[1:16])::UBIGINT AS high,
+            ('0x' || birth[17:20])::USMALLINT AS low
+            FROM (SELECT *, sha256('{quote(key)}' || node) AS birth FROM nodes)"""
     ).to_arrow_table()
     links: Any = con.execute(
-        """SELECT x.place AS a, y.place AS b, epoch_us(e.known_at) AS known_at FROM edges e
-           JOIN numbered x ON x.node = e.a JOIN numbered y ON y.node = e.b"""
+        """SELECT x.rowid AS a, y.rowid AS b, epoch_us(e.known_at) AS known_at FROM edges e
+           JOIN nodes x ON x.node = e.a JOIN nodes y ON y.node = e.b"""
     ).fetchnumpy()
     kinds: Any = nodes["kind"].combine_chunks().dictionary_encode()
     numbers = np.array([store.kind(name) for name in kinds.dictionary.to_pylist()], np.int16)
     column = {name: nodes[name].to_numpy() for name in ("high", "low", "since", "blocked")}
     return store.add(
         nodes["node"], column["high"], column["low"], numbers[kinds.indices.to_numpy()], column["since"],
-        links["a"], links["b"], links["known_at"], blocked=column["blocked"], decisions=_made(project),
+        links["a"], links["b"], links["known_at"], blocked=column["blocked"], decisions=made,
     )  # fmt: skip
 
 
-def _made(project: Project) -> list[tuple[str, int, str, str, int, int]]:
+def _made(project: Project) -> list[Decided]:
     """The decisions as the store wants them."""
 
     def micros(at: Any) -> int:
@@ -151,8 +155,10 @@ def _made(project: Project) -> list[tuple[str, int, str, str, int, int]]:
 
     made: Any = decisions(project).itertuples()
     return [
-        (d.decision_id, int(d.kind == UNLINK), birth_id(project, d.a), birth_id(project, d.b), micros(d.known_at),
-         micros(d.known_to))
+        Decided(
+            d.decision_id, int(d.kind == UNLINK), birth_id(project, d.a), birth_id(project, d.b),
+            micros(d.known_at), micros(d.known_to),
+        )
         for d in made
     ]  # fmt: skip
 
@@ -169,10 +175,10 @@ def show(con: duckdb.DuckDBPyConnection, home: Path, store: Store, changed: Chan
     for name, rows in (("member", member), ("alias", alias), ("refused_edges", refused)):
         con.register(f"{name}_now", rows)
     if anew:
-        derived.write(con, f"{edges} ORDER BY known_at, a, b", home / "edges.parquet")
-        derived.write(con, "SELECT * FROM alias_now ORDER BY known_at, loser", home / "alias.parquet")
-        derived.write(con, "SELECT * FROM refused_edges_now ORDER BY edge", home / "refused_edges.parquet")
-        derived.write(con, "SELECT * FROM member_now ORDER BY node, known_from", home / "member.parquet")
+        derived.write(con, edges, home / "edges.parquet")
+        derived.write(con, "SELECT * FROM alias_now", home / "alias.parquet")
+        derived.write(con, "SELECT * FROM refused_edges_now", home / "refused_edges.parquet")
+        derived.write(con, "SELECT * FROM member_now", home / "member.parquet")
         return
     import pyarrow as pa
 

@@ -10,16 +10,30 @@ is away) or whole, and what was left open is made again from the facts.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from unification.arrays import EDGE, NODE, find, gather, hash_ends, hash_ids, intern, join, link, parts, seals, spell
+from unification.arrays import (
+    EDGE,
+    NODE,
+    find,
+    gather,
+    hash_ends,
+    hash_ids,
+    intern,
+    join,
+    keep,
+    leave,
+    link,
+    parts,
+    seals,
+    spell,
+)
 from unification.graph import (
-    ALWAYS,
     FINE,
     KEPT_APART,
     NEVER,
@@ -27,14 +41,25 @@ from unification.graph import (
     SHARED,
     TOO_LARGE,
     TOO_MANY,
-    Links,
     Rules,
     Walked,
     shared_since,
     walk,
+    with_turns,
 )
 
 _FILES = {"nodes": NODE, "edges": EDGE, "names": np.dtype("u1"), "by_id": np.dtype("i4"), "by_ends": np.dtype("i4")}
+
+
+class Decided(NamedTuple):
+    """A decision: its id, its kind (0: veto, 1: unlink), the birth ids of the two, in force from when to when."""
+
+    id: str
+    kind: int
+    a: str
+    b: str
+    start: int
+    end: int
 
 
 class Limits(NamedTuple):
@@ -146,14 +171,13 @@ class Store:
     def add(
         self, names: Any, high: np.ndarray, low: np.ndarray, kind: np.ndarray, since: np.ndarray, left: np.ndarray,
         right: np.ndarray, times: np.ndarray, *, blocked: np.ndarray | None = None,
-        decisions: list[tuple[str, int, str, str, int, int]] = (),  # type: ignore[assignment]
+        decisions: Sequence[Decided] = (),
     ) -> Changed:  # fmt: skip
         """Take in identifiers and links, known already or not, and walk the parts that they touch.
 
         names: Arrow array of distinct identifiers; high, low, kind, since, blocked: of these, the birth id as two
         numbers, the type's number, when first known in microseconds, and whether it links nothing. left, right: of
-        links, positions in names; times: when they were first known. decisions: all that were made, as (id, 0 for a
-        veto or 1 for an unlink, birth ids of a and b, from, to).
+        links, positions in names; times: when they were first known. decisions: all that were made.
         """
         new, m = len(high), len(left)
         high, low, kind = high.astype(np.uint64), low.astype(np.uint16), kind.astype(np.int16)
@@ -179,7 +203,7 @@ class Store:
         made, more = self._decided(decisions)
         return self._walk(np.concatenate([touched[:seeds], more]), made)
 
-    def _decided(self, decisions: list[tuple[str, int, str, str, int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    def _decided(self, decisions: Sequence[Decided]) -> tuple[np.ndarray, np.ndarray]:
         """Decisions about identifiers that exist, one a row (kind, a, b, from, to); and nodes of those that are new."""
         before, made, touched, now = self.state["decisions"], [], [], {}
         for key, kind, a, b, start, end in decisions:
@@ -196,16 +220,12 @@ class Store:
     def _walk(self, seeds: np.ndarray, made: np.ndarray) -> Changed:
         nodes, edges, rules = self.nodes, self.edges, self.rules
         members, begin, arcs, arcs_begin = parts(nodes, edges, seeds)
-        a, b = nodes["place"][edges["a"][arcs]] - 1, nodes["place"][edges["b"][arcs]] - 1
         for side in (1, 2):
             made[:, side] = nodes["place"][made[:, side]] - 1
-        nodes["place"][members] = 0
-        left, right, times = np.minimum(a, b), np.maximum(a, b), edges["time"][arcs]
-        kind = nodes["kind"][members].astype(np.int32)
-        shared = shared_since(kind, left, right, times, rules.shared, nodes["blocked"][members] > 0)
-        found = walk(
-            _with_turns(begin, arcs_begin, nodes["since"][members], kind, left, right, times, shared, made), rules
-        )
+        since, kind, blocked, a, b, times = leave(nodes, edges, members, arcs)
+        left, right = np.minimum(a, b), np.maximum(a, b)
+        shared = shared_since(kind, left, right, times, rules.shared, blocked)
+        found = walk(with_turns(begin, arcs_begin, since, kind, left, right, times, shared, made), rules)
         found.detail[(found.why == SHARED) & (a > b)] ^= 1  # which end it is, of the store's ends
         m_node, a_loser = found.m_node, found.a_loser
         owner = np.empty(len(members), np.int32)
@@ -214,18 +234,22 @@ class Store:
             m_node=members[m_node], m_owner=members[found.m_owner], a_loser=members[a_loser],
             a_winner=members[found.a_winner], a_edge=arcs[found.a_edge],
         )  # fmt: skip
-        seal = seals(len(members), m_node, a_loser, found)
-        changed = seal != nodes["seal"][members]
-        nodes["seal"][members[changed]] = seal[changed]
-        old = nodes["owner"][members[changed]]
-        nodes["owner"][members[changed]] = owner[changed]
-        other = (edges["why"][arcs] != found.why) | (edges["detail"][arcs] != found.detail)
-        edges["why"][arcs[other]], edges["detail"][arcs[other]] = found.why[other], found.detail[other]
-        rows, alias = changed[m_node], changed[a_loser]
+        seal, old = seals(len(members), m_node, a_loser, found), np.empty(len(members), np.int32)
+        changed, other = keep(nodes, edges, members, arcs, seal, owner, found.why, found.detail, old)
+        if changed.all():
+            return Changed(members, self._distinct(np.concatenate([old[old >= 0], owner])), arcs[other], found)
+        rows, alias, old = changed[m_node], changed[a_loser], old[changed]
         return Changed(
-            members[changed], np.unique(np.concatenate([old[old >= 0], owner[changed]])), arcs[other],
+            members[changed], self._distinct(np.concatenate([old[old >= 0], owner[changed]])), arcs[other],
             Walked._make([*(x[rows] for x in found[:4]), *(x[alias] for x in found[4:9]), found.why, found.detail]),
         )  # fmt: skip
+
+    def _distinct(self, nodes: np.ndarray) -> np.ndarray:
+        if len(nodes) < 100_000:
+            return np.unique(nodes)
+        there = np.zeros(self.state["nodes"], bool)
+        there[nodes] = True
+        return np.flatnonzero(there).astype(np.int32)
 
     def tables(self, changed: Changed) -> tuple[Any, Any, Any]:
         """What is to be read of a change, as Arrow tables.
@@ -338,33 +362,4 @@ def _numbers(births: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Birth ids, "p" and twenty hex digits, as two numbers each."""
     return (
         np.array([int(b[1:17], 16) for b in births], np.uint64), np.array([int(b[17:], 16) for b in births], np.uint16)
-    )  # fmt: skip
-
-
-def _with_turns(
-    begin: np.ndarray, arcs_begin: np.ndarray, since: np.ndarray, kind: np.ndarray, left: np.ndarray, right: np.ndarray,
-    times: np.ndarray, shared: np.ndarray, made: np.ndarray,
-) -> Links:  # fmt: skip
-    """The links of some parts with the decisions and the turns that belong to them."""
-    made = made[(made[:, 1] >= 0) & (made[:, 2] >= 0)]
-    turns = [(t, a, b) for _, a, b, *when in made.tolist() for t in when if t != NEVER]
-    there = np.flatnonzero((shared != NEVER) & (shared != ALWAYS))
-    turns += [(t, i, -1) for i, t in zip(there.tolist(), shared[there].tolist(), strict=True)]
-    turn = np.array(turns, np.int64).reshape(-1, 3)
-
-    def part(nodes: np.ndarray) -> np.ndarray:
-        return np.searchsorted(begin, nodes, side="right") - 1
-
-    def bounds(nodes: np.ndarray) -> np.ndarray:
-        if not len(nodes):
-            return np.zeros(len(begin), np.int64)
-        return np.concatenate([[0], np.cumsum(np.bincount(part(nodes), minlength=len(begin) - 1))]).astype(np.int64)
-
-    made = made[np.argsort(part(made[:, 1]), kind="stable")]
-    turn = turn[np.lexsort((turn[:, 0], part(turn[:, 1])))]
-    d_kind, d_a, d_b, d_start, d_end = (made[:, i].copy() for i in range(5))
-    t_time, t_a, t_b = (turn[:, i].copy() for i in range(3))
-    return Links(
-        begin, arcs_begin, bounds(d_a), bounds(t_a), since, kind, left, right, times, d_kind, d_a, d_b, d_start, d_end,
-        t_time, t_a, t_b, shared,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from unification.graph import NEVER
-from unification.store import Limits, Store
+from unification.store import Decided, Limits, Store
 
 NO_LIMIT = 10_000
 
@@ -59,16 +59,17 @@ class Kept:
         at = {name: i for i, name in enumerate(names)}
         kind = np.array([self.store.kind(n[0]) for n in names], np.int64)
         made = [
-            (f"{d.kind} {d.a} {d.b} {d.known_at}", int(d.kind == "unlink"), birth(d.a), birth(d.b), start, end)
+            Decided(f"{d.kind} {d.a} {d.b} {d.known_at}", int(d.kind == "unlink"), birth(d.a), birth(d.b), start, end)
             for d, start, end in zip(
                 decisions.itertuples(), micros(decisions["known_at"]), micros(decisions["known_to"]), strict=True
             )
         ] if decisions is not None and len(decisions) else []  # fmt: skip
+        kept_out = np.array([n in blocked for n in names], bool)
+        left, right = (np.array([at[n] for n in edges[end]], np.int64) for end in ("a", "b"))
         changed = self.store.add(
             pa.array(names, pa.string()), np.array([high(n) for n in names], np.uint64),
-            np.zeros(len(names), np.uint16), kind, micros(nodes["known_at"]), np.array([at[a] for a in edges["a"]], np.int64),
-            np.array([at[b] for b in edges["b"]], np.int64), micros(edges["known_at"]),
-            blocked=np.array([n in blocked for n in names], bool), decisions=made,
+            np.zeros(len(names), np.uint16), kind, micros(nodes["known_at"]), left, right, micros(edges["known_at"]),
+            blocked=kept_out, decisions=made,
         )  # fmt: skip
         member, alias, refused = (table.to_pandas() for table in self.store.tables(changed))
         births = self.store.birth_ids(changed.nodes).to_pylist()
