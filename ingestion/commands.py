@@ -14,18 +14,20 @@ import click
     "--from", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="Load this file (repeatable) as the one source named, instead of those its contract finds.",
 )  # fmt: skip
+@click.option("--full", is_flag=True, help="Of databases and APIs, read everything, not only what is new.")
 @click.pass_obj
-def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...]) -> None:
-    """Load the files of SOURCES (default: all) as facts.
+def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...], full: bool) -> None:
+    """Load the files of SOURCES (default: all) as facts; pull what is new from databases and APIs.
 
-    A file loaded before is skipped, a line loaded before is not doubled, and a row that cannot be understood goes to
-    quarantine with its file, line and reason while the rest loads. Safe to stop and run again at any point.
+    A file loaded before is skipped, a line or row loaded before is not doubled, and a row that cannot be understood
+    goes to quarantine with its file, line and reason while the rest loads. Safe to stop and run again at any point.
 
     \b
     Examples:
       foretell load                              every source
       foretell load till crm                     two of them
       foretell load till --from ~/2024-05.xlsx   a file that lies elsewhere
+      foretell load shop_db --full               a whole table again, such as after rows were changed by hand
     """
     from foretell.console import progress
     from foretell.errors import DataError, ForetellError, NotReady
@@ -43,14 +45,14 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...])
         raise DataError("--from", problem, f"name it: `foretell load {names[0]} --from {files[0]}`")
     failed = []
     with home.writing("load"), progress("loading") as step:
-        for result in run(home, names, files):
+        for result in run(home, names, files, full=full, say=step):
             if isinstance(result, ForetellError):
                 failed.append(result)
                 click.secho(f"Error: {result}", fg="red", err=True)
                 continue
-            step(f"loaded {result.file}")
             if result.skipped:
-                click.echo(f"{result.source:<18}{result.file}: loaded before")
+                pulled = home.definitions.source(result.source).connector and not files
+                click.echo(f"{result.source:<18}{result.file}: {'nothing new' if pulled else 'loaded before'}")
                 continue
             text = f"{result.source:<18}{result.file}: {result.added:,} facts"
             text += f", {result.known:,} known already" if result.known else ""
@@ -58,8 +60,8 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...])
             text += f", {result.quarantined:,} in quarantine" if result.quarantined else ""
             text += f", {result.anonymous:,} of them without an identifier" if result.anonymous else ""
             click.echo(text)
-            for reason in result.reasons:
-                click.echo(f"{'':<18}  {reason}")
+            for line in [*result.changes, *result.reasons]:
+                click.echo(f"{'':<18}  {line}")
             if result.undated_links:
                 click.echo(
                     f"{'':<18}  {result.undated_links:,} records have no time: their links count as known from now on"

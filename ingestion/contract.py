@@ -99,8 +99,7 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     reason = f"CASE {' '.join(checks)} END" if checks else "NULL::VARCHAR"
     body = ", ".join([*stamps, *columns])
     # The same line twice in one file is two facts; the same line in two files, or in a file loaded twice, is one.
-    fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' ||
-        row_number() OVER (PARTITION BY _payload ORDER BY _row)"""
+    fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' || {raw.copy}"""
     facts = f"raw WHERE {sql(source.only)}" if source.only else "raw"
     return Plan(
         f"SELECT _row, {fact_id} AS fact_id, {body}, _payload AS payload, {reason} AS _reason FROM {facts}",
