@@ -29,9 +29,12 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...],
       foretell load till --from ~/2024-05.xlsx   a file that lies elsewhere
       foretell load shop_db --full               a whole table again, such as after rows were changed by hand
     """
+    from functools import partial
+
     from foretell.console import progress
     from foretell.errors import DataError, ForetellError, NotReady
     from foretell.project import Project
+    from ingestion.journal import kept
     from ingestion.load import load as run
 
     home = Project.find(project)
@@ -45,7 +48,7 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...],
         raise DataError("--from", problem, f"name it: `foretell load {names[0]} --from {files[0]}`")
     failed = []
     with home.writing("load"), progress("loading") as step:
-        for result in run(home, names, files, full=full, say=step):
+        for result in run(home, names, files, full=full, say=step, keep=partial(kept, home)):
             if isinstance(result, ForetellError):
                 failed.append(result)
                 click.secho(f"Error: {result}", fg="red", err=True)

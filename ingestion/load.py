@@ -67,27 +67,33 @@ def files_of(project: Project, source: Source) -> list[Path]:
 def load(
     project: Project, names: list[str], files: Iterable[Path] = (), *, full: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    keep: Callable[[str, Iterator[Loaded | ForetellError]], Iterator[Loaded | ForetellError]] = lambda _, found: found,
 ) -> Iterator[Loaded | ForetellError]:  # fmt: skip
     """Load every file of the named sources, or `files` instead of those that their globs find; pull what is pulled.
 
     A file, or a sheet of a workbook, that cannot be loaded yields its error; the others go on. full: a connector reads
-    all that there is, not only what is new.
+    all that there is, not only what is new. keep: is handed each source's results, and hands them on.
     """
     _roll_back(project)
+    given = list(files)
     for name in names:
         source = project.definitions.source(name)
-        if source.connector and not files:
-            yield from _pull(project, source, full, say)
-            continue
-        try:
-            found = list(files) or files_of(project, source)
-        except ForetellError as error:
-            yield error
-            continue
-        before = seen(project, source.name)
-        for file in found:
-            say(f"{source.name}: {_shown(project, file)}")
-            yield from _load_sheets(project, source, file, before)
+        pulls = source.connector and not given
+        yield from keep(name, _pull(project, source, full, say) if pulls else _load_files(project, source, given, say))
+
+
+def _load_files(
+    project: Project, source: Source, given: list[Path], say: Callable[[str], None]
+) -> Iterator[Loaded | ForetellError]:
+    try:
+        found = given or files_of(project, source)
+    except ForetellError as error:
+        yield error
+        return
+    before = seen(project, source.name)
+    for file in found:
+        say(f"{source.name}: {_shown(project, file)}")
+        yield from _load_sheets(project, source, file, before)
 
 
 def _pull(project: Project, source: Source, full: bool, say: Callable[[str], None]) -> Iterator[Loaded | ForetellError]:

@@ -60,7 +60,8 @@ class Landing:
         self.con.register("incoming", rows)
         self.con.execute(
             f"""CREATE OR REPLACE TEMP TABLE piece AS
-                SELECT *, md5_number(_payload) AS _hash FROM (SELECT {listed}, {payload} AS _payload, {MARK} FROM incoming)"""
+                SELECT *, md5_number(_payload) AS _hash
+                FROM (SELECT {listed}, {payload} AS _payload, {MARK} FROM incoming)"""
         )
         self.con.unregister("incoming")
         self.con.execute(
@@ -71,7 +72,8 @@ class Landing:
         if self.con.execute("SELECT 1 FROM several LIMIT 1").fetchall():
             self.con.execute(
                 """CREATE OR REPLACE TEMP TABLE copies AS
-                   SELECT p.rowid AS nr, coalesce(b.n, 0) + row_number() OVER (PARTITION BY _hash ORDER BY p.rowid) AS nth
+                   SELECT p.rowid AS nr,
+                       coalesce(b.n, 0) + row_number() OVER (PARTITION BY _hash ORDER BY p.rowid) AS nth
                    FROM piece p SEMI JOIN several s USING (_hash)
                    LEFT JOIN (SELECT hash, sum(n)::BIGINT AS n FROM seen GROUP BY 1) b ON b.hash = p._hash"""
             )
