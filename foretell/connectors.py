@@ -119,6 +119,8 @@ class REST:
     watermark: path in a record of a value that grows when it is added or changed; since_parameter: how the API is
         asked for records from a value on. Without them all records are read every time.
     overlap: ask again this far below the last watermark, for records that came to be late.
+    steady: pages do not shift while they are read, as rows are only added at the end. Otherwise several pages are read
+        once more to make sure that none was passed over, unless they are marked by a Cursor.
     params, headers: sent with every request.
     """
 
@@ -129,6 +131,7 @@ class REST:
     watermark: str | None = None
     since_parameter: str | None = None
     overlap: timedelta | int | None = None
+    steady: bool = False
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 

@@ -106,6 +106,8 @@ class Source:
     aliases: column as this contract writes it -> other names under which files have it (in JSON: other paths, of which
         a row has one).
     optional: columns that a file may lack; there they are NULL.
+    key: expression that stays the same when a row is changed, such as its number. Rows of one key are versions of one
+        fact: at T, the last one known before T counts. Without it every row that differs is a fact of its own.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Source:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     connector: Connector | None = None
+    key: str | None = None
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -175,6 +178,8 @@ class Source:
             raise DefinitionError(
                 self.name, "only is an empty condition", 'say only="price > 0", or leave it', where=at
             )
+        if self.key is not None and not self.key.strip():
+            raise DefinitionError(self.name, "key is an empty expression", 'say key="order_id", or leave it', where=at)
         for column, names in self.aliases.items():
             if isinstance(names, str):
                 problem = f"aliases are several names, got the text {names!r}"

@@ -59,6 +59,11 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     anchors = ", ".join(f"'{kind}:' || ({expression})" for kind, expression in identifiers.items())
     columns.append(f"{f'coalesce({anchors})' if anchors else 'NULL::VARCHAR'} AS node")
 
+    if source.key:  # rows of one key, in one batch, are versions in their order
+        said = f"nullif(trim(({sql(source.key)})::VARCHAR), '')"
+        columns += [f'{said} AS "row_key"', 'CAST(_row AS BIGINT) AS "row_nr"']
+        checks.append(f"WHEN {said} IS NULL THEN 'no key: {quote(source.key)} is empty'")
+
     received = f"TIMESTAMPTZ '{received_at}'"
     if source.event_at:
         text = sql(source.event_at)

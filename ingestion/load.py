@@ -263,6 +263,8 @@ def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, 
     """Append the good rows whose ids are new. Returns how many there were."""
     seen = ""
     files = facts.files()
+    if files and source.key and not source.known_at:
+        _date_changes(con, facts.scan(files))
     if files:
         months = ""
         if source.kind == "events":  # only the months that this file touches
@@ -276,6 +278,15 @@ def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, 
         partition = ["event_month"] if source.kind == "events" else None
         facts.append(reader, partition_by=partition, why=f"load {source.name}")
     return reader.num_rows
+
+
+def _date_changes(con: duckdb.DuckDBPyConnection, facts: str) -> None:
+    """A row of which a version is there already has changed since: that was not known before it came."""
+    if "row_key" in {name for name, *_ in con.execute(f"DESCRIBE SELECT * FROM {facts}").fetchall()}:
+        con.execute(
+            f"""UPDATE stamped SET known_at = greatest(known_at, received_at)
+                WHERE row_key IN (SELECT row_key FROM {facts}) AND _reason IS NULL"""
+        )
 
 
 def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:

@@ -1,8 +1,8 @@
 """How are the records of a JSON API read? Page by page, patiently, until it says that there are no more.
 
-Waiting and trying again is urllib3's part (429 with Retry-After, 5xx, lost connections). Where pages are numbered or
+Waiting and trying again is urllib3's part (429 with Retry-After, 5xx, lost connections). Where pages are
 counted, rows shift when the data change in between: such an answer of several pages is read again until nothing more
-turns up, and only then does the watermark move.
+turns up, and only then does the watermark move. (A link may count too; a cursor marks a place.)
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def pull(
     reached = Reached(source.name, connector.watermark, since)
     known: set[bytes] = set()
     held: list[str] = []
-    shifting = isinstance(connector.paginate, PageNumber | Offset)
+    shifting = not connector.steady and isinstance(connector.paginate, PageNumber | Offset | NextLink)
     try:
         for sweep in range(SWEEPS):
             pages, missed = 0, 0
@@ -268,11 +268,7 @@ def dumped(record: Any) -> str:
     if isinstance(record, dict):
         record = {key: value for key, value in record.items() if value is not None}
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return json.dumps(record, sort_keys=True, separators=(",", ":"))
-    return text
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # half of a surrogate pair is no text
 
 
 def _exact(text: str) -> float | str:

@@ -68,7 +68,7 @@ class Postgres(System):
     def __init__(self, server: Server):
         self.server = server
         self.run(
-            "DROP TABLE IF EXISTS orders",
+            "DROP TABLE IF EXISTS orders CASCADE",
             """CREATE TABLE orders (id int PRIMARY KEY, email text, amount numeric(12,2), note text, paid boolean,
                ordered_at timestamptz, updated_at timestamptz)""",
         )
@@ -80,6 +80,10 @@ class Postgres(System):
         listed = ", ".join("(" + ", ".join(_literal(row[c]) for c in COLUMNS) + ")" for row in rows)
         new = ", ".join(f"{c} = excluded.{c}" for c in COLUMNS[1:])
         self.run(f"INSERT INTO orders ({', '.join(COLUMNS)}) VALUES {listed} ON CONFLICT (id) DO UPDATE SET {new}")
+
+    def put_without(self, column: str, row: Row) -> None:
+        said = {c: _literal(row[c]) for c in COLUMNS if c != column}
+        self.run(f"INSERT INTO orders ({', '.join(said)}) VALUES ({', '.join(said.values())})")
 
     def connector(self, **other: Any) -> SQL:
         return SQL(**{"url": "env:TEST_SHOP_DB", "table": "orders", "watermark": "updated_at", "rows": 7, **other})
@@ -119,7 +123,7 @@ def make_system(kind: str, request: pytest.FixtureRequest, folder: Path) -> Syst
     return Rest(request.getfixturevalue("api"), kind.removeprefix("rest-"))
 
 
-def make_project(folder: Path, connector: Connector, **other: str) -> Project:
+def make_project(folder: Path, connector: Connector | None, **other: str) -> Project:
     """A project whose source `orders` is pulled; other: further arguments of the contract, as they are written."""
     (folder / "sources").mkdir(parents=True, exist_ok=True)
     (folder / "foretell.toml").write_text("[foretell]\n")
