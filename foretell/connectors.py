@@ -68,8 +68,8 @@ class SQL:
     table: its name, with its schema if need be ("sales.orders"); or query: a SELECT. One of them.
     watermark: column that grows when a row is added or changed: only rows from the last value on are read. Without
         it the whole table is read every time; rows known already are recognised.
-    overlap: read again this far below the last watermark (a duration, or a number for a column of numbers), for rows
-        that were committed late.
+    overlap: read again this far below the last watermark, for rows that were committed late: a duration, or a number
+        for a column of numbers. None: 5 minutes, or 1,000.
     rows: how many rows make one batch.
     """
 
@@ -118,7 +118,7 @@ class REST:
     auth: "bearer env:NAME", "basic env:NAME" (holds user:password), "header X-Api-Key env:NAME", "query key env:NAME".
     watermark: path in a record of a value that grows when it is added or changed; since_parameter: how the API is
         asked for records from a value on. Without them all records are read every time.
-    overlap: ask again this far below the last watermark, for records that came to be late.
+    overlap: ask again this far below the last watermark, for records that came to be late. None: 5 minutes, or 1,000.
     steady: pages do not shift while they are read, as rows are only added at the end. Otherwise several pages are read
         once more to make sure that none was passed over, unless they are marked by a Cursor.
     params, headers: sent with every request.

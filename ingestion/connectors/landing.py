@@ -22,6 +22,7 @@ from foretell.project import Project
 from ingestion.files import LANDED
 from lake.engine import connect, quote
 
+OVERLAP_OF_TIMES, OVERLAP_OF_NUMBERS = timedelta(minutes=5), 1_000
 MARK = "_foretell_watermark"  # of a row that is being landed
 
 
@@ -115,6 +116,8 @@ def lower(value: Any, overlap: timedelta | int | None, source: str, *, zone: boo
 
     Without its offset and fraction, the text of a time is not above any other text of that time.
     """
+    if overlap is None:
+        overlap = OVERLAP_OF_NUMBERS if isinstance(value, int | float) else OVERLAP_OF_TIMES if instant(value) else 0
     if not overlap:
         return value
     if isinstance(value, str) and isinstance(overlap, timedelta) and (at := instant(value)):

@@ -128,11 +128,26 @@ def test_rows_without_a_watermark_come_too(system: System, tmp_path: Path) -> No
 
 
 def test_a_row_committed_late_is_found_by_the_overlap(system: System, tmp_path: Path) -> None:
-    system.put(*[order(n) for n in (1, 2, 300)])
-    project = make_project(tmp_path / "shop", system.connector(overlap=minutes(5)))
+    system.put(*[order(n) for n in (1, 2, 7000)])
+    project = make_project(tmp_path / "shop", system.connector())
     pull(project)
-    system.put(order(100))
+    system.put(order(6800))  # 5 minutes, if nothing else is said
     assert sum(result.added for result in pull(project)) == 1
+    system.put(order(5000))
+    assert sum(result.added for result in pull(project)) == 0
+    project = make_project(tmp_path / "shop", system.connector(overlap=minutes(60)))
+    assert sum(result.added for result in pull(project)) == 1
+
+
+def test_a_watermark_of_numbers(system: System, tmp_path: Path) -> None:
+    system.put(*[order(n) for n in range(1, 2000, 100)])
+    if isinstance(system, Rest):
+        pytest.skip("the API of these tests is asked by time")
+    project = make_project(tmp_path / "shop", system.connector(overlap=150, watermark="id"))
+    pull(project)
+    system.put(order(1800), order(1500), order(2000))
+    assert sum(result.added for result in pull(project)) == 2
+    assert watermark_of(project) == "2000"
 
 
 def test_a_row_dated_in_the_future_keeps_nothing_out(system: System, tmp_path: Path) -> None:

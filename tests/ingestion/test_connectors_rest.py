@@ -110,7 +110,7 @@ def test_an_api_that_fails_for_good(api: Api, tmp_path: Path, monkeypatch: pytes
     assert "since" not in api.requests[asked]
     assert facts(project) == sorted(plain(order(n)) for n in range(1, 31))
     pull(project)
-    assert api.requests[-1]["since"] == order(30)["updated_at"]
+    assert api.requests[-1]["since"] == "2024-04-30 23:55:30+00:00"  # five minutes before the last
 
 
 def test_the_overlap_is_asked_for(api: Api, tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def test_the_overlap_is_asked_for(api: Api, tmp_path: Path) -> None:
 
     system = Rest(api, "cursor")
     system.put(order(3600))
-    project = make_project(tmp_path / "shop", system.connector(overlap=minutes(5)))
+    project = make_project(tmp_path / "shop", system.connector(overlap=minutes(30)))
     pull(project)
     pull(project)
-    assert api.requests[-1]["since"] == "2024-05-01 00:55:00+00:00"
+    assert api.requests[-1]["since"] == "2024-05-01 00:30:00+00:00"
 
 
 SECRET = "s3cr3t-value"
