@@ -105,22 +105,28 @@ def source() -> None:
 
 
 @source.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", default=None, help="Name of the source (default: from the file's).")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--name", default=None, help="Name of the source (default: from the file's or table's).")
 @click.option(
     "--kind", type=click.Choice(["events", "records"]), default=None, help="What a row is (default: a guess)."
 )
+@click.option("--table", "of_table", default=None, help="Instead of FILE, a table of the database at --url.")
+@click.option("--url", default=None, help="The database: env:NAME of a variable with its url, or sqlite:///file.db.")
 @click.option("--force", is_flag=True, help="Write over a contract of that name.")
 @click.pass_obj
-def new(project: str | None, file: Path, name: str | None, kind: str | None, force: bool) -> None:
+def new(
+    project: str | None, file: Path | None, name: str | None, kind: str | None, of_table: str | None, url: str | None,
+    force: bool,
+) -> None:  # fmt: skip
     """Propose a contract for FILE (.csv, .jsonl, .parquet or .xlsx), try it on its rows, and write it.
 
     What each column seems to mean is shown with the reason. In the written file `# check:` marks what is a guess: read
     it, mend it, then load. Outside a project the contract is only shown.
 
     \b
-    Example:
+    Examples:
       foretell source new exports/till/2024-05.csv
+      foretell source new --table order_lines --url env:SHOP_DB
     """
     import shlex
 
@@ -137,15 +143,25 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
         if project:
             raise
         home = None
+    if (file is None) == (of_table is None) or (of_table is None) != (url is None):
+        raise click.UsageError("expected a FILE, or --table with the --url of its database")
+    file = file or Path(str(of_table).rpartition(".")[2])
     called = name or propose.name_of(file)
     target = home.folder / "sources" / f"{called}.py" if home else None
     if target and target.exists() and not force:
         raise DataError(str(target), "is there already", "pass --name for another source, or --force to write over it")
     sources = home.definitions.sources.values() if home else []
     known, taken = [s for s in sources if s.name != called], home.definitions.tasks if home else ()
-    glob = propose.files_of(file, home.exports if home else None, called)
+    glob = propose.files_of(file, home.exports if home and not of_table else None, called)
     with duckdb.connect() as con:
-        made = propose.propose(con, file, name=called, files=glob, kind=kind, known=known, taken=taken)
+        if of_table and url:
+            if not home:
+                raise NotReady(of_table, "a table is read from within a project", "run `foretell init FOLDER` first")
+            from ingestion.propose_table import propose_table
+
+            made = propose_table(con, home, url, of_table, name=called, kind=kind, known=known, taken=taken)
+        else:
+            made = propose.propose(con, file, name=called, files=glob, kind=kind, known=known, taken=taken)
     table(["column", "values", "understood as", "why"], made.understood)
     for note in made.notes:
         click.echo(note)
@@ -167,6 +183,9 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
     click.echo(f"wrote {target}" + ("; look at what `# check:` marks" if made.doubts else ""))
+    if of_table:
+        click.echo(f"Next: foretell load {called}")
+        return
     below = file.resolve().is_relative_to(home.exports.resolve())
     click.echo(f"Next: foretell load {called}" + ("" if below else f" --from {shlex.quote(str(file))}"))
     if not below:

@@ -81,7 +81,7 @@ class _Pull:
         self.start = lower(known, connector.overlap, source.name) if since is not None else None
 
     def run(self, db: Any) -> Iterator[Piece]:
-        inner = f"SELECT * FROM {_table(self.connector.table)}" if self.connector.table else self._query()
+        inner = f"SELECT * FROM {table_name(self.connector.table)}" if self.connector.table else self._query()
         kinds = db.columns(inner)
         self._check(kinds)
         mark = self.connector.watermark
@@ -162,8 +162,8 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
 
 
-def _table(table: str | None) -> str:
-    assert table
+def table_name(table: str) -> str:
+    """A table as it is named, with its schema or without, quoted for SQL."""
     return ".".join(name(part) for part in table.split("."))
 
 

@@ -67,3 +67,31 @@ def test_the_section_on_databases_and_apis(
         ]  # fmt: skip
         assert con.execute("SELECT count(*) FROM tickets WHERE id_email = 'jo@x.org'").fetchall() == [(9,)]
     assert "since" in api.requests[-1]
+
+
+def test_a_contract_proposed_from_a_table(postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "foretell.toml").write_text("[foretell]\n")
+    monkeypatch.setenv("SHOP_DB", postgres.url)
+    postgres.execute(
+        "CREATE SCHEMA till",
+        """CREATE TABLE till.lines AS SELECT i AS id, 'o' || i / 3 AS order_no, 'p' || i % 9 || '@shop.org' AS email,
+           1 + i % 4 AS quantity, (i % 50 + 0.5)::numeric(9,2) AS unit_price, 'sku' || i % 20 AS sku,
+           timestamptz '2024-05-01' + i * interval '1 hour' AS ordered_at, now() AS updated_at
+           FROM generate_series(1, 300) i""",
+    )
+
+    def foretell(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["--project", str(tmp_path), *words])
+        return done.exit_code, done.output
+
+    status, said = foretell("source", "new", "--table", "till.lines", "--url", "env:SHOP_DB")
+    assert status == 0, said
+    assert "Tried on 300 rows: 300 good" in said
+    text = (tmp_path / "sources" / "lines.py").read_text()
+    assert 'connector=SQL(url="env:SHOP_DB", table="till.lines", watermark="updated_at"),  # check: ' in text
+    assert 'key="id",  # check: ' in text
+    assert 'event_at="ordered_at"' in text
+    assert '"amount": "quantity * unit_price"' in text
+    assert "table till.lines: 300 facts" in foretell("load")[1]
+    assert foretell("source", "new", "--table", "till.lines")[0] == 2
+    assert foretell("source", "new")[0] == 2
