@@ -60,7 +60,7 @@ class Sqlite(System):
 
     def connector(self, **other: Any) -> SQL:
         return SQL(
-            **{"url": f"sqlite:///{self.file}", "table": "orders", "watermark": "updated_at", "rows": 7, **other}
+            **{"url": f"sqlite:///{self.file}", "table": "orders", "watermark": "updated_at", "rows": 12, **other}
         )
 
 
@@ -86,7 +86,7 @@ class Postgres(System):
         self.run(f"INSERT INTO orders ({', '.join(said)}) VALUES ({', '.join(said.values())})")
 
     def connector(self, **other: Any) -> SQL:
-        return SQL(**{"url": "env:TEST_SHOP_DB", "table": "orders", "watermark": "updated_at", "rows": 7, **other})
+        return SQL(**{"url": "env:TEST_SHOP_DB", "table": "orders", "watermark": "updated_at", "rows": 12, **other})
 
 
 class Rest(System):

@@ -28,6 +28,16 @@ from lake.engine import session
 
 __all__ = ["postgres"]
 
+DATABASES = ("sqlite", "postgresql")
+# The laws with random changes, for every system with a watermark and without; those that take other code are not slow.
+QUICK = {("sqlite", True), ("postgresql", True), ("postgresql", False), ("rest-offset", True), ("rest-cursor", True),
+         ("rest-whole", False)}  # fmt: skip
+EVERY = [
+    pytest.param(kind, watermark, marks=() if (kind, watermark) in QUICK else pytest.mark.slow)
+    for kind in KINDS
+    for watermark in (True, False)
+]
+
 
 @pytest.fixture
 def api() -> Iterator[Api]:
@@ -38,7 +48,7 @@ def api() -> Iterator[Api]:
 @pytest.fixture(params=KINDS)
 def system(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     monkeypatch.setattr(rest, "BACK_OFF", 0.01)
-    monkeypatch.setattr(rest, "RECORDS", 10)
+    monkeypatch.setattr(rest, "RECORDS", 20)
     return make_system(request.param, request, tmp_path)
 
 
@@ -65,7 +75,7 @@ def test_a_pull_brings_every_row_once_and_the_next_one_nothing(system: System, t
     assert not list((project.home / "landing").rglob("*.parquet"))
 
 
-@pytest.mark.parametrize("watermark", [True, False])
+@pytest.mark.parametrize(("system", "watermark"), EVERY, indirect=["system"])
 def test_incremental_pulls_bring_every_state_that_a_pull_could_see(
     system: System, watermark: bool, tmp_path: Path
 ) -> None:
@@ -73,7 +83,7 @@ def test_incremental_pulls_bring_every_state_that_a_pull_could_see(
     connector = system.connector(overlap=minutes(5)) if watermark else system.connector(watermark=None)
     project = make_project(tmp_path / "shop", connector)
     expected: set[tuple] = set()
-    for _ in range(4):
+    for _ in range(3):
         for _ in range(draw.randint(1, 12)):
             clock += draw.randint(0, 3)  # several rows may have one watermark
             n = draw.choice([len(now) + 1, draw.randint(1, len(now) + 1)])
@@ -86,7 +96,7 @@ def test_incremental_pulls_bring_every_state_that_a_pull_could_see(
     assert facts(project) == sorted(expected)
 
 
-@pytest.mark.parametrize("watermark", [True, False])
+@pytest.mark.parametrize(("system", "watermark"), EVERY, indirect=["system"])
 def test_with_a_key_the_rows_that_count_are_those_of_the_table_then(
     system: System, watermark: bool, tmp_path: Path
 ) -> None:
@@ -95,7 +105,7 @@ def test_with_a_key_the_rows_that_count_are_those_of_the_table_then(
     connector = system.connector() if watermark else system.connector(watermark=None)
     project = make_project(tmp_path / "shop", connector, key='"id"', delay="None")
     states: list[tuple[datetime, list[tuple]]] = []
-    for _ in range(4):
+    for _ in range(3):
         for _ in range(6):
             clock += 1
             n = draw.choice([len(now) + 1, draw.randint(1, len(now) + 1)])
@@ -113,9 +123,8 @@ def counted(project: Project, then: datetime) -> list[tuple]:
     return sorted(plain(json.loads(payload)) for (payload,) in rows)
 
 
+@pytest.mark.parametrize("system", DATABASES, indirect=True)  # an API that is asked for newer rows does not send them
 def test_rows_without_a_watermark_come_too(system: System, tmp_path: Path) -> None:
-    if isinstance(system, Rest):
-        pytest.skip("an API that is asked for newer records does not send them")
     rows = [order(n) for n in range(1, 9)]
     rows[2]["updated_at"] = rows[5]["updated_at"] = None
     system.put(*rows)
@@ -139,10 +148,9 @@ def test_a_row_committed_late_is_found_by_the_overlap(system: System, tmp_path: 
     assert sum(result.added for result in pull(project)) == 1
 
 
+@pytest.mark.parametrize("system", DATABASES, indirect=True)
 def test_a_watermark_of_numbers(system: System, tmp_path: Path) -> None:
     system.put(*[order(n) for n in range(1, 2000, 100)])
-    if isinstance(system, Rest):
-        pytest.skip("the API of these tests is asked by time")
     project = make_project(tmp_path / "shop", system.connector(overlap=150, watermark="id"))
     pull(project)
     system.put(order(1800), order(1500), order(2000))
@@ -186,7 +194,7 @@ def test_equal_rows_are_as_many_facts(tmp_path: Path, request: pytest.FixtureReq
     rows = [("a@x.org", "2024-05-01 10:00:00", f"2024-05-01 10:00:0{n // 10}") for n in range(45)]
     system.run("INSERT INTO clicks VALUES (?, ?, ?)", rows)  # type: ignore[attr-defined]
     for n, watermark in enumerate(("updated_at", None)):
-        connector = SQL(url=f"sqlite:///{tmp_path}/shop.db", table="clicks", watermark=watermark, rows=4)
+        connector = SQL(url=f"sqlite:///{tmp_path}/shop.db", table="clicks", watermark=watermark, rows=14)
         project = make_project(tmp_path / f"shop{n}", connector, columns="{}", types="{}")
         for _ in range(2):
             pull(project)
