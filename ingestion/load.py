@@ -185,6 +185,8 @@ def load_file(
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
         result.changes = changes
+        if piece and piece.note:
+            result.reasons.append(piece.note)
         kept = table(project, "quarantine").version()
         result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
         result.added = _append_facts(con, source_table(project, source.name), source, made)
@@ -202,9 +204,9 @@ def load_file(
             "quarantined": result.quarantined, "left_out": result.left_out, "received_at": started,
             "finished_at": datetime.now(UTC), "columns": json.dumps(columns),
             "changes": "; ".join(changes) or None,
-            **({"connector": source.connector.fingerprint, "watermark": watermark}
-               if piece and source.connector else
-               {"path": str(file.absolute()), "size": stat[0], "modified_ns": stat[1]}),
+            **({"connector": source.connector.fingerprint, "watermark": watermark} if piece and source.connector
+               # of a workbook each sheet is a batch: that one is loaded does not say that the file is
+               else {"path": str(file.absolute()), "size": stat[0], "modified_ns": stat[1]} if not sheet else {}),
         })  # fmt: skip
         before.columns = columns
         if piece:

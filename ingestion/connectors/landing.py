@@ -28,12 +28,16 @@ MARK = "_foretell_watermark"  # of a row that is being landed
 
 @dataclass(frozen=True)
 class Piece:
-    """A landed file: one ingest batch to be. watermark: up to which all has been landed with it, as JSON text."""
+    """A landed file: one ingest batch to be.
+
+    watermark: up to which all has been landed with it, as JSON text. note: what its reader should know.
+    """
 
     file: Path
     shown: str
     rows: int
     watermark: str | None
+    note: str = ""
 
 
 class Landing:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -73,7 +73,7 @@ def pull(
                 break
             reached.close()
         if held:
-            yield landing.records(held, since)
+            yield replace(landing.records(held, since), note=reached.note())
     finally:
         landing.close()
         api.session.close()
@@ -110,6 +110,11 @@ class Reached:
         if value is None or self.closed is None or not isinstance(value, int | float | str):
             return True
         return order(value) <= order(self.closed)
+
+    def note(self) -> str:
+        if not self.path or not self.without:
+            return ""
+        return f"{self.without:,} records without {self.path}: only --full is sure to get them again"
 
     def at(self, started: datetime) -> str | None:
         if self.path is None or self.highest is None:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ class _Pull:
             yield from self._pieces(db, query, typed, ordered=False)
             return
         unmarked = f"SELECT {listed}, NULL AS {MARK} FROM ({inner}) q WHERE q.{name(mark)} IS NULL"
-        yield from self._pieces(db, unmarked, typed, ordered=False)
+        for piece in self._pieces(db, unmarked, typed, ordered=False):
+            yield replace(piece, note=f"{piece.rows:,} rows without {mark}, which are read every time")
         self.landing.forget()
         start = f"q.{name(mark)} IS NOT NULL"
         if self.start is not None:

@@ -129,7 +129,7 @@ def test_rows_without_a_watermark_come_too(system: System, tmp_path: Path) -> No
     rows[2]["updated_at"] = rows[5]["updated_at"] = None
     system.put(*rows)
     project = make_project(tmp_path / "shop", system.connector())
-    pull(project)
+    assert "2 rows without updated_at, which are read every time" in pull(project)[0].reasons
     late = {**order(20), "updated_at": None}
     system.put(late)
     assert sum(result.added for result in pull(project)) == 1

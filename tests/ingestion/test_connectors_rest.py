@@ -113,6 +113,16 @@ def test_an_api_that_fails_for_good(api: Api, tmp_path: Path, monkeypatch: pytes
     assert api.requests[-1]["since"] == "2024-04-30 23:55:30+00:00"  # five minutes before the last
 
 
+def test_records_without_a_watermark_are_said(api: Api, tmp_path: Path) -> None:
+    system = Rest(api, "link")
+    system.put(order(1), {**order(2), "updated_at": None})
+    project = make_project(tmp_path / "shop", system.connector())
+    (result,) = load(project, ["orders"])
+    assert isinstance(result, Loaded)
+    assert result.reasons == ["1 records without updated_at: only --full is sure to get them again"]
+    assert result.added == 2
+
+
 def test_the_overlap_is_asked_for(api: Api, tmp_path: Path) -> None:
     from foretell import minutes
 

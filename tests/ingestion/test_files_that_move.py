@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openpyxl import Workbook
 from systems import make_project, payloads
 
 from foretell.errors import DataError, ForetellError
@@ -109,3 +110,22 @@ def test_a_file_that_was_just_written_is_looked_at_again(project: Project) -> No
     os.utime(file, ns=(same.st_atime_ns, same.st_mtime_ns))
     list(load(project, ["orders"]))
     assert "e@x.org" in {row.get("email") for row in payloads(project)}
+
+
+def test_a_sheet_that_could_not_be_loaded_is_tried_again(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "shop", None, files='"*.xlsx"')
+    project.exports.mkdir()
+    book = Workbook()
+    sheets = [book.active, book.create_sheet("later")]
+    for n, (sheet, column) in enumerate(zip(sheets, ("email", "mail"), strict=True)):
+        assert sheet is not None
+        sheet.append([column, "ordered_at", "amount"])
+        sheet.append([f"p{n}@x.org", "2024-05-01 10:00", 1])
+    file = project.exports / "book.xlsx"
+    book.save(file)
+    os.utime(file, (1, 1))
+    assert [isinstance(r, ForetellError) for r in load(project, ["orders"])] == [False, True]
+    assert [isinstance(r, ForetellError) for r in load(project, ["orders"])] == [False, True]
+    make_project(tmp_path / "shop", None, files='"*.xlsx"', aliases='{"email": ("mail",)}')
+    project = Project(project.folder)
+    assert [r.added for r in load(project, ["orders"]) if isinstance(r, Loaded)] == [0, 1]
