@@ -70,7 +70,8 @@ def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
     """Eight hex digits that change when a value of the view might: by its SQL, its sources, the identity rule."""
     contracts = [
         [s.name, s.event_at, s.known_at, str(s.delay), s.timezone, s.times_in, sorted(s.columns.items()),
-         sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional)]
+         sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional),
+         *([s.key] if s.key else [])]
         for s in sorted(players(view.source, sources), key=lambda s: s.name)
     ]  # fmt: skip
     parts = [
@@ -89,6 +90,15 @@ def versioned(view: FeatureView, sources: dict[str, Source]) -> str:
     return f"{view.name}__{fingerprint(view, sources)}"
 
 
+def versions(source: Source, known_by: datetime) -> str:
+    """The facts of a source as a table: where its contract has a key, of each row the last version known by then."""
+    if not source.key:
+        return f'"{source.name}"'
+    latest = ("known_at DESC, " if source.known_at else "") + "batch DESC, row_nr DESC"
+    return f"""(SELECT * FROM "{source.name}" WHERE known_at < {instant(known_by)} QUALIFY row_number() OVER
+        (PARTITION BY coalesce(row_key, fact_id) ORDER BY {latest}) = 1)"""
+
+
 def facts_before(
     con: duckdb.DuckDBPyConnection, project: Project, source: str, cutoff: datetime, known_by: datetime,
     lookback: timedelta | None = None,
@@ -104,7 +114,7 @@ def facts_before(
     since = f" AND event_at >= {instant(cutoff - lookback)}" if lookback else ""
     # known_at may lie before event_at only where a source says so itself; both must be past
     parts = [
-        f"""SELECT node, {listed}, {s.trust}::INTEGER AS trust, {moment} AS cutoff FROM "{s.name}"
+        f"""SELECT node, {listed}, {s.trust}::INTEGER AS trust, {moment} AS cutoff FROM {versions(s, known_by)}
             WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
         for s in facts_of(con, project, source)
     ]
