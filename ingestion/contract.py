@@ -23,8 +23,12 @@ class Plan:
     columns: list[str]
 
 
-def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -> Plan:
-    """Compile a contract for one file. A column that the file lacks is refused, with the nearest name."""
+def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str, again: bool = False) -> Plan:
+    """Compile a contract for one file. A column that the file lacks is refused, with the nearest name.
+
+    again: the rows were received before, at `_received`, and may know their `_fact_id`; received_at is when they are
+    read again, before which a live fact was not known.
+    """
     where = f"source {source.name}, {file}"
     raw = replace(raw, aliases=source.aliases, optional=source.optional)
 
@@ -59,7 +63,8 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     anchors = ", ".join(f"'{kind}:' || ({expression})" for kind, expression in identifiers.items())
     columns.append(f"{f'coalesce({anchors})' if anchors else 'NULL::VARCHAR'} AS node")
 
-    received = f"TIMESTAMPTZ '{received_at}'"
+    now = f"TIMESTAMPTZ '{received_at}'"
+    received = "_received" if again else now
     if source.event_at:
         text = sql(source.event_at)
         happened = _time(text, source.times_in or source.timezone)
@@ -75,17 +80,17 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     if source.known_at:
         said, column = sql(source.known_at), quote(source.known_at)
         instant_known = _time(said, source.times_in or source.timezone)
-        known = f"coalesce({instant_known}, {received})"  # a file that leaves it empty was known when it came
+        known = f"coalesce({instant_known}, {now})"  # a file that leaves it empty was known when it came
         checks.append(
             f"""WHEN {instant_known} IS NULL AND nullif(trim(({said})::VARCHAR), '') IS NOT NULL
                 THEN '{column}: expected a time, got "' || ({said})::VARCHAR || '"'"""
         )
     elif source.delay is None:
-        known = received
+        known = now
     elif source.event_at:
         known = f"{happened} + to_microseconds({int(source.delay.total_seconds() * 1e6)})"
     else:
-        known = happened
+        known = happened if source.known_since else now
     day = f"timezone('{source.timezone}', {happened})::DATE"
     stamps = [
         f"{batch}::BIGINT AS batch",
@@ -101,6 +106,8 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     # The same line twice in one file is two facts; the same line in two files, or in a file loaded twice, is one.
     fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' ||
         row_number() OVER (PARTITION BY _payload ORDER BY _row)"""
+    if again:
+        fact_id = f"coalesce(_fact_id, {fact_id})"
     facts = f"raw WHERE {sql(source.only)}" if source.only else "raw"
     return Plan(
         f"SELECT _row, {fact_id} AS fact_id, {body}, _payload AS payload, {reason} AS _reason FROM {facts}",

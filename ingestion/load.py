@@ -19,9 +19,10 @@ import pyarrow as pa
 from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError
 from foretell.project import Project
+from ingestion import quarantine
 from ingestion.contract import Plan, plan
 from ingestion.excel import EmptySheet
-from ingestion.files import Raw, read, sheets_of
+from ingestion.files import read, sheets_of
 from lake.engine import connect, last_batch, source_table, table
 from lake.tables import Table
 
@@ -62,7 +63,7 @@ def load(project: Project, names: list[str], files: Iterable[Path] = ()) -> Iter
 
     A file, or a sheet of a workbook, that cannot be loaded yields its error; the others go on.
     """
-    _roll_back(project)
+    roll_back(project)
     for name in names:
         source = project.definitions.source(name)
         try:
@@ -92,10 +93,10 @@ def _load_sheets(project: Project, source: Source, file: Path) -> Iterator[Loade
         yield error
 
 
-def _roll_back(project: Project) -> None:
+def roll_back(project: Project) -> None:
     """Remove what a killed load has left of its unfinished batch, so that its number can be given again."""
     last = last_batch(project)
-    table(project, "quarantine").roll_back(last)
+    table(project, quarantine.TABLE).roll_back(last)
     for name in project.definitions.sources:
         source_table(project, name).roll_back(last)
 
@@ -120,23 +121,16 @@ def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> 
         if rows + len(raw.unreadable) == 0:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
-        result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
-        result.added = _append_facts(con, source_table(project, source.name), source, made)
+        result.quarantined, result.reasons = quarantine.keep(con, project, source.name, shown, raw, batch, started)
+        quarantine.settle(con, project, source.name, batch)
+        result.added = append_facts(con, source_table(project, source.name), source, made)
         result.known = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL") - result.added
         if source.kind == "records" and not source.event_at and not source.known_since and not source.known_at:
             result.undated_links = result.added
         result.anonymous = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL AND node IS NULL")
-        ledger.append(
-            pa.Table.from_pylist(
-                [{
-                    "batch": batch, "source": source.name, "file": shown, "sha256": digest,
-                    "rows": rows + len(raw.unreadable), "added": result.added, "known": result.known,
-                    "quarantined": result.quarantined, "left_out": result.left_out, "received_at": started,
-                    "finished_at": datetime.now(UTC),
-                }],
-                schema=_LEDGER,
-            ), why=f"load {source.name}",
-        )  # fmt: skip
+        counted = {"rows": rows + len(raw.unreadable), "added": result.added, "known": result.known,
+                   "quarantined": result.quarantined, "left_out": result.left_out}  # fmt: skip
+        write_ledger(project, source.name, shown, digest, batch, started, counted, why=f"load {source.name}")
         return result
     finally:
         con.close()
@@ -150,12 +144,16 @@ _LEDGER = pa.schema(
         *[("received_at", _STAMP), ("finished_at", _STAMP)],
     ]
 )
-_QUARANTINE = pa.schema(
-    [
-        *[("quarantine_id", pa.string()), ("batch", pa.int64()), ("source", pa.string()), ("file", pa.string())],
-        *[("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string()), ("received_at", _STAMP)],
-    ]
-)
+
+
+def write_ledger(
+    project: Project, source: str, shown: str, digest: str, batch: int, started: datetime, counted: dict[str, int], *,
+    why: str,
+) -> None:  # fmt: skip
+    """Make a batch visible: from here on its facts are there, and its rows in quarantine."""
+    row = {"batch": batch, "source": source, "file": shown, "sha256": digest, **counted, "received_at": started,
+           "finished_at": datetime.now(UTC)}  # fmt: skip
+    table(project, "batches").append(pa.Table.from_pylist([row], schema=_LEDGER), why=why)
 
 
 def stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str) -> None:
@@ -167,30 +165,7 @@ def stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str
         raise DataError(source.name, problem, "mend the expression in the contract") from None
 
 
-def _quarantine(
-    con: duckdb.DuckDBPyConnection, project: Project, source: Source, shown: str, raw: Raw, batch: int, at: datetime,
-    reasons: list[str],
-) -> int:  # fmt: skip
-    bad = con.execute("SELECT _row, payload, _reason FROM stamped WHERE _reason IS NOT NULL ORDER BY _row").fetchall()
-    rows = sorted([*raw.unreadable, *((raw.line_of(int(row)), text, why) for row, text, why in bad)])
-    reasons += [f"{shown}:{line}: {why}" for line, _, why in rows[:3]]
-    stored = table(project, "quarantine")
-    files = stored.files()
-    known = (
-        {i for (i,) in duckdb.execute(f"SELECT quarantine_id FROM {stored.scan(files)}").fetchall()} if files else set()
-    )
-    new = []
-    for line, text, why in rows:
-        key = hashlib.md5(f"{source.name}\x1f{shown}\x1f{line}\x1f{text}".encode()).hexdigest()
-        if key not in known:
-            new.append({"quarantine_id": key, "batch": batch, "source": source.name, "file": shown, "line": line,
-                        "reason": why, "raw": text, "received_at": at})  # fmt: skip
-    if new:
-        stored.append(pa.Table.from_pylist(new, schema=_QUARANTINE), why=f"load {source.name}")
-    return len(rows)
-
-
-def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan) -> int:
+def append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan) -> int:
     """Append the good rows whose ids are new. Returns how many there were."""
     seen = ""
     files = facts.files()
