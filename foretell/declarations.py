@@ -73,6 +73,20 @@ def _check_condition(subject: str, condition: Any, where: str) -> None:
         )  # fmt: skip
 
 
+def _check_rule(subject: str, condition: Any, where: str) -> None:
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    fix = 'write for example {"amount is not negative": "amount >= 0"}'
+    if not isinstance(condition, str) or not condition.strip():
+        raise DefinitionError(subject, f"expected a SQL condition, got {condition!r}", fix, where=_short(where))
+    try:
+        sqlglot.parse_one(condition, dialect="duckdb")
+    except SqlglotError as error:
+        problem = f"{condition!r} is not a SQL condition: {str(error).strip().splitlines()[0]}"
+        raise DefinitionError(subject, problem, fix, where=_short(where)) from None
+
+
 def _say(lengths: list[timedelta]) -> tuple[str, list[str]]:
     """The unit that says all of these durations exactly, and how many of it each is."""
     unit = "days" if all(length % timedelta(days=1) == timedelta(0) for length in lengths) else "hours"
@@ -104,6 +118,10 @@ class Source:
     aliases: column as this contract writes it -> other names under which files have it (in JSON: other paths, of which
         a row has one).
     optional: columns that a file may lack; there they are NULL.
+    rules: what holds for a good row: name -> SQL condition over the row's columns. A row of which one is false goes to
+        quarantine, with the rule's name; as with SQL's CHECK, one of which it is unknown passes.
+    quarantine_at_most: the share of a file's rows that may go to quarantine, 0 to 1. A file with more is refused
+        whole, before anything of it is written. None: it is loaded, however many.
     """
 
     name: str
@@ -125,6 +143,8 @@ class Source:
     only: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
+    quarantine_at_most: float | None = None
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -173,6 +193,12 @@ class Source:
             raise DefinitionError(self.name, problem, f'write ("{self.optional}",)', where=at)
         for trait in self.traits:
             _check_name("trait", trait, self.where)
+        for name, condition in self.rules.items():
+            _check_rule(f"{self.name}, rule {name!r}", condition, self.where)
+        most = self.quarantine_at_most
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1):
+            problem = f"quarantine_at_most is a share of the rows, 0 to 1, got {most!r}"
+            raise DefinitionError(self.name, problem, "say 0.05 for one row in twenty", where=at)
 
     @property
     def fields(self) -> dict[str, str]:

@@ -91,6 +91,8 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str, a
         known = f"{happened} + to_microseconds({int(source.delay.total_seconds() * 1e6)})"
     else:
         known = happened if source.known_since else now
+    for name, condition in source.rules.items():
+        checks.append(f"""WHEN NOT ({sql(condition)}) THEN 'rule "{quote(name)}": {quote(condition)} is false'""")
     day = f"timezone('{source.timezone}', {happened})::DATE"
     stamps = [
         f"{batch}::BIGINT AS batch",

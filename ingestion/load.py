@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from foretell.project import Project
 from ingestion import quarantine
 from ingestion.contract import Plan, plan
 from ingestion.excel import EmptySheet
-from ingestion.files import read, sheets_of
+from ingestion.files import Raw, read, sheets_of
 from lake.engine import connect, last_batch, source_table, table
 from lake.tables import Table
 
@@ -121,6 +122,7 @@ def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> 
         if rows + len(raw.unreadable) == 0:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
+        _check_share(con, source, shown, raw)
         result.quarantined, result.reasons = quarantine.keep(con, project, source.name, shown, raw, batch, started)
         quarantine.settle(con, project, source.name, batch)
         result.added = append_facts(con, source_table(project, source.name), source, made)
@@ -163,6 +165,23 @@ def stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str
     except duckdb.Error as error:  # an expression of the contract that does not fit the file's types or values
         problem = f"the contract cannot be applied to {shown}: {str(error).splitlines()[0]}"
         raise DataError(source.name, problem, "mend the expression in the contract") from None
+
+
+def _check_share(con: duckdb.DuckDBPyConnection, source: Source, shown: str, raw: Raw) -> None:
+    """Refuse a file of which more rows are bad than the contract allows, and say why they are."""
+    if source.quarantine_at_most is None:
+        return
+    unread = Counter(why for *_, why in raw.unreadable)
+    bad = _count(con, "SELECT count(_reason) FROM stamped") + unread.total()
+    rows = _count(con, "SELECT count(*) FROM stamped") + unread.total()
+    if bad <= source.quarantine_at_most * rows:
+        return
+    reasons = Counter(dict(con.execute(f"SELECT {quarantine.KIND.format('_reason')}, count(*) FROM stamped "
+                                       "WHERE _reason IS NOT NULL GROUP BY 1").fetchall()))  # fmt: skip
+    top = ", ".join(f"{n:,} × {why}" for why, n in (reasons + unread).most_common(3))
+    problem = f"{bad:,} of its {rows:,} rows would go to quarantine ({bad / rows:.1%}): {top}"
+    allowed = f"quarantine_at_most ({source.quarantine_at_most:g}) in {source.name}"
+    raise DataError(shown, problem, f"mend the file, or raise {allowed}; nothing of it was loaded")
 
 
 def append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan) -> int:

@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
     ]
 )
 _COLUMNS = ", ".join(SCHEMA.names)
+# SQL for a reason without the value that came, so that those of one kind are told together
+KIND = "regexp_replace({}, '(got|future:) .*', '\\1 …', 's')"
 
 
 def keep(
@@ -130,7 +132,7 @@ def groups(project: Project, chosen: Chosen) -> list[tuple[str, str, int, str, d
         if not in_quarantine(project, last_batch(project)):
             return []
         return con.execute(
-            f"""SELECT source, regexp_replace(reason, '(got|future:) .*', '\\1 …', 's') AS why, count(*),
+            f"""SELECT source, {KIND.format("reason")} AS why, count(*),
                     arg_min(file || ':' || line, (received_at, file, line)), max(received_at)
                 FROM quarantine WHERE {chosen.condition()} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"""
         ).fetchall()
