@@ -73,6 +73,8 @@ def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
          sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional)]
         for s in sorted(players(view.source, sources), key=lambda s: s.name)
     ]  # fmt: skip
+    if countries := {s.name: s.country for s in players(view.source, sources) if s.country}:
+        contracts.append(sorted(countries.items()))
     parts = [
         COMPILER_VERSION,
         IDENTITY_RULE,

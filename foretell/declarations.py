@@ -23,7 +23,7 @@ from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_wi
 # Tables that every lake has beside its sources'.
 RESERVED = {
     "batches", "quarantine", "scores", "attributes", "facts", "member", "alias", "edges", "refused_edges", "golden",
-    "profiles",
+    "profiles", "normal_forms",
 }  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
@@ -73,6 +73,17 @@ def _check_condition(subject: str, condition: Any, where: str) -> None:
         )  # fmt: skip
 
 
+def _check_country(subject: str, country: Any, where: str) -> None:
+    import phonenumbers
+
+    if country not in phonenumbers.SUPPORTED_REGIONS:
+        near = (
+            f'did you mean "{str(country).upper()}"?' if str(country).upper() in phonenumbers.SUPPORTED_REGIONS else ""
+        )
+        problem = f"country is an ISO code of two letters, got {country!r}"
+        raise DefinitionError(subject, problem, near or 'say for example "US"', where=_short(where))
+
+
 def _check_rule(subject: str, condition: Any, where: str) -> None:
     import sqlglot
     from sqlglot.errors import SqlglotError
@@ -118,6 +129,9 @@ class Source:
     aliases: column as this contract writes it -> other names under which files have it (in JSON: other paths, of which
         a row has one).
     optional: columns that a file may lack; there they are NULL.
+    country: ISO code ("US") of the country whose telephone numbers come without a country's code. Numbers then become
+        "+12125550103". Without it: that of the project's other sources if they agree on one; "" says that it is not
+        known. Numbers of no known country stay digits.
     rules: what holds for a good row: name -> SQL condition over the row's columns. A row of which one is false goes to
         quarantine, with the rule's name; as with SQL's CHECK, one of which it is unknown passes.
     quarantine_at_most: the share of a file's rows that may go to quarantine, 0 to 1. A file with more is refused
@@ -143,6 +157,7 @@ class Source:
     only: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    country: str | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
     quarantine_at_most: float | None = None
     where: str = field(init=False, default_factory=_caller, repr=False)
@@ -193,6 +208,8 @@ class Source:
             raise DefinitionError(self.name, problem, f'write ("{self.optional}",)', where=at)
         for trait in self.traits:
             _check_name("trait", trait, self.where)
+        if self.country:
+            _check_country(self.name, self.country, self.where)
         for name, condition in self.rules.items():
             _check_rule(f"{self.name}, rule {name!r}", condition, self.where)
         most = self.quarantine_at_most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from foretell.declarations import Source
@@ -23,14 +24,23 @@ class Plan:
     columns: list[str]
 
 
-def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str, again: bool = False) -> Plan:
+def plan(
+    source: Source,
+    raw: Raw,
+    *,
+    file: str,
+    batch: int,
+    received_at: str,
+    again: bool = False,
+    asked: Collection[str] = (),
+) -> Plan:
     """Compile a contract for one file. A column that the file lacks is refused, with the nearest name.
 
     again: the rows were received before, at `_received`, and may know their `_fact_id`; received_at is when they are
-    read again, before which a live fact was not known.
+    read again, before which a live fact was not known. asked: identifier types of which the table `forms` has some.
     """
     where = f"source {source.name}, {file}"
-    raw = replace(raw, aliases=source.aliases, optional=source.optional)
+    raw = told(raw, source)
 
     def sql(text: str) -> str:
         return raw.expression(text, what=where)
@@ -58,7 +68,10 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str, a
                 f"""WHEN {cast} IS NULL AND nullif(trim(({value})::VARCHAR), '') IS NOT NULL
                     THEN '{name}: expected {kind}, got "' || ({value})::VARCHAR || '"'"""
             )
-    identifiers = {kind: identifier(kind, sql(text)) for kind, text in source.identifiers.items()}
+    identifiers = {
+        kind: identifier(kind, sql(text), source.country, lookup=kind in asked)
+        for kind, text in source.identifiers.items()
+    }
     columns += [f'{expression} AS "id_{kind}"' for kind, expression in identifiers.items()]
     anchors = ", ".join(f"'{kind}:' || ({expression})" for kind, expression in identifiers.items())
     columns.append(f"{f'coalesce({anchors})' if anchors else 'NULL::VARCHAR'} AS node")
@@ -117,12 +130,23 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str, a
     )
 
 
+def told(raw: Raw, source: Source) -> Raw:
+    """The rows read, and what the contract says of their columns' names."""
+    return replace(raw, aliases=source.aliases, optional=source.optional)
+
+
 def _time(text: str, zone: str) -> str:
-    """SQL for an instant: values with an offset as they are, naive ones in the source's zone."""
+    """SQL for an instant: values with an offset as they are, naive ones in the source's zone.
+
+    A time that the zone's clock skipped in spring is read as if it had not been put forward yet (02:30 is 03:30); one
+    that it showed twice in autumn is the second, which is winter's. Where that matters, files should say the offset.
+    """
     value = f"trim(({text})::VARCHAR)"
     # an offset, or the name of a zone, after a time of day; "epoch" and "infinity" are no times of a fact
     aware = f"regexp_matches({value}, '[0-9]:[0-9].*([A-Za-z]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')"
+    no_offset = f"regexp_matches({value}, ':[0-9.]+ ?[+-](1[6-9]|[2-9][0-9])(:?[0-9]{{2}})?$')"  # none is that far
     return (
-        f"CASE WHEN NOT regexp_matches({value}, '^[0-9]') THEN NULL WHEN {aware} THEN TRY_CAST({value} AS TIMESTAMPTZ) "
+        f"CASE WHEN NOT regexp_matches({value}, '^[0-9]') OR {no_offset} THEN NULL "
+        f"WHEN {aware} THEN TRY_CAST({value} AS TIMESTAMPTZ) "
         f"ELSE timezone('{zone}', TRY_CAST({value} AS TIMESTAMP)) END"
     )

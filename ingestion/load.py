@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError
 from foretell.project import Project
 from ingestion import quarantine
-from ingestion.contract import Plan, plan
+from ingestion.contract import Plan, plan, told
 from ingestion.excel import EmptySheet
 from ingestion.files import Raw, read, sheets_of
+from ingestion.forms import look_up
 from lake.engine import connect, last_batch, source_table, table
 from lake.tables import Table
 
@@ -50,12 +52,30 @@ class Loaded:
 
 def files_of(project: Project, source: Source) -> list[Path]:
     """The files that a source's glob finds. None at all is an error that names the pattern and the folder."""
-    found = sorted(f for f in map(Path, glob.glob(str(project.exports / source.files), recursive=True)) if f.is_file())
+    found = sorted(f for f in _matching(project.exports, source.files) if f.is_file())
     if not found:
         raise DataError(
             source.name, f"no file matches {source.files} in {project.exports}",
             "check `files` in the contract, or the setting `exports`",
         )  # fmt: skip
+    return found
+
+
+def _matching(folder: Path, pattern: str) -> set[Path]:
+    """The paths below a folder that match; links to folders are followed, each folder once: they may form a ring."""
+    head, deep, rest = pattern.partition("**/")
+    if not deep:
+        return set(map(Path, glob.glob(f"{glob.escape(str(folder))}/{pattern}")))
+    found: set[Path] = set()
+    for start in _matching(folder, head) if head else {folder}:
+        seen: set[str] = set()
+        for here, inner, _ in os.walk(start, followlinks=True):
+            if (real := os.path.realpath(here)) in seen:
+                inner.clear()
+                continue
+            seen.add(real)
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            found |= _matching(Path(here), rest)
     return found
 
 
@@ -105,6 +125,7 @@ def roll_back(project: Project) -> None:
 def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> Loaded:
     """Load one file, or one sheet, as one ingest batch; a file whose bytes were loaded before is skipped."""
     shown = _shown(project, file) + (f"#{sheet}" if sheet else "")
+    state = _state(file)
     digest = _digest(file, sheet)
     ledger = table(project, "batches")
     if (files := ledger.files()) and duckdb.execute(
@@ -116,7 +137,11 @@ def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> 
     con = connect(project)
     try:
         raw = read(con, file, sheet)
-        made = plan(source, raw, file=shown, batch=batch, received_at=started.isoformat(timespec="microseconds"))
+        if not _same(state, _state(file)):
+            raise DataError(shown, "changed while it was being read", "load it again when it is whole")
+        asked = look_up(con, project, source, told(raw, source))
+        at = started.isoformat(timespec="microseconds")
+        made = plan(source, raw, file=shown, batch=batch, received_at=at, asked=asked)
         stamp(con, made, source, shown)
         rows = _count(con, "SELECT count(*) FROM raw")
         if rows + len(raw.unreadable) == 0:
@@ -208,14 +233,25 @@ def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 def _digest(file: Path, sheet: str) -> str:
+    with file.open("rb") as stream:
+        whole = hashlib.file_digest(stream, "sha256")
+        whole.update(sheet.encode())
+        return whole.hexdigest()
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    """Which file it is, how long, and when it was last written."""
     try:
-        with file.open("rb") as stream:
-            whole = hashlib.file_digest(stream, "sha256")
-            whole.update(sheet.encode())
-            return whole.hexdigest()
+        found = file.stat()
     except OSError as error:
         problem = f"cannot be opened: {error.strerror}"
         raise DataError(str(file), problem, "check the path, or the setting `exports`") from None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _same(before: tuple[int, int, int], after: tuple[int, int, int]) -> bool:
+    """Whether what was read is what the digest is of, or that with more at its end, which comes with the next load."""
+    return before == after or (before[0] == after[0] and before[1] < after[1])
 
 
 def _shown(project: Project, file: Path) -> str:
