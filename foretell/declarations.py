@@ -25,6 +25,12 @@ RESERVED = {
     "batches", "quarantine", "scores", "attributes", "facts", "member", "alias", "edges", "refused_edges", "golden",
     "profiles", "normal_forms",
 }  # fmt: skip
+# What a trait can be, and what those of these names are unless a contract says otherwise.
+KINDS = ("name", "full name", "date", "date dmy", "date mdy", "address", "city", "postcode", "country", "text")
+KIND_OF = {
+    "first_name": "name", "last_name": "name", "full_name": "full name", "birth_date": "date", "street": "address",
+    "city": "city", "postcode": "postcode", "country": "country",
+}  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
@@ -132,6 +138,8 @@ class Source:
     country: ISO code ("US") of the country whose telephone numbers come without a country's code. Numbers then become
         "+12125550103". Without it: that of the project's other sources if they agree on one; "" says that it is not
         known. Numbers of no known country stay digits.
+    kinds: what a trait is, where its name does not tell (see KIND_OF): "name", "full name", "date", "date dmy" or "date
+        mdy" (what 3/4/1985 is), "address", "city", "postcode", "country"; "text": left as it came.
     rules: what holds for a good row: name -> SQL condition over the row's columns. A row of which one is false goes to
         quarantine, with the rule's name; as with SQL's CHECK, one of which it is unknown passes.
     quarantine_at_most: the share of a file's rows that may go to quarantine, 0 to 1. A file with more is refused
@@ -158,6 +166,7 @@ class Source:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     country: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)
     quarantine_at_most: float | None = None
     where: str = field(init=False, default_factory=_caller, repr=False)
@@ -210,12 +219,21 @@ class Source:
             _check_name("trait", trait, self.where)
         if self.country:
             _check_country(self.name, self.country, self.where)
+        for trait, kind in self.kinds.items():
+            if trait not in self.traits:
+                raise unknown("trait", trait, self.traits, where=at)
+            if kind not in KINDS:
+                raise unknown("kind of trait", kind, KINDS, where=at)
         for name, condition in self.rules.items():
             _check_rule(f"{self.name}, rule {name!r}", condition, self.where)
         most = self.quarantine_at_most
         if most is not None and (isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1):
             problem = f"quarantine_at_most is a share of the rows, 0 to 1, got {most!r}"
             raise DefinitionError(self.name, problem, "say 0.05 for one row in twenty", where=at)
+
+    def kind_of(self, trait: str) -> str:
+        """What a trait is, of KINDS."""
+        return self.kinds.get(trait, KIND_OF.get(trait, "text"))
 
     @property
     def fields(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from foretell.declarations import Source
 from foretell.roles import REQUIRED
 from ingestion.files import Raw
 from ingestion.normalise import identifier
+from ingestion.traits import trait
 from lake.engine import instant, quote
 
 # A clock may be ahead of ours by this much before we say that a fact comes from the future.
@@ -55,6 +56,8 @@ def plan(
         )
         if kind == "DOUBLE":  # one NaN would make every sum NaN
             cast = f"CASE WHEN isfinite({cast}) THEN {cast} END"
+        if name in source.traits:
+            cast = trait(source.kind_of(name), value, source.country)
         columns.append(f'{cast} AS "{name}"')
         if source.role and name in REQUIRED[source.role]:
             said = name if expression == name else f"{name} ({quote(expression)})"
