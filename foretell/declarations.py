@@ -141,7 +141,8 @@ class Source:
     kinds: what a trait is, where its name does not tell (see KIND_OF): "name", "full name", "date", "date dmy" or "date
         mdy" (what 3/4/1985 is), "address", "city", "postcode", "country"; "text": left as it came.
     rules: what holds for a good row: name -> SQL condition over the row's columns. A row of which one is false goes to
-        quarantine, with the rule's name; as with SQL's CHECK, one of which it is unknown passes.
+        quarantine, with the rule's name; as with SQL's CHECK, one of which it is unknown passes, and so does one
+        for which it cannot be reckoned.
     quarantine_at_most: the share of a file's rows that may go to quarantine, 0 to 1. A file with more is refused
         whole, before anything of it is written. None: it is loaded, however many.
     """

@@ -108,7 +108,7 @@ def plan(
     else:
         known = happened if source.known_since else now
     for name, condition in source.rules.items():
-        checks.append(f"""WHEN NOT ({sql(condition)}) THEN 'rule "{quote(name)}": {quote(condition)} is false'""")
+        checks.append(f"""WHEN NOT TRY({sql(condition)}) THEN 'rule "{quote(name)}": {quote(condition)} is false'""")
     day = f"timezone('{source.timezone}', {happened})::DATE"
     stamps = [
         f"{batch}::BIGINT AS batch",
