@@ -139,9 +139,7 @@ def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> 
         raw = read(con, file, sheet)
         if not _same(state, _state(file)):
             raise DataError(shown, "changed while it was being read", "load it again when it is whole")
-        asked = look_up(con, project, source, told(raw, source))
-        at = started.isoformat(timespec="microseconds")
-        made = plan(source, raw, file=shown, batch=batch, received_at=at, asked=asked)
+        made = compiled(con, project, source, raw, shown, batch, started)
         stamp(con, made, source, shown)
         rows = _count(con, "SELECT count(*) FROM raw")
         if rows + len(raw.unreadable) == 0:
@@ -183,13 +181,34 @@ def write_ledger(
     table(project, "batches").append(pa.Table.from_pylist([row], schema=_LEDGER), why=why)
 
 
+def compiled(
+    con: duckdb.DuckDBPyConnection, project: Project, source: Source, raw: Raw, shown: str, batch: int, at: datetime, *,
+    again: bool = False,
+) -> Plan:  # fmt: skip
+    """The contract for the rows read, and the table `forms` of the values that it asks libraries about."""
+    received_at = at.isoformat(timespec="microseconds")
+    made = plan(source, raw, file=shown, batch=batch, received_at=received_at, again=again)
+    try:
+        asked = look_up(con, project, source, told(raw, source))
+    except duckdb.Error as error:
+        raise _inapplicable(source, shown, error) from None
+    if not asked:
+        return made
+    return plan(source, raw, file=shown, batch=batch, received_at=received_at, again=again, asked=asked)
+
+
 def stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str) -> None:
     """Apply a contract to the rows read, as the table `stamped`."""
     try:
         con.execute(f"CREATE TEMP TABLE stamped AS {made.sql}")
-    except duckdb.Error as error:  # an expression of the contract that does not fit the file's types or values
-        problem = f"the contract cannot be applied to {shown}: {str(error).splitlines()[0]}"
-        raise DataError(source.name, problem, "mend the expression in the contract") from None
+    except duckdb.Error as error:
+        raise _inapplicable(source, shown, error) from None
+
+
+def _inapplicable(source: Source, shown: str, error: duckdb.Error) -> DataError:
+    """An expression of the contract that does not fit the file's types or values."""
+    problem = f"the contract cannot be applied to {shown}: {str(error).splitlines()[0]}"
+    return DataError(source.name, problem, "mend the expression in the contract")
 
 
 def _check_share(con: duckdb.DuckDBPyConnection, source: Source, shown: str, raw: Raw) -> None:

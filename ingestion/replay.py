@@ -25,10 +25,8 @@ from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError, UnknownName
 from foretell.project import Project
 from ingestion import quarantine
-from ingestion.contract import plan, told
 from ingestion.files import Raw
-from ingestion.forms import look_up
-from ingestion.load import append_facts, roll_back, stamp, write_ledger
+from ingestion.load import append_facts, compiled, roll_back, stamp, write_ledger
 from ingestion.quarantine import Chosen
 from lake.engine import connect, in_quarantine, last_batch, quote, source_table
 
@@ -95,8 +93,7 @@ def _replay_file(
             WHERE source = '{quote(source.name)}' AND file = '{quote(file)}' AND {same}"""
     )
     raw = read_again(con, columns)
-    asked, at = look_up(con, project, source, told(raw, source)), started.isoformat(timespec="microseconds")
-    made = plan(source, raw, file=file, batch=batch, received_at=at, again=True, asked=asked)
+    made = compiled(con, project, source, raw, file, batch, started, again=True)
     con.execute("DROP TABLE IF EXISTS stamped; DROP TABLE IF EXISTS known")
     stamp(con, made, source, file)
     con.execute(  # what became of each row; a row that `only` leaves out is in none of the others
@@ -204,9 +201,7 @@ def reading(project: Project, row: dict[str, Any]) -> list[tuple[str, str, str |
                 WHERE quarantine_id = '{row["quarantine_id"]}'"""
         )
         raw = read_again(con, row["columns"])
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        asked = look_up(con, project, source, told(raw, source))
-        made = plan(source, raw, file=row["file"], batch=0, received_at=now, again=True, asked=asked)
+        made = compiled(con, project, source, raw, row["file"], 0, datetime.now(UTC), again=True)
         stamp(con, made, source, row["file"])
         said = {"event_at": source.event_at, "known_at": source.known_at, **source.columns, **source.traits,
                 **{f"id_{kind}": text for kind, text in source.identifiers.items()}}  # fmt: skip
