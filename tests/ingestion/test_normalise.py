@@ -74,7 +74,7 @@ VALUES = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sql_against_a_plain_reading(kind):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(st.lists(VALUES[kind] | st.none(), max_size=40))
     @example(["", " ", "0", "000", "-", "-1", "N/A", "unknown", "a@b.c", "no-reply@b.c", "+1 (212) 555-0100"])
     @example(["\tx\r\n", "a\x01b", "\u3000y", "0-0-0", "1234567890", "999 9999 999"])
@@ -155,7 +155,7 @@ def test_spellings_of_one_number(country):
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_what_sql_settles_is_what_the_library_says(data):
     """For every country, its example numbers and numbers near them, however they are written."""

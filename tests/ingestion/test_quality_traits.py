@@ -82,7 +82,7 @@ words = st.text(st.sampled_from("aBé ’'-.,1Mc\t"), max_size=14) | st.text(max
 def test_a_form_is_its_own_form(kind):
     """However odd the value; and nothing but blanks, case, titles and abbreviations is ever lost."""
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(st.lists(words, max_size=30))
     def same(values: list[str]) -> None:
         values = [v.replace("\0", "") for v in values]
@@ -94,7 +94,7 @@ def test_a_form_is_its_own_form(kind):
     same()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(0, 60_000), max_size=30))
 def test_every_order_of_a_date_is_read(days):
     dates = [date(1900, 1, 1) + timedelta(days=n) for n in days]
