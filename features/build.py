@@ -74,6 +74,8 @@ def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
          *([s.key] if s.key else [])]
         for s in sorted(players(view.source, sources), key=lambda s: s.name)
     ]  # fmt: skip
+    if countries := {s.name: s.country for s in players(view.source, sources) if s.country}:
+        contracts.append(sorted(countries.items()))
     parts = [
         COMPILER_VERSION,
         IDENTITY_RULE,

@@ -24,7 +24,13 @@ from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_wi
 # Tables that every lake has beside its sources'.
 RESERVED = {
     "batches", "quarantine", "scores", "attributes", "facts", "member", "alias", "edges", "refused_edges", "golden",
-    "profiles",
+    "profiles", "normal_forms",
+}  # fmt: skip
+# What a trait can be, and what those of these names are unless a contract says otherwise.
+KINDS = ("name", "full name", "date", "date dmy", "date mdy", "address", "city", "postcode", "country", "text")
+KIND_OF = {
+    "first_name": "name", "last_name": "name", "full_name": "full name", "birth_date": "date", "street": "address",
+    "city": "city", "postcode": "postcode", "country": "country",
 }  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
@@ -74,6 +80,31 @@ def _check_condition(subject: str, condition: Any, where: str) -> None:
         )  # fmt: skip
 
 
+def _check_country(subject: str, country: Any, where: str) -> None:
+    import phonenumbers
+
+    if country not in phonenumbers.SUPPORTED_REGIONS:
+        near = (
+            f'did you mean "{str(country).upper()}"?' if str(country).upper() in phonenumbers.SUPPORTED_REGIONS else ""
+        )
+        problem = f"country is an ISO code of two letters, got {country!r}"
+        raise DefinitionError(subject, problem, near or 'say for example "US"', where=_short(where))
+
+
+def _check_rule(subject: str, condition: Any, where: str) -> None:
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    fix = 'write for example {"amount is not negative": "amount >= 0"}'
+    if not isinstance(condition, str) or not condition.strip():
+        raise DefinitionError(subject, f"expected a SQL condition, got {condition!r}", fix, where=_short(where))
+    try:
+        sqlglot.parse_one(condition, dialect="duckdb")
+    except SqlglotError as error:
+        problem = f"{condition!r} is not a SQL condition: {str(error).strip().splitlines()[0]}"
+        raise DefinitionError(subject, problem, fix, where=_short(where)) from None
+
+
 def _say(lengths: list[timedelta]) -> tuple[str, list[str]]:
     """The unit that says all of these durations exactly, and how many of it each is."""
     unit = "days" if all(length % timedelta(days=1) == timedelta(0) for length in lengths) else "hours"
@@ -108,6 +139,16 @@ class Source:
     optional: columns that a file may lack; there they are NULL.
     key: expression that stays the same when a row is changed, such as its number. Rows of one key are versions of one
         fact: at T, the last one known before T counts. Without it every row that differs is a fact of its own.
+    country: ISO code ("US") of the country whose telephone numbers come without a country's code. Numbers then become
+        "+12125550103". Without it: that of the project's other sources if they agree on one; "" says that it is not
+        known. Numbers of no known country stay digits.
+    kinds: what a trait is, where its name does not tell (see KIND_OF): "name", "full name", "date", "date dmy" or "date
+        mdy" (what 3/4/1985 is), "address", "city", "postcode", "country"; "text": left as it came.
+    rules: what holds for a good row: name -> SQL condition over the row's columns. A row of which one is false goes to
+        quarantine, with the rule's name; as with SQL's CHECK, one of which it is unknown passes, and so does one
+        for which it cannot be reckoned.
+    quarantine_at_most: the share of a file's rows that may go to quarantine, 0 to 1. A file with more is refused
+        whole, before anything of it is written. None: it is loaded, however many.
     """
 
     name: str
@@ -131,6 +172,10 @@ class Source:
     optional: tuple[str, ...] = ()
     connector: Connector | None = None
     key: str | None = None
+    country: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
+    quarantine_at_most: float | None = None
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -189,6 +234,23 @@ class Source:
             raise DefinitionError(self.name, problem, f'write ("{self.optional}",)', where=at)
         for trait in self.traits:
             _check_name("trait", trait, self.where)
+        if self.country:
+            _check_country(self.name, self.country, self.where)
+        for trait, kind in self.kinds.items():
+            if trait not in self.traits:
+                raise unknown("trait", trait, self.traits, where=at)
+            if kind not in KINDS:
+                raise unknown("kind of trait", kind, KINDS, where=at)
+        for name, condition in self.rules.items():
+            _check_rule(f"{self.name}, rule {name!r}", condition, self.where)
+        most = self.quarantine_at_most
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1):
+            problem = f"quarantine_at_most is a share of the rows, 0 to 1, got {most!r}"
+            raise DefinitionError(self.name, problem, "say 0.05 for one row in twenty", where=at)
+
+    def kind_of(self, trait: str) -> str:
+        """What a trait is, of KINDS."""
+        return self.kinds.get(trait, KIND_OF.get(trait, "text"))
 
     @property
     def fields(self) -> dict[str, str]:

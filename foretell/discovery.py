@@ -66,6 +66,7 @@ def _get(kind: str, known: Mapping[str, T], name: str) -> T:
 def discover(folder: Path) -> Definitions:
     """Load and bind the standard definitions and those of the project in `folder`."""
     sources = _collect(Source, _files(folder / "sources"))
+    _share_country(sources)
     declared = {**_collect(FeatureView, _package(STANDARD_VIEWS)), **_collect(FeatureView, _files(folder / "views"))}
     tasks = {**_collect(PredictionTask, _package(STANDARD_TASKS)), **_collect(PredictionTask, _files(folder / "tasks"))}
     for task in list(tasks.values()):
@@ -88,6 +89,20 @@ def discover(folder: Path) -> Definitions:
             del tasks[task.name]
     _check_attributes(sources, views, tasks)
     return Definitions(sources, views, tasks, idle)
+
+
+def _share_country(sources: Mapping[str, Source]) -> None:
+    """Sources that say no country have that of the others, if these agree; the same person is then spelt the same."""
+    said = sorted({source.country for source in sources.values() if source.country})
+    for source in sources.values():
+        if source.country is not None:
+            continue
+        if len(said) == 1:
+            object.__setattr__(source, "country", said[0])
+        elif said and "phone" in source.identifiers:
+            problem = f"has phone numbers and says no country, while others say {' and '.join(said)}"
+            fix = 'say country="…"; "" if it is not known: its numbers then meet no others'
+            raise DefinitionError(source.name, problem, fix, where=_short(source.where))
 
 
 # Columns that every table of profiles, or every training set, has beside its attributes.

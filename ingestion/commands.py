@@ -1,11 +1,17 @@
-"""Verbs of ingestion: load, quarantine, source new."""
+"""Verbs of ingestion: load, quarantine list and show, source new. (quarantine replay is told of in unification.)"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from foretell.project import Project
+    from ingestion.quarantine import Chosen
 
 
 @click.command()
@@ -74,29 +80,138 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...],
         sys.exit(2)
 
 
-@click.command()
+class _ListUnlessSaid(click.Group):
+    """`foretell quarantine --source till` lists, as `foretell quarantine list --source till` does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_ListUnlessSaid)
+def quarantine() -> None:
+    """Rows that could not be understood: list them, show one, read them again.
+
+    They wait as they came. Mend the contract, then `foretell quarantine replay` reads them by it; or mend the rows in a
+    file that `list --to` writes, and `replay --from` it. Without a verb they are listed.
+    """
+
+
+def choosing(command: Callable) -> Callable:
+    """The options that choose rows in quarantine."""
+    for option in (
+        click.option("--since", type=click.DateTime(), help="Only rows received at that time (UTC) or later."),
+        click.option("--file", default="", metavar="GLOB", help='Only rows of files named so, such as "till/2017-*".'),
+        click.option("--reason", default="", metavar="TEXT", help="Only rows whose reason contains this."),
+    ):
+        command = option(command)
+    return command
+
+
+def chosen_rows(project: Project, source: str | None, **said: Any) -> Chosen:
+    """What these options choose; a source that has no contract may have rows in quarantine still."""
+    from datetime import UTC
+
+    from foretell.errors import unknown
+    from ingestion.quarantine import Chosen, groups
+
+    if source and source not in project.definitions.sources:
+        names = {*project.definitions.sources, *(g[0] for g in groups(project, Chosen()))}
+        if source not in names:
+            raise unknown("source", source, names)
+    if since := said.pop("since", None):
+        said["since"] = since.replace(tzinfo=UTC)
+    return Chosen(source=source or "", **said)
+
+
+@quarantine.command("list")
+@click.argument("source", required=False)
+@choosing
 @click.option("--limit", default=20, show_default=True, help="How many rows to show.")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Write the rows to this file instead (.jsonl).")
 @click.pass_obj
-def quarantine(project: str | None, limit: int) -> None:
-    """List rows that could not be understood: source, file, line, reason, the row as it came."""
+def list_(project: str | None, source: str | None, limit: int, target: Path | None, **said: Any) -> None:
+    """List the rows in quarantine, of SOURCE or all: how many for which reason, and some of them.
+
+    \b
+    Examples:
+      foretell quarantine                                    all of them
+      foretell quarantine list crm --reason "expected a time"
+      foretell quarantine list crm --to rows.jsonl           to be mended by hand, then: replay --from rows.jsonl
+    """
     from foretell.console import table
     from foretell.project import Project
-    from lake.engine import session
-    from lake.engine import table as stored
+    from ingestion import quarantine as kept
 
     home = Project.find(project)
-    if not stored(home, "quarantine").exists:
-        click.echo("Nothing is in quarantine.")
+    chosen = chosen_rows(home, source, **said)
+    found = kept.groups(home, chosen)
+    if not found:
+        click.echo("Nothing is in quarantine." if chosen == kept.Chosen() else "No such row is in quarantine.")
         return
-    with session(home) as con:
-        rows = con.execute(
-            """SELECT source, file || ':' || line, reason, replace(left(raw, 60), chr(10), ' ') FROM quarantine
-               ORDER BY source, file, line LIMIT ?""",
-            [limit],
-        ).fetchall()
-        total = con.execute("SELECT count(*) FROM quarantine").fetchall()[0][0]
-    table(["source", "where", "reason", "row"], rows)
-    click.echo(f"{len(rows)} of {total:,} rows")
+    if target:
+        click.echo(f"wrote {kept.export(home, chosen, target):,} rows to {target}")
+        click.echo(f"Next: mend `row` on each line, then `foretell quarantine replay --from {target}`")
+        return
+    table(
+        ["source", "rows", "reason", "first"],
+        [(name, f"{n:,}", _short(why, 90), first) for name, why, n, first, _ in found[:limit]],
+    )
+    if len(found) > limit:
+        click.echo(f"and {len(found) - limit:,} more reasons")
+    click.echo()
+    rows = kept.rows(home, chosen, limit)
+    table(
+        ["id", "where", "reason", "row"],
+        [
+            (r["quarantine_id"][:8], f"{r['file']}:{r['line']}", _short(r["reason"], 70), _short(r["raw"], 60))
+            for r in rows
+        ],
+    )
+    click.echo(
+        f"{len(rows)} of {sum(n for _, _, n, *_ in found):,} rows; `foretell quarantine show ID` shows one whole"
+    )
+
+
+@quarantine.command()
+@click.argument("row")
+@click.option("--raw", is_flag=True, help="Print the row alone, as it came.")
+@click.pass_obj
+def show(project: str | None, row: str, raw: bool) -> None:
+    """Show a row in quarantine whole, by its id or the beginning of it, and how today's contract reads it."""
+    from foretell.console import table
+    from foretell.errors import ForetellError
+    from foretell.project import Project
+    from ingestion.quarantine import one
+    from ingestion.replay import reading
+
+    home = Project.find(project)
+    found = one(home, row)
+    if raw:
+        click.echo(found["raw"])
+        return
+    click.secho(f"{found['quarantine_id']}", bold=True)
+    click.echo(f"{found['source']}, {found['file']}:{found['line']}, received {found['received_at']:%Y-%m-%d %H:%M}")
+    click.echo(f"went into quarantine for: {found['reason']}\n")
+    click.echo(found["raw"])
+    click.echo()
+    try:
+        read = reading(home, found)
+    except ForetellError as error:
+        click.echo(f"Today's contract cannot read it: {error}")
+        return
+    if not read:
+        click.echo("It is no row of this source: mend it by hand, with `foretell quarantine list --to FILE`.")
+        return
+    table(["column", "from", "read as"], [(name, text, _short(value or "", 60)) for name, text, value in read[:-1]])
+    reason = read[-1][-1]
+    click.echo(f"\nBy today's contract: {reason}" if reason else "\nBy today's contract it is good: replay it.")
+
+
+def _short(text: str, most: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 @click.group()

@@ -7,15 +7,14 @@ read at all are returned apart.
 from __future__ import annotations
 
 import csv
-import gzip
+import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import IO, cast
 
 import duckdb
 import sqlglot
@@ -24,15 +23,15 @@ from sqlglot.errors import SqlglotError
 
 from foretell.errors import DataError, DefinitionError, UnknownName, did_you_mean
 from ingestion import excel
+from ingestion.scan import LONGEST_LINE, Fit, fit, open_text
 from lake.engine import quote
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".parquet", excel.SUFFIX)
 LANDED = ".landed.parquet"  # what a connector has pulled
 OURS = {"_row", "_payload", "_copy"}
-_LONGEST_LINE = 10_000_000
 # the buffer is said too: it would be 16 lines, and compressed files take it whole
-_LIMITS = f"store_rejects=true, max_line_size={_LONGEST_LINE}, buffer_size={2 * _LONGEST_LINE}"
-csv.field_size_limit(2 * _LONGEST_LINE)
+_LIMITS = f"store_rejects=true, max_line_size={LONGEST_LINE}, buffer_size={2 * LONGEST_LINE}"
+csv.field_size_limit(2 * LONGEST_LINE)
 
 
 @dataclass
@@ -140,10 +139,10 @@ def read(con: duckdb.DuckDBPyConnection, file: Path, sheet: str = "", most: int 
     con.execute("DROP TABLE IF EXISTS raw")
     name = file.name.lower()
     try:
-        if name.endswith((".csv", ".csv.gz")):
-            return _csv(con, file, limit)
-        if name.endswith((".jsonl", ".ndjson", ".jsonl.gz")):
-            return _json_lines(con, file, limit)
+        if name.endswith((".csv", ".csv.gz", ".jsonl", ".ndjson", ".jsonl.gz")):
+            is_csv = name.endswith((".csv", ".csv.gz"))
+            with fit(file, quotes=is_csv) as found:
+                return _as_it_came(found, (_csv if is_csv else _json_lines)(con, found.file, limit))
         if name.endswith(LANDED):
             return _landed(con, file)
         if name.endswith(".parquet"):
@@ -158,13 +157,23 @@ def read(con: duckdb.DuckDBPyConnection, file: Path, sheet: str = "", most: int 
     raise DataError(file.name, "unknown kind of file", f"expected one of {', '.join(SUFFIXES)}")
 
 
+def _as_it_came(found: Fit, raw: Raw) -> Raw:
+    """With the lines that were taken out, and the others counted as they are in the file that came."""
+    if not found.taken_out:
+        return raw
+    read = [(found.line_of(n), text, reason) for n, text, reason in raw.unreadable]
+    within = raw.line_of
+    within(1)  # while the copy is there: it looks up the lines of all rows at once
+    return replace(raw, unreadable=sorted([*read, *found.taken_out]), line_of=lambda row: found.line_of(within(row)))
+
+
 def _check_exists(file: Path) -> None:
     if not file.is_file():
         raise DataError(str(file), "no such file", "check the path, or the setting `exports`")
 
 
 def _csv(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
-    with _text(file) as lines:
+    with open_text(file) as lines:
         first = lines.readline()
         if not first.strip():
             raise DataError(str(file), "expected a header and rows, got an empty file", "export it again")
@@ -172,10 +181,10 @@ def _csv(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
         names = next(csv.reader(chain([first], lines), delimiter=delimiter))
     header = [name.strip() or f"column_{n}" for n, name in enumerate(names, 1)]
     _check_names(file, header)
-    ending = "\\r\\n" if first.endswith("\r\n") else "\\n"
+    ending = "\\r\\n" if first.endswith("\r\n") else "\\r" if first.endswith("\r") else "\\n"
     shape = ", ".join(f"'{quote(h)}': 'VARCHAR'" for h in header)
     con.execute(
-        f"""CREATE TEMP TABLE raw AS SELECT row_number() OVER () AS _row, * FROM read_csv('{quote(file)}',
+        f"""CREATE TEMP TABLE raw AS SELECT row_number() OVER () AS _row, * FROM read_csv('{_path(file)}',
             header=true, auto_detect=false, delim='{delimiter}', quote='"', escape='"', columns={{{shape}}},
             new_line='{ending}', {_LIMITS}) {limit}"""
     )
@@ -200,7 +209,7 @@ def _csv(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
 
 def _json_lines(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
     con.execute(
-        f"""CREATE TEMP TABLE lines AS SELECT row_number() OVER () AS _row, line FROM read_csv('{quote(file)}',
+        f"""CREATE TEMP TABLE lines AS SELECT row_number() OVER () AS _row, line FROM read_csv('{_path(file)}',
             columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', header=false, auto_detect=false,
             {_LIMITS}) {limit}"""
     )
@@ -223,12 +232,12 @@ def _json_lines(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
 
 
 def _parquet(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
-    described = con.execute(f"DESCRIBE SELECT * FROM read_parquet('{quote(file)}', hive_partitioning=false)").fetchall()
+    described = con.execute(f"DESCRIBE SELECT * FROM read_parquet('{_path(file)}', hive_partitioning=false)").fetchall()
     types = {name: kind for name, kind, *_ in described}
     _check_names(file, list(types))
     con.execute(
         f"CREATE TEMP TABLE raw AS SELECT file_row_number + 1 AS _row, * EXCLUDE (file_row_number) "
-        f"FROM read_parquet('{quote(file)}', file_row_number=true, hive_partitioning=false) {limit}"
+        f"FROM read_parquet('{_path(file)}', file_row_number=true, hive_partitioning=false) {limit}"
     )
     _payload(con, list(types))
     return Raw(types, [], lambda row: row)
@@ -269,17 +278,17 @@ def _payload(con: duckdb.DuckDBPyConnection, columns: list[str]) -> None:
     con.execute("DROP TABLE parsed")
 
 
+def _path(file: Path) -> str:
+    """A file's name between quotes in SQL, where brackets and stars would be a pattern."""
+    return quote(re.sub(r"([*?[])", r"[\1]", str(file)))
+
+
 def _check_names(file: Path | str, names: list[str]) -> None:
     lower = [name.lower() for name in names]
     if len(set(lower)) < len(names):
         raise DataError(str(file), "two columns have the same name", f"rename one of {names}")
     if taken := sorted(OURS.intersection(lower)):
         raise DataError(str(file), f"a column has the name {taken[0]}, which Foretell needs itself", "rename it")
-
-
-def _text(file: Path) -> IO[str]:
-    opener = gzip.open if file.name.lower().endswith(".gz") else open
-    return cast(IO[str], opener(file, "rt", encoding="utf-8-sig", newline="", errors="replace"))
 
 
 def _rejects(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
@@ -296,7 +305,7 @@ def _rejects(con: duckdb.DuckDBPyConnection) -> dict[int, tuple[str, str]]:
 def _starts(file: Path, delimiter: str, *, blank: bool) -> list[int]:
     """The line on which each record of a CSV file starts, because a quoted value may span lines; 0 for a blank one."""
     found, line = [], 1
-    with _text(file) as lines:
+    with open_text(file) as lines:
         reader = csv.reader(lines, delimiter=delimiter)
         try:
             for record in reader:

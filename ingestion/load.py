@@ -9,22 +9,25 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError, UnknownName
 from foretell.project import Project
+from ingestion import quarantine
 from ingestion.connectors import Piece, pull
-from ingestion.contract import Plan, plan
+from ingestion.contract import Plan, plan, told
 from ingestion.drift import drift, with_news
 from ingestion.excel import EmptySheet
 from ingestion.files import Raw, read, sheets_of
+from ingestion.forms import look_up
 from ingestion.ledger import Seen, later, seen, write
 from lake.engine import connect, last_batch, source_table, table
 from lake.tables import Table
@@ -55,12 +58,30 @@ class Loaded:
 def files_of(project: Project, source: Source) -> list[Path]:
     """The files that a source's glob finds. None at all is an error that names the pattern and the folder."""
     assert source.files
-    found = sorted(f for f in map(Path, glob.glob(str(project.exports / source.files), recursive=True)) if f.is_file())
+    found = sorted(f for f in _matching(project.exports, source.files) if f.is_file())
     if not found:
         raise DataError(
             source.name, f"no file matches {source.files} in {project.exports}",
             "check `files` in the contract, or the setting `exports`",
         )  # fmt: skip
+    return found
+
+
+def _matching(folder: Path, pattern: str) -> set[Path]:
+    """The paths below a folder that match; links to folders are followed, each folder once: they may form a ring."""
+    head, deep, rest = pattern.partition("**/")
+    if not deep:
+        return set(map(Path, glob.glob(f"{glob.escape(str(folder))}/{pattern}")))
+    found: set[Path] = set()
+    for start in _matching(folder, head) if head else {folder}:
+        visited: set[str] = set()
+        for here, inner, _ in os.walk(start, followlinks=True):
+            if (real := os.path.realpath(here)) in visited:
+                inner.clear()
+                continue
+            visited.add(real)
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            found |= _matching(Path(here), rest)
     return found
 
 
@@ -74,7 +95,7 @@ def load(
     A file, or a sheet of a workbook, that cannot be loaded yields its error; the others go on. full: a connector reads
     all that there is, not only what is new. keep: is handed each source's results, and hands them on.
     """
-    _roll_back(project)
+    roll_back(project)
     given = list(files)
     for name in names:
         source = project.definitions.source(name)
@@ -145,10 +166,10 @@ def _load_sheets(
         yield error
 
 
-def _roll_back(project: Project) -> None:
+def roll_back(project: Project) -> None:
     """Remove what a killed load has left of its unfinished batch, so that its number can be given again."""
     last = last_batch(project)
-    table(project, "quarantine").roll_back(last)
+    table(project, quarantine.TABLE).roll_back(last)
     for name in project.definitions.sources:
         source_table(project, name).roll_back(last)
 
@@ -163,7 +184,7 @@ def load_file(
     """
     shown = piece.shown if piece else _shown(project, file) + (f"#{sheet}" if sheet else "")
     before = before or seen(project, source.name)
-    stat = _stat(file)
+    state = _state(file)
     digest = None if piece else _digest(file, sheet)
     if digest in before.digests:
         return Loaded(source.name, shown, skipped=True)
@@ -173,23 +194,25 @@ def load_file(
     try:
         raw = read(con, file, sheet)
         changes, columns = drift(con, raw, before.columns, source)
+        if not _same(state, _state(file)):
+            raise DataError(shown, "changed while it was being read", "load it again when it is whole")
         try:
-            made = plan(source, raw, file=shown, batch=batch, received_at=started.isoformat(timespec="microseconds"))
+            made = compiled(con, project, source, raw, shown, batch, started)
         except UnknownName as error:
             raise with_news(error, changes) from None
         stamp(con, made, source, shown)
-        if stat != _stat(file):
-            raise DataError(shown, "changed while it was read", "it stays, and is loaded when it is whole")
         rows = _count(con, "SELECT count(*) FROM raw")
         if rows + len(raw.unreadable) == 0:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
         result.changes = changes
+        _check_share(con, source, shown, raw)
+        kept = table(project, "quarantine").version()
+        result.quarantined, result.reasons = quarantine.keep(con, project, source.name, shown, raw, batch, started)
+        quarantine.settle(con, project, source.name, batch)
         if piece and piece.note:
             result.reasons.append(piece.note)
-        kept = table(project, "quarantine").version()
-        result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
-        result.added = _append_facts(con, source_table(project, source.name), source, made)
+        result.added = append_facts(con, source_table(project, source.name), source, made)
         result.known = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL") - result.added
         if source.kind == "records" and not source.event_at and not source.known_since and not source.known_at:
             result.undated_links = result.added
@@ -206,7 +229,7 @@ def load_file(
             "changes": "; ".join(changes) or None,
             **({"connector": source.connector.fingerprint, "watermark": watermark} if piece and source.connector
                # of a workbook each sheet is a batch: that one is loaded does not say that the file is
-               else {"path": str(file.absolute()), "size": stat[0], "modified_ns": stat[1]} if not sheet else {}),
+               else {"path": str(file.absolute()), "size": state[1], "modified_ns": state[2]} if not sheet else {}),
         })  # fmt: skip
         before.columns = columns
         if piece:
@@ -220,48 +243,54 @@ def load_file(
         con.close()
 
 
-_STAMP = pa.timestamp("us", tz="UTC")
-_QUARANTINE = pa.schema(
-    [
-        *[("quarantine_id", pa.string()), ("batch", pa.int64()), ("source", pa.string()), ("file", pa.string())],
-        *[("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string()), ("received_at", _STAMP)],
-    ]
-)
+def compiled(
+    con: duckdb.DuckDBPyConnection, project: Project, source: Source, raw: Raw, shown: str, batch: int, at: datetime, *,
+    again: bool = False,
+) -> Plan:  # fmt: skip
+    """The contract for the rows read, and the table `forms` of the values that it asks libraries about."""
+    received_at = at.isoformat(timespec="microseconds")
+    made = plan(source, raw, file=shown, batch=batch, received_at=received_at, again=again)
+    try:
+        asked = look_up(con, project, source, told(raw, source))
+    except duckdb.Error as error:
+        raise _inapplicable(source, shown, error) from None
+    if not asked:
+        return made
+    return plan(source, raw, file=shown, batch=batch, received_at=received_at, again=again, asked=asked)
 
 
 def stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str) -> None:
     """Apply a contract to the rows read, as the table `stamped`."""
     try:
         con.execute(f"CREATE TEMP TABLE stamped AS {made.sql}")
-    except duckdb.Error as error:  # an expression of the contract that does not fit the file's types or values
-        problem = f"the contract cannot be applied to {shown}: {str(error).splitlines()[0]}"
-        raise DataError(source.name, problem, "mend the expression in the contract") from None
+    except duckdb.Error as error:
+        raise _inapplicable(source, shown, error) from None
 
 
-def _quarantine(
-    con: duckdb.DuckDBPyConnection, project: Project, source: Source, shown: str, raw: Raw, batch: int, at: datetime,
-    reasons: list[str],
-) -> int:  # fmt: skip
-    bad = con.execute("SELECT _row, payload, _reason FROM stamped WHERE _reason IS NOT NULL ORDER BY _row").fetchall()
-    rows = sorted([*raw.unreadable, *((raw.line_of(int(row)), text, why) for row, text, why in bad)])
-    reasons += [f"{shown}:{line}: {why}" for line, _, why in rows[:3]]
-    stored = table(project, "quarantine")
-    files = stored.files()
-    known = (
-        {i for (i,) in duckdb.execute(f"SELECT quarantine_id FROM {stored.scan(files)}").fetchall()} if files else set()
-    )
-    new = []
-    for line, text, why in rows:
-        key = hashlib.md5(f"{source.name}\x1f{shown}\x1f{line}\x1f{text}".encode()).hexdigest()
-        if key not in known:
-            new.append({"quarantine_id": key, "batch": batch, "source": source.name, "file": shown, "line": line,
-                        "reason": why, "raw": text, "received_at": at})  # fmt: skip
-    if new:
-        stored.append(pa.Table.from_pylist(new, schema=_QUARANTINE), why=f"load {source.name}")
-    return len(rows)
+def _inapplicable(source: Source, shown: str, error: duckdb.Error) -> DataError:
+    """An expression of the contract that does not fit the file's types or values."""
+    problem = f"the contract cannot be applied to {shown}: {str(error).splitlines()[0]}"
+    return DataError(source.name, problem, "mend the expression in the contract")
 
 
-def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan) -> int:
+def _check_share(con: duckdb.DuckDBPyConnection, source: Source, shown: str, raw: Raw) -> None:
+    """Refuse a file of which more rows are bad than the contract allows, and say why they are."""
+    if source.quarantine_at_most is None:
+        return
+    unread = Counter(why for *_, why in raw.unreadable)
+    bad = _count(con, "SELECT count(_reason) FROM stamped") + unread.total()
+    rows = _count(con, "SELECT count(*) FROM stamped") + unread.total()
+    if bad <= source.quarantine_at_most * rows:
+        return
+    reasons = Counter(dict(con.execute(f"SELECT {quarantine.KIND.format('_reason')}, count(*) FROM stamped "
+                                       "WHERE _reason IS NOT NULL GROUP BY 1").fetchall()))  # fmt: skip
+    top = ", ".join(f"{n:,} × {why}" for why, n in (reasons + unread).most_common(3))
+    problem = f"{bad:,} of its {rows:,} rows would go to quarantine ({bad / rows:.1%}): {top}"
+    allowed = f"quarantine_at_most ({source.quarantine_at_most:g}) in {source.name}"
+    raise DataError(shown, problem, f"mend the file, or raise {allowed}; nothing of it was loaded")
+
+
+def append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan) -> int:
     """Append the good rows whose ids are new. Returns how many there were."""
     seen = ""
     files = facts.files()
@@ -295,27 +324,30 @@ def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(con.execute(query).fetchall()[0][0])
 
 
-def _stat(file: Path) -> tuple[int, int]:
-    try:
-        stat = file.stat()
-    except OSError as error:
-        raise _unopened(file, error) from None
-    return stat.st_size, stat.st_mtime_ns
-
-
 def _unopened(file: Path, error: OSError) -> DataError:
     problem = f"cannot be opened: {error.strerror}"
     return DataError(str(file), problem, "check the path, or the setting `exports`")
 
 
 def _digest(file: Path, sheet: str) -> str:
+    with file.open("rb") as stream:
+        whole = hashlib.file_digest(stream, "sha256")
+        whole.update(sheet.encode())
+        return whole.hexdigest()
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    """Which file it is, how long, and when it was last written."""
     try:
-        with file.open("rb") as stream:
-            whole = hashlib.file_digest(stream, "sha256")
-            whole.update(sheet.encode())
-            return whole.hexdigest()
+        found = file.stat()
     except OSError as error:
         raise _unopened(file, error) from None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _same(before: tuple[int, int, int], after: tuple[int, int, int]) -> bool:
+    """Whether what was read is what the digest is of, or that with more at its end, which comes with the next load."""
+    return before == after or (before[0] == after[0] and before[1] < after[1])
 
 
 def _shown(project: Project, file: Path) -> str:

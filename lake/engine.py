@@ -46,9 +46,11 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
     con = connect(project)
     try:
         limit = last_batch(project) if watermark is None else watermark
-        for name in ("batches", "quarantine", "scores"):
+        for name in ("batches", "scores"):
             if (stored := table(project, name)).exists:
                 con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
+        if rows := in_quarantine(project, limit):
+            con.execute(f"CREATE VIEW quarantine AS {rows}")
         for name, source in project.definitions.sources.items():
             if (stored := source_table(project, source.name)).exists:
                 con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan()} WHERE batch <= {int(limit)}')
@@ -57,6 +59,16 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
         yield con
     finally:
         con.close()
+
+
+def in_quarantine(project: Project, watermark: int) -> str:
+    """SQL for the rows in quarantine as of a watermark: the last version of each, unless it has left. "" before any."""
+    if not (files := (stored := table(project, "quarantine")).files()):
+        return ""
+    versions = f"""(SELECT * FROM {stored.scan(files)} WHERE batch <= {int(watermark)}
+        UNION ALL BY NAME SELECT NULL::VARCHAR AS fact_id, NULL::VARCHAR AS columns WHERE false)"""  # of older tables
+    last = f"SELECT quarantine_id, max(batch) AS batch FROM {versions} GROUP BY 1"
+    return f"SELECT * FROM {versions} SEMI JOIN ({last}) USING (quarantine_id, batch) WHERE reason IS NOT NULL"
 
 
 def last_batch(project: Project) -> int:

@@ -9,7 +9,7 @@ It holds personal data, as `derived/` does.
   who(key, profile_id)    a current identifier ("email:jo@example.org"), a profile id or a former one
   page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (tasks)
   segment(name, facts)    JSON: name, rule, description, size, problem
-  about(key, value)       published_at, kinds (JSON: the types of identifiers)
+  about(key, value)       published_at, kinds (JSON: the types of identifiers), countries (JSON: of phone numbers)
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def publish(project: Project, progress: Callable[[str], None] = lambda _: None) 
         with session(project) as con:
             _write_profiles(con, project, out, served)
         kinds = sorted({kind for s in project.definitions.sources.values() for kind in s.identifiers})
-        about = {"published_at": datetime.now(UTC).isoformat(), "kinds": json.dumps(kinds)}
+        countries = sorted({s.country for s in project.definitions.sources.values() if s.country})
+        about = {"published_at": datetime.now(UTC).isoformat(), "kinds": json.dumps(kinds),
+                 "countries": json.dumps(countries)}  # fmt: skip
         out.executemany("INSERT INTO about VALUES (?, ?)", about.items())
         out.commit()
         out.close()

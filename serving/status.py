@@ -32,10 +32,13 @@ def collect(project: Project) -> Status:
     scored: dict[str, int] = {}
     with session(project) as con:
         if table(project, "batches").exists:
-            query = (
-                """SELECT source, count(*), sum(added), sum(quarantined), max(finished_at) FROM batches GROUP BY 1"""
-            )
-            loaded = {s: (n, int(a), int(q), at) for s, n, a, q, at in con.execute(query).fetchall()}
+            # a replay of rows in quarantine is a batch without a file of its own
+            files = "count(*) FILTER (sha256 <> '')"
+            query = f"SELECT source, {files}, sum(added), max(finished_at) FROM batches GROUP BY 1"
+            bad = {}
+            if table(project, "quarantine").exists:
+                bad = dict(con.execute("SELECT source, count(*) FROM quarantine GROUP BY 1").fetchall())
+            loaded = {s: (n, int(a), bad.get(s, 0), at) for s, n, a, at in con.execute(query).fetchall()}
         if table(project, "scores").exists:
             scored = dict(con.execute("SELECT task, count(*) FROM scores GROUP BY 1").fetchall())
     sources = []

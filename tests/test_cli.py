@@ -57,8 +57,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 def test_verbs() -> None:
     assert {
-        "init", "source new", "load", "quarantine", "unify", "features list", "features build", "train", "lookalike",
-        "score", "profile", "serve", "status",
+        "init", "source new", "load", "unify", "features list", "features build", "train", "lookalike",
+        "score", "profile", "serve", "status", "quarantine list", "quarantine show", "quarantine replay",
         "segment list", "segment show", "segment export",
     } <= {" ".join(words) for words in verbs()}  # fmt: skip
 

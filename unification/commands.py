@@ -1,11 +1,15 @@
-"""Verbs of unification: unify, identity explain, veto, unlink, undo, decisions."""
+"""Verbs of unification: unify, identity explain, veto, unlink, undo, decisions; quarantine replay, which changes it."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from ingestion.commands import choosing, chosen_rows, quarantine
 
 
 @click.command()
@@ -182,6 +186,67 @@ def _apply(home: Any, change: Callable[[], object]) -> None:
     unify(home)
     for old, new in differences(before, owners(home)):
         click.echo(f"{' and '.join(old)} -> {' and '.join(new)}")
+
+
+@quarantine.command()
+@click.argument("source", required=False)
+@choosing
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Only this row (repeatable), by its id's beginning.")
+@click.option(
+    "--from", "mended", metavar="FILE", type=click.Path(path_type=Path),
+    help="The rows of this file, mended, as `foretell quarantine list --to` writes it.",
+)  # fmt: skip
+@click.pass_obj
+def replay(project: str | None, source: str | None, mended: Path | None, ids: tuple[str, ...], **said: Any) -> None:
+    """Read rows in quarantine again by today's contracts, and say which profiles changed by it.
+
+    Rows that are good by now become facts, with the ids that they would have had; the others stay, with their new
+    reason. Nothing is lost or doubled if it is stopped: run it again.
+
+    \b
+    Examples:
+      foretell quarantine replay                      all rows
+      foretell quarantine replay crm --reason "expected a time"
+      foretell quarantine replay --from rows.jsonl    rows that were mended by hand
+    """
+    from foretell.console import progress
+    from foretell.errors import ForetellError
+    from foretell.project import Project
+    from ingestion.replay import replay as run
+    from lake.engine import last_batch
+    from unification.changes import watching
+    from unification.identity import ensure
+
+    home = Project.find(project)
+    chosen = chosen_rows(home, source, ids=ids, **said)
+    failed, read = False, 0
+    with home.writing("quarantine replay"), progress("replaying") as step:
+        if last_batch(home):
+            ensure(home)
+        with watching(home) as changed:
+            for result in run(home, chosen, mended):
+                if isinstance(result, ForetellError):
+                    failed = True
+                    click.secho(f"Error: {result}", fg="red", err=True)
+                    continue
+                step(f"replayed {result.file}")
+                read += result.left + result.still
+                text = f"{result.source:<18}{result.file}: {result.added:,} facts"
+                text += f", {result.known:,} known already" if result.known else ""
+                text += f", {result.left_out:,} left out by `only`" if result.left_out else ""
+                text += f", {result.still:,} stay in quarantine" if result.still else ""
+                click.echo(text)
+                for reason in result.reasons:
+                    click.echo(f"{'':<18}  {reason}")
+            if not read and not failed:
+                click.echo("No such row is in quarantine.")
+            elif read:
+                step("unifying")
+                ensure(home)
+                for line in changed().lines():
+                    click.echo(line)
+    if failed:
+        sys.exit(2)
 
 
 COMMANDS = [unify, identity]

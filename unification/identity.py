@@ -22,7 +22,7 @@ import pandas as pd
 from foretell.binding import players
 from foretell.errors import NotReady, UnknownName
 from foretell.project import Project
-from ingestion.normalise import RULE_VERSION, identifier
+from ingestion.normalise import RULE_VERSION, identifier, other_forms
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
 from unification.decisions import decisions, digest
@@ -314,6 +314,9 @@ def _meant(con: duckdb.DuckDBPyConnection, project: Project, text: str) -> list[
         kind, _, value = text.partition(":")
         pairs = [(kind, value)] if kind in kinds and value else [(k, text) for k in sorted(kinds)]
         wanted = " UNION ALL ".join(f"SELECT '{k}:' || {identifier(k, _text(v))} AS node" for k, v in pairs)
+        countries = {s.country for s in project.definitions.sources.values() if s.country}
+        for k, v in pairs:
+            wanted += "".join(f" UNION ALL SELECT {_text(f'{k}:{form}')}" for form in other_forms(k, v, countries))
         found = con.execute(f"SELECT DISTINCT node, profile_id FROM ({today}) JOIN ({wanted}) USING (node)").fetchall()
     if not found:
         raise UnknownName(

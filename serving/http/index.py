@@ -16,7 +16,7 @@ import numpy as np
 
 from foretell.errors import ForetellError, NotReady, UnknownName
 from foretell.project import Project
-from ingestion.normalise import identifier, plain
+from ingestion.normalise import identifier, other_forms, plain
 from serving.contract import Terms
 
 MOST = 900  # parameters of one SQLite query
@@ -71,6 +71,7 @@ class Index:
         about = dict(self._con.execute("SELECT key, value FROM about").fetchall())
         self.published_at = datetime.fromisoformat(about["published_at"])
         self.kinds: list[str] = json.loads(about["kinds"])
+        self.countries: list[str] = json.loads(about.get("countries", "[]"))
         self.tasks = {
             name: Task(name, json.loads(facts))
             for name, facts in self._con.execute("SELECT name, facts FROM task ORDER BY rowid").fetchall()
@@ -121,6 +122,7 @@ class Index:
         made: dict[str, list[str]] = {text: [] for text in texts}
         rest = []
         for text, kind, value in asked:
+            made[text] += [f"{kind}:{form}" for form in other_forms(kind, value, self.countries)]
             if not (value.isascii() and value.isprintable()):
                 rest.append((text, kind, value))
             elif (normal := plain(kind, value)) is not None:
