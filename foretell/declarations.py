@@ -85,6 +85,7 @@ class Source:
 
     name: also the name of its table in the lake.
     files: glob below the project's `exports` folder; .csv, .jsonl/.ndjson, .parquet or .xlsx.
+    stream: instead of files, the stream of collected events (`foretell collect`) that it reads; several may read one.
     kind: "events" (timestamped facts) or "records" (rows about a person).
     role: which role its rows play (see foretell.roles); views are written against roles. Records play "person".
     event_at: column (or SQL expression over the row's columns) with the time the fact happened.
@@ -104,10 +105,12 @@ class Source:
     aliases: column as this contract writes it -> other names under which files have it (in JSON: other paths, of which
         a row has one).
     optional: columns that a file may lack; there they are NULL.
+    key: expression that tells one fact from another, such as "messageId": rows of one key are one fact, and the first
+        counts, in whatever file the others come. Without it the whole row does, and equal rows of one file are several.
     """
 
     name: str
-    files: str
+    files: str = ""
     kind: str = "events"
     role: str | None = None
     event_at: str | None = None
@@ -125,6 +128,8 @@ class Source:
     only: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    stream: str | None = None
+    key: str | None = None
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -132,6 +137,12 @@ class Source:
         at = _short(self.where)
         if self.name in RESERVED:
             raise DefinitionError(self.name, "is the name of one of the lake's own tables", "rename it", where=at)
+        if bool(self.files) == (self.stream is not None):
+            got = f"both, {self.files!r} and {self.stream!r}" if self.files else "neither"
+            problem = f"expected files=… or stream=…, got {got}"
+            raise DefinitionError(self.name, problem, 'say files="till/*.csv", or stream="web"', where=at)
+        if self.stream is not None:
+            _check_name("stream", self.stream, self.where)
         if self.kind not in {"events", "records"}:
             raise DefinitionError(self.name, f'kind is "events" or "records", got {self.kind!r}', where=at)
         if self.kind == "events" and not self.event_at:
@@ -164,6 +175,8 @@ class Source:
             raise DefinitionError(
                 self.name, "only is an empty condition", 'say only="price > 0", or leave it', where=at
             )
+        if self.key is not None and not self.key.strip():
+            raise DefinitionError(self.name, "key is empty", 'say key="messageId", or leave it', where=at)
         for column, names in self.aliases.items():
             if isinstance(names, str):
                 problem = f"aliases are several names, got the text {names!r}"

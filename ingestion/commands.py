@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ingestion.collector.commands import collect
+
 
 @click.command()
 @click.argument("sources", nargs=-1)
@@ -100,23 +102,32 @@ def source() -> None:
 
 
 @source.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--stream", metavar="NAME", help="Write the contracts for a stream of collected events, instead.")
 @click.option("--name", default=None, help="Name of the source (default: from the file's).")
 @click.option(
     "--kind", type=click.Choice(["events", "records"]), default=None, help="What a row is (default: a guess)."
 )
 @click.option("--force", is_flag=True, help="Write over a contract of that name.")
 @click.pass_obj
-def new(project: str | None, file: Path, name: str | None, kind: str | None, force: bool) -> None:
+def new(
+    project: str | None, file: Path | None, stream: str | None, name: str | None, kind: str | None, force: bool
+) -> None:
     """Propose a contract for FILE (.csv, .jsonl, .parquet or .xlsx), try it on its rows, and write it.
 
     What each column seems to mean is shown with the reason. In the written file `# check:` marks what is a guess: read
     it, mend it, then load. Outside a project the contract is only shown.
 
     \b
-    Example:
+    Examples:
       foretell source new exports/till/2024-05.csv
+      foretell source new --stream web               what `foretell collect` has collected there
     """
+    if stream:
+        _contracts_of_stream(project, stream, force)
+        return
+    if file is None:
+        raise click.UsageError("expected a FILE, or --stream NAME")
     import shlex
 
     import duckdb
@@ -151,7 +162,7 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
     )
     for reason, times in made.reasons:
         click.echo(f"  {times:,} × {reason}")
-    text = propose.text_of(made, file)
+    text = propose.text_of(made, file.name)
     click.echo()
     if not home or not target:
         click.echo(text)
@@ -170,4 +181,33 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
         )
 
 
-COMMANDS = [load, quarantine, source]
+def _contracts_of_stream(project: str | None, stream: str, force: bool) -> None:
+    import duckdb
+
+    from foretell.errors import DataError
+    from foretell.project import Project
+    from ingestion.collector.contracts import propose
+    from ingestion.propose import text_of
+
+    home = Project.find(project)
+    definitions = home.definitions
+    others = [s for s in definitions.sources.values() if s.stream != stream]
+    taken = {*definitions.tasks, *(name for view in definitions.views.values() for name in view.features)}
+    with duckdb.connect() as con:
+        found = propose(con, home, stream, known=others, taken=taken)
+    targets = [home.folder / "sources" / f"{made.source.name}.py" for made in found]
+    if there := [str(target) for target in targets if target.exists() and not force]:
+        raise DataError(", ".join(there), "is there already", "pass --force to write over it, or remove it")
+    for made, target in zip(found, targets, strict=True):
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text_of(made, f"the stream {stream}"), encoding="utf-8")
+        bad = f", {made.bad:,} would go to quarantine" if made.bad else ""
+        click.echo(
+            f"wrote {target.relative_to(home.folder)}: {made.good:,} of the messages collected are its facts{bad}"
+        )
+        for reason, times in made.reasons:
+            click.echo(f"  {times:,} × {reason}")
+    click.echo(f"Next: foretell load {' '.join(made.source.name for made in found)}")
+
+
+COMMANDS = [load, quarantine, source, collect]

@@ -99,8 +99,15 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     reason = f"CASE {' '.join(checks)} END" if checks else "NULL::VARCHAR"
     body = ", ".join([*stamps, *columns])
     # The same line twice in one file is two facts; the same line in two files, or in a file loaded twice, is one.
+    # Of a key there is one fact.
     fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' ||
         row_number() OVER (PARTITION BY _payload ORDER BY _row)"""
+    if source.key:
+        key = f"({sql(source.key)})::VARCHAR"
+        fact_id = f"md5('{source.name}' || chr(31) || {key})"
+        reason = (
+            f"CASE WHEN trim(coalesce({key}, '')) = '' THEN 'no key: {quote(source.key)} is empty' ELSE {reason} END"
+        )
     facts = f"raw WHERE {sql(source.only)}" if source.only else "raw"
     return Plan(
         f"SELECT _row, {fact_id} AS fact_id, {body}, _payload AS payload, {reason} AS _reason FROM {facts}",

@@ -19,6 +19,8 @@ import pyarrow as pa
 from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError
 from foretell.project import Project
+from ingestion.collector.log import seal_all
+from ingestion.collector.segments import folder_of, segments_of, set_aside
 from ingestion.contract import Plan, plan
 from ingestion.excel import EmptySheet
 from ingestion.files import Raw, read, sheets_of
@@ -47,7 +49,12 @@ class Loaded:
 
 
 def files_of(project: Project, source: Source) -> list[Path]:
-    """The files that a source's glob finds. None at all is an error that names the pattern and the folder."""
+    """The files that a source's glob finds, or its stream's sealed segments.
+
+    None at all is an error that names the pattern and the folder. A stream that was written to may have none.
+    """
+    if source.stream:
+        return segments_of(project, source.stream)
     found = sorted(f for f in map(Path, glob.glob(str(project.exports / source.files), recursive=True)) if f.is_file())
     if not found:
         raise DataError(
@@ -66,12 +73,36 @@ def load(project: Project, names: list[str], files: Iterable[Path] = ()) -> Iter
     for name in names:
         source = project.definitions.source(name)
         try:
+            if source.stream and not files:
+                yield from _load_stream(project, source)
+                continue
             found = list(files) or files_of(project, source)
         except ForetellError as error:
             yield error
             continue
         for file in found:
             yield from _load_sheets(project, source, file)
+
+
+def _load_stream(project: Project, source: Source) -> Iterator[Loaded | ForetellError]:
+    """Seal what was collected until now, and load the segments that the ledger does not name.
+
+    A sealed segment never changes, so that its name stands for it.
+    """
+    folder = folder_of(project.home) / str(source.stream)
+    for torn in seal_all(folder):
+        problem = f"{torn.stat().st_size:,} bytes of a line that was never answered for were put aside"
+        yield Loaded(source.name, _shown(project, torn), reasons=[problem])
+    ledger = table(project, "batches")
+    seen: set[str] = set()
+    if stored := ledger.files():
+        asked = f"SELECT file FROM {ledger.scan(stored)} WHERE source = ?"
+        seen = {name for (name,) in duckdb.execute(asked, [source.name]).fetchall()}
+    new = [file for file in files_of(project, source) if _shown(project, file) not in seen]
+    if not new:
+        yield Loaded(source.name, f"stream {source.stream}", skipped=True)
+    for file in new:
+        yield from _load_sheets(project, source, file)
 
 
 def _load_sheets(project: Project, source: Source, file: Path) -> Iterator[Loaded | ForetellError]:
@@ -114,10 +145,12 @@ def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> 
     con = connect(project)
     try:
         raw = read(con, file, sheet)
+        if source.stream:
+            set_aside(con, raw, report=source is _first_of(project, source.stream))
         made = plan(source, raw, file=shown, batch=batch, received_at=started.isoformat(timespec="microseconds"))
         stamp(con, made, source, shown)
         rows = _count(con, "SELECT count(*) FROM raw")
-        if rows + len(raw.unreadable) == 0:
+        if rows + len(raw.unreadable) == 0 and not source.stream:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
         result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
@@ -193,16 +226,17 @@ def _quarantine(
 def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan) -> int:
     """Append the good rows whose ids are new. Returns how many there were."""
     seen = ""
+    first = "QUALIFY row_number() OVER (PARTITION BY fact_id ORDER BY _row) = 1" if source.key else ""
     files = facts.files()
     if files:
         months = ""
-        if source.kind == "events":  # only the months that this file touches
+        if source.kind == "events" and not source.key:  # only the months that this file touches
             months = "WHERE event_month IN (SELECT DISTINCT event_month FROM stamped WHERE _reason IS NULL)"
         con.execute(f"CREATE TEMP TABLE known AS SELECT fact_id FROM {facts.scan(files)} {months}")
         seen = "AND NOT EXISTS (SELECT 1 FROM known k WHERE k.fact_id = s.fact_id)"
     listed = ", ".join(f'"{c}"' for c in made.columns)
     order = "ORDER BY event_at, _row"  # near in time, near in the file: scans by window read less
-    reader = con.sql(f"SELECT {listed} FROM stamped s WHERE _reason IS NULL {seen} {order}").to_arrow_table()
+    reader = con.sql(f"SELECT {listed} FROM stamped s WHERE _reason IS NULL {seen} {first} {order}").to_arrow_table()
     if reader.num_rows:
         partition = ["event_month"] if source.kind == "events" else None
         facts.append(reader, partition_by=partition, why=f"load {source.name}")
@@ -224,5 +258,14 @@ def _digest(file: Path, sheet: str) -> str:
         raise DataError(str(file), problem, "check the path, or the setting `exports`") from None
 
 
+def _first_of(project: Project, stream: str) -> Source:
+    """The contract that reports what is wrong with a stream's messages: each is in quarantine once."""
+    readers = [source for source in project.definitions.sources.values() if source.stream == stream]
+    return min(readers, key=lambda source: source.name)
+
+
 def _shown(project: Project, file: Path) -> str:
-    return str(file.relative_to(project.exports)) if file.is_relative_to(project.exports) else file.name
+    for folder in (project.exports, project.home):
+        if file.is_relative_to(folder):
+            return str(file.relative_to(folder))
+    return file.name
