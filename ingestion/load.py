@@ -19,8 +19,8 @@ import pyarrow as pa
 from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError
 from foretell.project import Project
-from ingestion.collector.log import seal_all
-from ingestion.collector.segments import folder_of, segments_of, set_aside
+from ingestion.collector.log import folder_of, seal_all
+from ingestion.collector.segments import segments_of, set_aside
 from ingestion.contract import Plan, plan
 from ingestion.excel import EmptySheet
 from ingestion.files import Raw, read, sheets_of

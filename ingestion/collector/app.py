@@ -6,6 +6,7 @@ as the user of its Basic authorization, or in its body.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import os
@@ -23,9 +24,8 @@ import msgspec
 from foretell.errors import DataError
 from ingestion.collector import messages, webhooks
 from ingestion.collector.keys import Keys
-from ingestion.collector.log import Full, Log
+from ingestion.collector.log import Full, Log, folder_of
 from ingestion.collector.messages import Malformed
-from ingestion.collector.segments import folder_of
 from ingestion.collector.webhooks import Refused
 
 Receive = Callable[[], Awaitable[Any]]
@@ -43,6 +43,7 @@ _CORS = [
 ]
 _JSON = [(b"content-type", b"application/json"), *_CORS[:1]]
 _RETRY_AFTER = 1  # seconds
+_PATIENCE = 20  # seconds that the body of a request may take
 
 
 @dataclass(frozen=True)
@@ -240,17 +241,22 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> 
     said = headers.get(b"content-length", b"")
     if said.isdigit() and int(said) > most:
         raise _large(most, f"{int(said):,}")
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > most:
-            raise _large(most, "more")
-        parts.append(part)
-        if not message.get("more_body"):
-            break
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                part = message.get("body", b"")
+                size += len(part)
+                if size > most:
+                    raise _large(most, "more")
+                parts.append(part)
+                if not message.get("more_body"):
+                    break
+    except TimeoutError:
+        problem = f"expected a body within {_PATIENCE} s, got {size:,} bytes of it"
+        raise Answer(408, "body", problem, "send it again") from None
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     packed = headers.get(b"content-encoding", b"identity").strip().lower()
     return body if packed in (b"identity", b"") else _unpacked(body, packed, most)

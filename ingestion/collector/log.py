@@ -22,6 +22,11 @@ OPEN, SEALED, TORN = ".open", ".jsonl", ".torn"
 _sync = getattr(os, "fdatasync", os.fsync)  # the size of a file is data that fdatasync keeps
 
 
+def folder_of(home: Path) -> Path:
+    """Where a home keeps what was collected: a folder for each stream."""
+    return home / "collected"
+
+
 class Full(Exception):
     """More waits to be written than may: the sender should come again in a second."""
 

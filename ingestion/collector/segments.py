@@ -8,16 +8,11 @@ import duckdb
 
 from foretell.errors import DataError, did_you_mean
 from foretell.project import Project
-from ingestion.collector.log import sealed
+from ingestion.collector.log import folder_of, sealed
 from ingestion.files import Raw
 from lake.engine import quote
 
 INVALID = '{"invalid":'  # how the line of a message that could not be understood begins; no other line does
-
-
-def folder_of(home: Path) -> Path:
-    """Where a home keeps what was collected: a folder for each stream."""
-    return home / "collected"
 
 
 def segments_of(project: Project, stream: str) -> list[Path]:
