@@ -52,7 +52,7 @@ def node() -> Path:
     return folder
 
 
-def _once(folder: Path, install) -> None:  # noqa: ANN001
+def _once(folder: Path, install) -> None:
     """Install unless that was done before, to its end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):

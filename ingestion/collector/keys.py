@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from foretell.errors import DataError, unknown
+from ingestion.collector.log import folder_of
 from ingestion.collector.webhooks import SCHEMES, Scheme
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -57,7 +58,7 @@ class Keys:
     """The keys of a home. What another process changes is seen within a second."""
 
     def __init__(self, home: Path):
-        self.file = home / "collector" / "keys.json"
+        self.home, self.file = home, home / "collector" / "keys.json"
         self._looked, self._stamp = 0.0, None
         self._by_hash: dict[str, str] = {}
         self.keys: list[Key] = []
@@ -86,6 +87,7 @@ class Keys:
             raise DataError(stream, "is the stream of a webhook", "choose another name")
         text = "fk_" + secrets.token_urlsafe(24)
         made = Key(_hash(text)[:8], stream, _hash(text), _now())
+        self._open(stream)
         self._write([*self.keys, made], self.webhooks)
         return text, made
 
@@ -111,6 +113,7 @@ class Keys:
             raise DataError(stream, "got a secret and the name of a variable for it", "give one of them")
         hook = Webhook(stream, scheme, _now(), secret or made, secret_env, signature_header, timestamp_header)
         hook.how().check_secret(secret or made or "")
+        self._open(stream)
         self._write(self.keys, {**self.webhooks, stream: hook})
         return made, hook
 
@@ -118,6 +121,10 @@ class Keys:
         if stream not in self.webhooks:
             raise unknown("webhook", stream, self.webhooks)
         self._write(self.keys, {name: hook for name, hook in self.webhooks.items() if name != stream})
+
+    def _open(self, stream: str) -> None:
+        """A stream is there, empty, from its first key on: a contract for it can be loaded."""
+        (folder_of(self.home) / stream).mkdir(parents=True, exist_ok=True)
 
     def _read(self) -> None:
         self._stamp = _stamp(self.file)

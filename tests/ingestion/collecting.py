@@ -147,7 +147,7 @@ def run_node(script: str, *arguments: object) -> list[dict]:
     return _printed(["node", "-e", script, "--", *map(str, arguments)], folder)
 
 
-def _have(sdk) -> Path:  # noqa: ANN001
+def _have(sdk) -> Path:
     try:
         return sdk()
     except sdks.Missing as missing:

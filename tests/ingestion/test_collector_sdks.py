@@ -1,4 +1,4 @@
-"""The vendors' SDKs, unmodified, against a real collector: whatever they say arrives complete, once, and joins people."""
+"""The vendors' SDKs, unmodified, against a real collector: what they say arrives complete, once, and joins people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from datetime import datetime
 
 import pytest
-from collecting import Shop, running, run_node, run_python
+from collecting import Shop, run_node, run_python, running
 from one_source import ask
 
 PYTHON = """
@@ -22,8 +22,8 @@ host, key, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 failures = []
 client = Client(key, host=host, on_error=lambda error, items: failures.append(str(error)), **options.get("client", {}))
 said = [
-    client.identify("u1", {"email": "jo@home.org", "name": "Jo \\u00d8rsted \\U0001f600", "big": 2**60}, anonymous_id="a1"),
-    client.track("u1", "Order Completed", {"order_id": "o1", "total": 9.5, "products": [{"sku": "tea"}, {"sku": "mug"}]}),
+    client.identify("u1", {"email": "jo@home.org", "name": "J\\u00d8rsted \\U0001f600", "n": 2**60}, anonymous_id="a1"),
+    client.track("u1", "Order Completed", {"order_id": "o1", "total": 9.5, "products": [{"sku": "tea"}, {"n": 1}]}),
     client.track(None, "Seen", {"nothing": None, "text": "a\\nb\\"c\\\\"}, anonymous_id="a1",
                  timestamp=datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)),
     client.page("u1", "Docs", "Start", {"url": "https://home.org/?a=1&b=2"}),
@@ -48,7 +48,7 @@ const analytics = new Analytics({ writeKey: key, host, ...options.client })
 const sent = new Map()
 analytics.on('http_request', ({ body }) => { for (const m of JSON.parse(body).batch) sent.set(m.messageId, m) })
 analytics.on('error', (error) => { console.error(error); process.exitCode = 1 })
-analytics.identify({ userId: 'n1', anonymousId: 'na1', traits: { email: 'ann@home.org', name: 'Ann \\u00d8 \\u{1f600}' } })
+analytics.identify({ userId: 'n1', anonymousId: 'na1', traits: { email: 'ann@home.org', name: '\\u00d8 \\u{1f600}' } })
 analytics.track({ userId: 'n1', event: 'Order Completed', properties: { order_id: 'o2', revenue: 12, list: [1, [2]] } })
 analytics.track({ anonymousId: 'na1', event: 'Seen', properties: { nothing: null, text: 'a\\nb"c\\\\' },
                   timestamp: new Date('2024-02-29T12:30:00Z') })
@@ -127,8 +127,8 @@ def test_told_to_come_again_it_comes_again(name, tmp_path):
         user = base64.b64encode(f"{shop.key}:".encode()).decode()
         body = json.dumps({"userId": "slow", "event": "Slow"}).encode()
         with socket.create_connection(("127.0.0.1", shop.port)) as slow:
-            head = f"POST /v1/track HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {user}\r\nContent-Length: {len(body)}\r\n\r\n"
-            slow.sendall(head.encode() + body[:5])
+            head = f"POST /v1/track HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {user}\r\n"
+            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:5])
             result: list[list[dict]] = []
             sender = threading.Thread(target=lambda: result.append(said(name, shop)))
             sender.start()
@@ -176,7 +176,8 @@ def test_anonymous_becomes_known(tmp_path):
         nodes = (f"user_id:{user}", f"anonymous_id:{was}", f"anonymous_id:{before}", f"email:{one}@home.org")
         ((profiles, found),) = ask(
             project,
-            f"SELECT count(DISTINCT profile_id), count(DISTINCT node) FROM member WHERE known_to IS NULL AND node IN {nodes}",
+            f"""SELECT count(DISTINCT profile_id), count(DISTINCT node) FROM member
+                WHERE known_to IS NULL AND node IN {nodes}""",
         )
         assert (profiles, found) == (1, 4)
     assert ask(project, "SELECT order_id, amount::DOUBLE FROM web_orders ORDER BY 1") == [("o1", 9.5), ("o2", 12.0)]
@@ -184,4 +185,4 @@ def test_anonymous_becomes_known(tmp_path):
     assert ("page", "Start", "Docs", 2) in kinds
     assert ("track", "Seen", None, 2) in kinds
     ((name,),) = ask(project, "SELECT name FROM web_people WHERE id_user_id = 'u1'")
-    assert name == "Jo Ørsted 😀"
+    assert name == "JØrsted 😀"
