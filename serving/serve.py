@@ -53,13 +53,14 @@ def prepare(project: Project, progress: Callable[[str], None] = lambda _: None) 
         index.close()
 
 
-def run(project: Project, host: str, port: int, workers: int, example: str) -> None:
-    """Serve until told to stop."""
+def run(project: Project, host: str, port: int, workers: int, example: str, *, collect: bool = False) -> None:
+    """Serve until told to stop. collect: take events too."""
     folder = project.home / "serving" / "bentoml"
     folder.mkdir(parents=True, exist_ok=True)
     # The workers are other processes: what they must know goes by the environment.
     os.environ |= {
         "FORETELL_PROJECT": str(project.folder), "FORETELL_WORKERS": str(workers), "BENTOML_HOME": str(folder),
+        "FORETELL_COLLECT": "1" if collect else "",
     }  # fmt: skip
     import logging
 

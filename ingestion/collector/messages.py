@@ -7,6 +7,7 @@ byte by byte: no number is rounded.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Callable
@@ -54,6 +55,7 @@ class Taken:
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
 _list = msgspec.json.Decoder(list[Raw]).decode
 _head = msgspec.json.Decoder(_Head).decode
+_heads = msgspec.json.Decoder(list[_Head]).decode
 _any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -71,8 +73,9 @@ def write_key(top: dict[str, Raw]) -> str | None:
 
 def one(kind: str, top: dict[str, Raw], received: datetime, largest: int) -> Taken:
     """The line of a call to /v1/<kind>. A message that is not understood is refused, as its sender can hear it."""
+    raw = _encode(top)
     try:
-        return Taken([_line(_encode(top), top, kind, _Common({}, received), largest)])
+        return Taken([_line(raw, _head(raw), kind, _Common(raw, {}, received), largest)])
     except (ValueError, msgspec.MsgspecError) as error:
         raise Malformed("message", _said(error), "see the event spec") from None
 
@@ -85,13 +88,18 @@ def batch(top: dict[str, Raw], received: datetime, largest: int) -> Taken:
     """
     if "batch" not in top:
         raise Malformed("batch", "expected a list of messages, got none", 'send {"batch": [{"type": "track", …}, …]}')
-    messages = _read(_list, top["batch"], "batch")
-    common = _Common({name: top[name] for name in ("sentAt", "context", "integrations") if name in top}, received)
+    raws = _read(_list, top["batch"], "batch")
+    shared = {name: top[name] for name in ("sentAt", "context", "integrations") if name in top}
+    common = _Common(bytes(top["batch"]), shared, received)
+    try:
+        heads = _heads(top["batch"])  # all at once, unless one of them is wrong
+    except msgspec.MsgspecError:
+        heads = [None] * len(raws)
     taken = Taken()
-    for n, message in enumerate(messages):
+    for n, (message, head) in enumerate(zip(raws, heads, strict=True)):
         raw = bytes(message)
         try:
-            taken.lines.append(_line(raw, _object(raw), None, common, largest))
+            taken.lines.append(_line(raw, head or _head(raw), None, common, largest))
         except (ValueError, msgspec.MsgspecError) as error:
             problem = _said(error)
             taken.problems.append((n, problem))
@@ -112,48 +120,78 @@ def webhook(body: bytes, name: str, id: str, received: datetime) -> bytes:
 class _Common:
     """What the messages of one request share: fields of the batch, when it was received and, by its sender, sent."""
 
-    def __init__(self, fields: dict[str, Raw], received: datetime):
-        self.fields, self.received, self.stamp = fields, received, stamp(received)
+    def __init__(self, text: bytes, fields: dict[str, Raw], received: datetime):
+        self.fields, self.stamp = fields, stamp(received)
+        self.received = received.astimezone(UTC).replace(tzinfo=None)  # naive instants are told apart in half the time
         self.sent = _instant(_any(fields["sentAt"])) if "sentAt" in fields else None
+        # What goes before a message that stays as it is; None if each must be taken apart, because a name of ours, or a
+        # line end, stands in one of them.
+        self.before: bytes | None = None
+        if fields.keys() <= {"sentAt"} and not any(mark in text for mark in _MARKS):
+            sent = b'"sentAt":%b,' % bytes(fields["sentAt"]) if fields else b""
+            self.before = b'{"receivedAt":"%b",%b"timestamp":"' % (self.stamp.encode(), sent)
 
 
-def _line(raw: bytes, fields: dict[str, Raw], kind: str | None, common: _Common, largest: int) -> bytes:
+_MARKS = (b'"receivedAt"', b'"sentAt"', b'"writeKey"', b'"originalTimestamp"', b"\n", b"\r")
+_NONE = (None, "")
+
+
+def _line(raw: bytes, head: _Head, kind: str | None, common: _Common, largest: int) -> bytes:
     """One message as a line. A ValueError says what is wrong with it."""
     if len(raw) > largest:
         raise ValueError(f"expected a message of at most {largest:,} bytes, got {len(raw):,}")
-    if _depth(raw) > DEPTH:
+    if raw.count(b"{") + raw.count(b"[") > DEPTH and _depth(raw) > DEPTH:
         raise ValueError(f"expected at most {DEPTH} levels of JSON, got more")
-    head = _head(raw)
+    _check(head, kind)
+    time = head.timestamp
+    corrected = None
+    if time is None:
+        corrected = common.stamp
+    elif (sent := common.sent if head.sentAt is None else _instant(head.sentAt)) and (happened := _instant(time)):
+        # As long before we received it as it was, by the sender's clock, before it was sent. Where one of these is no
+        # time, the sender's word stands, and is judged when it is loaded.
+        with contextlib.suppress(OverflowError):
+            corrected = (common.received - (sent - happened)).isoformat("T", "microseconds") + "Z"
+    # Taking a message apart costs three times as much as putting what is ours before it.
+    if common.before and corrected and head.type and head.messageId not in _NONE:
+        times = raw.count(b'"timestamp"')
+        if times == (time is not None):  # the one there is, is the message's own
+            if times:
+                raw = raw.replace(b'"timestamp"', b'"originalTimestamp"')
+            return b'%b%b",%b\n' % (common.before, corrected.encode(), raw[1:])
+    return _rewritten(raw, head, kind, common, corrected)
+
+
+def _check(head: _Head, kind: str | None) -> None:
     said = head.type or kind
     if said not in KINDS:
         raise ValueError(f"type: expected one of {', '.join(KINDS)}, got {said!r}")
     if kind and said != kind:
         raise ValueError(f"type: expected {kind}, as in the path, got {said}")
     if said == "alias":
-        if not (_given(head.previousId) and _given(head.userId)):
+        if head.previousId in _NONE or head.userId in _NONE:
             raise ValueError("an alias call needs previousId and userId")
-    elif not (_given(head.userId) or _given(head.anonymousId)):
+    elif head.userId in _NONE and head.anonymousId in _NONE:
         raise ValueError(f"a {said} call needs userId or anonymousId")
     if said == "track" and not head.event:
         raise ValueError("a track call needs event")
-    if said == "group" and not _given(head.groupId):
+    if said == "group" and head.groupId in _NONE:
         raise ValueError("a group call needs groupId")
+
+
+def _rewritten(raw: bytes, head: _Head, kind: str | None, common: _Common, corrected: str | None) -> bytes:
+    """The line of any message, field by field."""
+    fields = _object(raw)
     fields.pop("writeKey", None)
     fields.pop("receivedAt", None)
-    kept: dict[str, Any] = {"receivedAt": common.stamp, "type": said, **common.fields, **fields}
-    if not _given(head.messageId):
+    kept: dict[str, Any] = {"receivedAt": common.stamp, "type": kind, **common.fields, **fields}
+    if head.type is None:
+        kept["type"] = kind
+    if head.messageId in _NONE:
         kept["messageId"] = secrets.token_hex(16)
-    sent = _instant(head.sentAt) if head.sentAt is not None else common.sent
-    if head.timestamp is None:
-        kept["timestamp"] = common.stamp
-    elif sent and (happened := _instant(head.timestamp)):
-        # As long before we received it as it was, by the sender's clock, before it was sent. Where one of these is no
-        # time, the sender's word stands, and is judged when it is loaded.
-        try:
-            corrected = stamp(common.received - (sent - happened))
-        except OverflowError:
-            corrected = head.timestamp
-        kept.setdefault("originalTimestamp", kept["timestamp"])
+    if corrected:
+        if head.timestamp is not None:
+            kept.setdefault("originalTimestamp", kept["timestamp"])
         kept["timestamp"] = corrected
     return _one_line(_encode(kept))
 
@@ -167,7 +205,7 @@ def _said(error: Exception) -> str:
 
 def stamp(at: datetime) -> str:
     """An instant of UTC as text."""
-    return f"{at.isoformat(timespec='microseconds')[:26]}Z"
+    return at.isoformat("T", "microseconds")[:26] + "Z"
 
 
 def _instant(text: Any) -> datetime | None:
@@ -178,10 +216,6 @@ def _instant(text: Any) -> datetime | None:
     except ValueError:
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _given(id: str | int | float | None) -> bool:
-    return id is not None and id != ""
 
 
 def _one_line(line: bytes) -> bytes:
@@ -195,10 +229,7 @@ _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def _depth(raw: bytes) -> int:
-    """How many levels deep JSON is; no more than its brackets, which are counted first."""
-    most = raw.count(b"{") + raw.count(b"[")
-    if most <= DEPTH:
-        return most
+    """How many levels deep JSON is."""
     deepest = level = 0
     for found in _BRACKET.finditer(raw):
         mark = found[0]
