@@ -43,6 +43,7 @@ _CORS = [
 ]
 _JSON = [(b"content-type", b"application/json"), *_CORS[:1]]
 _RETRY_AFTER = 1  # seconds
+_DRAINED = 20  # times as much as a body may have is read
 _PATIENCE = 20  # seconds that the body of a request may take
 
 
@@ -236,10 +237,13 @@ class _Gone(Exception):
 
 
 async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
-    """The body of a request, unpacked. One that is too large is refused, whatever it says of its length."""
+    """The body of a request, unpacked. One that is too large is refused, whatever it says of its length.
+
+    It is read to its end and forgotten, unless it is far too large, so that its sender comes to hear the answer.
+    """
     parts, size = [], 0
     said = headers.get(b"content-length", b"")
-    if said.isdigit() and int(said) > most:
+    if said.isdigit() and int(said) > _DRAINED * most:
         raise _large(most, f"{int(said):,}")
     try:
         async with asyncio.timeout(_PATIENCE):
@@ -249,14 +253,17 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> 
                     raise _Gone
                 part = message.get("body", b"")
                 size += len(part)
-                if size > most:
+                if size <= most:
+                    parts.append(part)
+                elif size > _DRAINED * most:
                     raise _large(most, "more")
-                parts.append(part)
                 if not message.get("more_body"):
                     break
     except TimeoutError:
         problem = f"expected a body within {_PATIENCE} s, got {size:,} bytes of it"
         raise Answer(408, "body", problem, "send it again") from None
+    if size > most:
+        raise _large(most, f"{size:,}")
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     packed = headers.get(b"content-encoding", b"identity").strip().lower()
     return body if packed in (b"identity", b"") else _unpacked(body, packed, most)
