@@ -166,7 +166,7 @@ class Collector:
         else:
             taken = messages.one(kind, top, received, self.limits.message)
         if taken.lines:
-            await self.log.append(stream, b"".join(taken.lines))
+            await self.log.append(stream, taken.data)
         self.counts["messages_total"] += len(taken.lines) - len(taken.problems)
         if not taken.problems:
             return b'{"success":true}'

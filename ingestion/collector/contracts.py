@@ -19,7 +19,8 @@ from foretell.declarations import Source
 from foretell.errors import DataError
 from foretell.project import Project
 from ingestion.collector.log import OPEN, folder_of
-from ingestion.collector.segments import INVALID, segments_of
+from ingestion.collector.messages import INVALID
+from ingestion.collector.segments import segments_of
 from ingestion.files import Raw
 from ingestion.propose import Proposal, leaves, spelt, tried
 from ingestion.propose import propose as propose_file

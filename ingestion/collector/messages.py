@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 KINDS = ("identify", "track", "page", "screen", "group", "alias")
+INVALID = '{"invalid":'  # how the line of a message that could not be understood begins; no other line does
 DEPTH = 64  # levels of JSON
 
 
@@ -30,7 +31,7 @@ class Malformed(Exception):
         super().__init__(f"{subject}: {problem}")
 
 
-class _Head(msgspec.Struct):
+class _Head(msgspec.Struct, gc=False):
     """What must be understood of a message; the rest may be anything."""
 
     type: str | None = None
@@ -42,14 +43,24 @@ class _Head(msgspec.Struct):
     messageId: str | int | None = None  # noqa: N815
     timestamp: Any = None
     sentAt: Any = None  # noqa: N815
+    # names that are ours to give: whether they are there
+    receivedAt: Raw | UnsetType = UNSET  # noqa: N815
+    originalTimestamp: Raw | UnsetType = UNSET  # noqa: N815
+    writeKey: Raw | UnsetType = UNSET  # noqa: N815
+    invalid: Raw | UnsetType = UNSET
 
 
 @dataclass
 class Taken:
-    """Lines to be kept, each with its line end. problems: (which message, counted from 0; what is wrong with it)."""
+    """Lines to be kept. problems: (which message, counted from 0; what is wrong with it)."""
 
     lines: list[bytes] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def data(self) -> bytes:
+        """The lines, each with its end."""
+        return b"\n".join([*self.lines, b""])
 
 
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -99,7 +110,8 @@ def batch(top: dict[str, Raw], received: datetime, largest: int) -> Taken:
     for n, (message, head) in enumerate(zip(raws, heads, strict=True)):
         raw = bytes(message)
         try:
-            taken.lines.append(_line(raw, head or _head(raw), None, common, largest))
+            line = head and common.plain and _spliced(raw, head, common, largest)
+            taken.lines.append(line or _line(raw, head or _head(raw), None, common, largest))
         except (ValueError, msgspec.MsgspecError) as error:
             problem = _said(error)
             taken.problems.append((n, problem))
@@ -114,52 +126,92 @@ def webhook(body: bytes, name: str, id: str, received: datetime) -> bytes:
     if _depth(body) > DEPTH:
         raise Malformed("body", f"expected at most {DEPTH} levels", "flatten it")
     line = {"receivedAt": stamp(received), "type": "webhook", "webhook": name, "messageId": id, "body": Raw(body)}
-    return _one_line(_encode(line))
+    return _one_line(_encode(line)) + b"\n"
 
 
 class _Common:
     """What the messages of one request share: fields of the batch, when it was received and, by its sender, sent."""
 
     def __init__(self, text: bytes, fields: dict[str, Raw], received: datetime):
-        self.fields, self.stamp = fields, stamp(received)
-        self.received = received.astimezone(UTC).replace(tzinfo=None)  # naive instants are told apart in half the time
+        self.fields, self.received, self.stamp = fields, received, stamp(received)
         self.sent = _instant(_any(fields["sentAt"])) if "sentAt" in fields else None
-        # What goes before a message that stays as it is; None if each must be taken apart, because a name of ours, or a
-        # line end, stands in one of them.
-        self.before: bytes | None = None
-        if fields.keys() <= {"sentAt"} and not any(mark in text for mark in _MARKS):
-            sent = b'"sentAt":%b,' % bytes(fields["sentAt"]) if fields else b""
-            self.before = b'{"receivedAt":"%b",%b"timestamp":"' % (self.stamp.encode(), sent)
+        # Whether what is ours may be put into messages that stay as they are. Where brackets of one kind are few, those
+        # of the other say how deep a message is.
+        self.plain = (
+            self.sent is not None
+            and fields.keys() == {"sentAt"}
+            and b"\n" not in text
+            and b"\r" not in text
+            and text.count(b"[") <= DEPTH // 2
+        )
+        if self.plain and self.sent:
+            self.ahead = received - self.sent  # our clock is, of the sender's
+            before = b'"receivedAt":"%b","sentAt":%b,"timestamp":'
+            self.before = before % (self.stamp.encode(), bytes(fields["sentAt"]))
 
 
-_MARKS = (b'"receivedAt"', b'"sentAt"', b'"writeKey"', b'"originalTimestamp"', b"\n", b"\r")
+_TIMESTAMP, _AFTER = b'"timestamp"', b',"originalTimestamp"'
 _NONE = (None, "")
 
 
+def _spliced(raw: bytes, head: _Head, common: _Common, largest: int) -> bytes | None:
+    """The line of a message as the SDKs send it: what is ours is put where its timestamp stands.
+
+    None if it is not quite like that, or wrong: then `_line` looks closer. This one takes a third of the time.
+    """
+    time = head.timestamp
+    if (
+        len(raw) > largest
+        or raw.count(b"{") > DEPTH // 2
+        or not (head.messageId and (head.userId or head.anonymousId))
+        or not (head.event if head.type == "track" else head.type in _BY_SOMEONE)
+        or time.__class__ is not str
+        or head.sentAt is not None
+        or not (head.receivedAt is head.originalTimestamp is head.writeKey is head.invalid is UNSET)
+    ):
+        return None
+    try:
+        happened = _from_iso(time)
+        if happened.tzinfo is not UTC:
+            return None
+        ours = common.before + _encode(happened + common.ahead) + _AFTER
+    except (ValueError, TypeError, OverflowError):
+        return None
+    line = raw.replace(_TIMESTAMP, ours)
+    # one was replaced: the one there is, is the message's own
+    return line if len(line) == len(raw) + len(ours) - len(_TIMESTAMP) else None
+
+
+_from_iso = datetime.fromisoformat
+_BY_SOMEONE = ("identify", "page", "screen")
+
+
 def _line(raw: bytes, head: _Head, kind: str | None, common: _Common, largest: int) -> bytes:
-    """One message as a line. A ValueError says what is wrong with it."""
+    """The line of any message, field by field. A ValueError says what is wrong with it."""
     if len(raw) > largest:
         raise ValueError(f"expected a message of at most {largest:,} bytes, got {len(raw):,}")
     if raw.count(b"{") + raw.count(b"[") > DEPTH and _depth(raw) > DEPTH:
         raise ValueError(f"expected at most {DEPTH} levels of JSON, got more")
     _check(head, kind)
-    time = head.timestamp
-    corrected = None
-    if time is None:
-        corrected = common.stamp
-    elif (sent := common.sent if head.sentAt is None else _instant(head.sentAt)) and (happened := _instant(time)):
+    fields = _object(raw)
+    fields.pop("writeKey", None)
+    fields.pop("receivedAt", None)
+    kept: dict[str, Any] = {"receivedAt": common.stamp, "type": kind, **common.fields, **fields}
+    if head.type is None:
+        kept["type"] = kind
+    if head.messageId in _NONE:
+        kept["messageId"] = secrets.token_hex(16)
+    sent = common.sent if head.sentAt is None else _instant(head.sentAt)
+    if head.timestamp is None:
+        kept["timestamp"] = common.stamp
+    elif sent and (happened := _instant(head.timestamp)):
         # As long before we received it as it was, by the sender's clock, before it was sent. Where one of these is no
         # time, the sender's word stands, and is judged when it is loaded.
         with contextlib.suppress(OverflowError):
-            corrected = (common.received - (sent - happened)).isoformat("T", "microseconds") + "Z"
-    # Taking a message apart costs three times as much as putting what is ours before it.
-    if common.before and corrected and head.type and head.messageId not in _NONE:
-        times = raw.count(b'"timestamp"')
-        if times == (time is not None):  # the one there is, is the message's own
-            if times:
-                raw = raw.replace(b'"timestamp"', b'"originalTimestamp"')
-            return b'%b%b",%b\n' % (common.before, corrected.encode(), raw[1:])
-    return _rewritten(raw, head, kind, common, corrected)
+            corrected = stamp(common.received - (sent - happened))
+            kept.setdefault("originalTimestamp", kept["timestamp"])
+            kept["timestamp"] = corrected
+    return _one_line(_encode(kept))
 
 
 def _check(head: _Head, kind: str | None) -> None:
@@ -179,23 +231,6 @@ def _check(head: _Head, kind: str | None) -> None:
         raise ValueError("a group call needs groupId")
 
 
-def _rewritten(raw: bytes, head: _Head, kind: str | None, common: _Common, corrected: str | None) -> bytes:
-    """The line of any message, field by field."""
-    fields = _object(raw)
-    fields.pop("writeKey", None)
-    fields.pop("receivedAt", None)
-    kept: dict[str, Any] = {"receivedAt": common.stamp, "type": kind, **common.fields, **fields}
-    if head.type is None:
-        kept["type"] = kind
-    if head.messageId in _NONE:
-        kept["messageId"] = secrets.token_hex(16)
-    if corrected:
-        if head.timestamp is not None:
-            kept.setdefault("originalTimestamp", kept["timestamp"])
-        kept["timestamp"] = corrected
-    return _one_line(_encode(kept))
-
-
 def _said(error: Exception) -> str:
     """An error of msgspec in the words of ours."""
     text, _, at = str(error).replace("`", "").partition(" - at $")
@@ -205,7 +240,7 @@ def _said(error: Exception) -> str:
 
 def stamp(at: datetime) -> str:
     """An instant of UTC as text."""
-    return at.isoformat("T", "microseconds")[:26] + "Z"
+    return _encode(at)[1:-1].decode()
 
 
 def _instant(text: Any) -> datetime | None:
@@ -222,7 +257,7 @@ def _one_line(line: bytes) -> bytes:
     """In valid JSON a line end stands between values only."""
     if b"\n" in line or b"\r" in line:
         line = line.replace(b"\n", b" ").replace(b"\r", b" ")
-    return line + b"\n"
+    return line
 
 
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -262,9 +297,10 @@ def whole_characters(body: bytes) -> bytes:
     No JSON reader that keeps to the standard takes it; the replacement character stands for it. Malformed: not UTF-8.
     """
     try:
-        body.decode()
+        if not body.isascii():
+            body.decode()
     except UnicodeDecodeError as error:
         raise Malformed("body", f"expected UTF-8, got something else at byte {error.start:,}", "encode it") from None
-    if b"\\u" not in body or not re.search(rb"\\u[dD][89a-fA-F]", body):
+    if b"\\" not in body or not re.search(rb"\\u[dD][89a-fA-F]", body):
         return body
     return _ESCAPE.sub(lambda found: rb"\ufffd" if _HALF.fullmatch(found[0]) else found[0], body)

@@ -9,10 +9,9 @@ import duckdb
 from foretell.errors import DataError, did_you_mean
 from foretell.project import Project
 from ingestion.collector.log import folder_of, sealed
+from ingestion.collector.messages import INVALID
 from ingestion.files import Raw
 from lake.engine import quote
-
-INVALID = '{"invalid":'  # how the line of a message that could not be understood begins; no other line does
 
 
 def segments_of(project: Project, stream: str) -> list[Path]:

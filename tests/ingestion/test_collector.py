@@ -48,7 +48,7 @@ def track(n: object = 1, **more) -> dict:
 
 def line(top: dict, received: datetime = NOW, kind: str = "track") -> dict:
     """What is kept of a message."""
-    (made,) = messages.one(kind, messages.parse(json.dumps(top).encode()), received, 32_768).lines
+    made = messages.one(kind, messages.parse(json.dumps(top).encode()), received, 32_768).data
     assert made.endswith(b"\n")
     assert made.count(b"\n") == 1
     return json.loads(made)
@@ -131,20 +131,20 @@ def test_a_key_is_shown_once_and_can_be_revoked(shop: Shop):
     ("sent", "timestamp", "kept", "original"),
     [
         # its clock is an hour ahead, and it waited 5 minutes before it sent
-        ("2026-05-04T13:00:00Z", "2026-05-04T12:55:00Z", "2026-05-04T11:55:00.000000Z", "2026-05-04T12:55:00Z"),
-        ("2026-05-04T15:00:00+03:00", "2026-05-04T11:59:59Z", "2026-05-04T11:59:59.000000Z", "2026-05-04T11:59:59Z"),
-        ("2026-05-04T12:00:00", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00.000000Z", "2020-01-01T00:00:00Z"),
+        ("2026-05-04T13:00:00Z", "2026-05-04T12:55:00Z", "2026-05-04T11:55:00Z", "2026-05-04T12:55:00Z"),
+        ("2026-05-04T15:00:00+03:00", "2026-05-04T11:59:59Z", "2026-05-04T11:59:59Z", "2026-05-04T11:59:59Z"),
+        ("2026-05-04T12:00:00", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z"),
         (None, "2026-05-04T12:55:00Z", "2026-05-04T12:55:00Z", None),  # nothing to go by
         ("never", "2026-05-04T12:55:00Z", "2026-05-04T12:55:00Z", None),
         ("2026-05-04T13:00:00Z", "never", "never", None),
         ("2026-05-04T13:00:00Z", 1777, 1777, None),
-        ("2026-05-04T13:00:00Z", None, "2026-05-04T12:00:00.000000Z", None),
+        ("2026-05-04T13:00:00Z", None, "2026-05-04T12:00:00Z", None),
         ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z", None),
     ],
 )  # fmt: skip
 def test_the_senders_clock_is_set_right(sent, timestamp, kept, original):
     found = line({**track(), "sentAt": sent, "timestamp": timestamp})
-    assert found["receivedAt"] == "2026-05-04T12:00:00.000000Z"
+    assert found["receivedAt"] == "2026-05-04T12:00:00Z"
     assert found["timestamp"] == kept
     assert found.get("originalTimestamp") == original
 
@@ -152,14 +152,16 @@ def test_the_senders_clock_is_set_right(sent, timestamp, kept, original):
 def test_values_are_passed_on_byte_by_byte():
     raw = b'{"userId":"u","event":"e","n":12345678901234567890123,"f":1.10,"e":1E400,"t":"\\u00e9\\/",\n'
     raw += b'"z":{"b":1,\r\n"a":2}}'
-    (made,) = messages.one("track", messages.parse(raw), NOW, 32_768).lines
+    made = messages.one("track", messages.parse(raw), NOW, 32_768).data
     for piece in (b"12345678901234567890123", b"1.10", b"1E400", b'"\\u00e9\\/"', b'{"b":1,'):
         assert piece in made
     assert made.count(b"\n") == 1
     assert b"\r" not in made
 
 
-_NAMES = st.sampled_from(["type", "timestamp", "sentAt", "receivedAt", "originalTimestamp", "writeKey", "a", 'b"\\'])
+_NAMES = st.sampled_from(
+    ["type", "timestamp", "sentAt", "receivedAt", "originalTimestamp", "writeKey", "invalid", "a", 'b"\\']
+)
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["timestamp", "2026-05-04T11:00:00Z"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3),
@@ -176,12 +178,12 @@ def test_spliced_or_rewritten_the_line_says_the_same(more, ids, sent, indent):
     """What stays as it is and what must be taken apart: an oracle that knows of no bytes."""
     message = {"type": "track", "userId": "u", "event": "e", "properties": more, **more, **ids}
     body = json.dumps({"batch": [message], **({"sentAt": sent} if sent else {})}, indent=indent).encode()
-    ((made,), problems) = (lambda t: (t.lines, t.problems))(messages.batch(messages.parse(body), NOW, 32_768))
-    assert not problems
-    assert made.index(b"\n") == len(made) - 1
-    found, expected = json.loads(made), {"sentAt": sent, **message} if sent else dict(message)
+    taken = messages.batch(messages.parse(body), NOW, 32_768)
+    assert not taken.problems
+    assert taken.data.index(b"\n") == len(taken.data) - 1
+    found, expected = json.loads(taken.data), {"sentAt": sent, **message} if sent else dict(message)
     expected.pop("writeKey", None)
-    expected["receivedAt"] = "2026-05-04T12:00:00.000000Z"
+    expected["receivedAt"] = "2026-05-04T12:00:00Z"
     expected.setdefault("messageId", found["messageId"])
     happened, at = instant(expected.get("timestamp")), instant(message.get("sentAt", sent) or sent)
     if expected.get("timestamp") is None:
