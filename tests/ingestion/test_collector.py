@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import hmac
 import json
 import os
+import shutil
 import socket
 import time
 from datetime import UTC, datetime, timedelta
@@ -27,7 +29,7 @@ from foretell.project import Project
 from ingestion.collector import messages, webhooks
 from ingestion.collector.app import CALLS, Limits
 from ingestion.collector.keys import Keys
-from ingestion.collector.log import OPEN, SEALED, TORN, seal, seal_all
+from ingestion.collector.log import OPEN, SEALED, TORN, Full, Log, seal, seal_all, sealed
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
@@ -422,6 +424,26 @@ def test_a_segment_is_sealed_when_it_is_large(tmp_path):
         assert len(list((shop.home / "collected" / "web").glob(f"*{SEALED}"))) >= 2
         shop.load()
         assert set(shop.messages()) == {f"m-{n}" for n in range(20)}
+
+
+def test_no_more_waits_than_may(tmp_path):
+    """What would wait beyond the limit is refused at once; a segment may be sealed, or lost, while it is written to."""
+
+    async def run() -> tuple[int, int]:
+        log = Log(tmp_path, waiting=1_000)
+        line = b'{"a": 1}' + b" " * 91 + b"\n"
+        lost = await asyncio.gather(*(log.append("web", line) for _ in range(30)), return_exceptions=True)
+        assert all(isinstance(one, Full) for one in lost if one is not None)
+        seal_all(tmp_path / "web")
+        await log.append("web", line)
+        shutil.rmtree(tmp_path / "web")
+        await log.append("web", line)
+        log.close()
+        with pytest.raises(Full):
+            await log.append("web", line)
+        return lost.count(None), len(sealed(tmp_path / "web"))
+
+    assert asyncio.run(run()) == (10, 1)
 
 
 def test_limits_are_numbers():
