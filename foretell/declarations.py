@@ -118,6 +118,7 @@ class Source:
     name: also the name of its table in the lake.
     files: glob below the project's `exports` folder; .csv, .jsonl/.ndjson, .parquet or .xlsx.
     connector: in place of files, a database or an API to pull rows from (see foretell.connectors: SQL, REST).
+    stream: instead of files, the stream of collected events (`foretell collect`) that it reads; several may read one.
     kind: "events" (timestamped facts) or "records" (rows about a person).
     role: which role its rows play (see foretell.roles); views are written against roles. Records play "person".
     event_at: column (or SQL expression over the row's columns) with the time the fact happened.
@@ -139,6 +140,9 @@ class Source:
     optional: columns that a file may lack; there they are NULL.
     key: expression that stays the same when a row is changed, such as its number. Rows of one key are versions of one
         fact: at T, the last one known before T counts. Without it every row that differs is a fact of its own.
+    unique: expression that tells one fact from another, such as "messageId": rows of one value are one fact, and the
+        first counts, in whatever file the others come. Without it the whole row does, and equal rows of one file are
+        several.
     country: ISO code ("US") of the country whose telephone numbers come without a country's code. Numbers then become
         "+12125550103". Without it: that of the project's other sources if they agree on one; "" says that it is not
         known. Numbers of no known country stay digits.
@@ -171,7 +175,9 @@ class Source:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     connector: Connector | None = None
+    stream: str | None = None
     key: str | None = None
+    unique: str | None = None
     country: str | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)
@@ -183,9 +189,11 @@ class Source:
         at = _short(self.where)
         if self.name in RESERVED:
             raise DefinitionError(self.name, "is the name of one of the lake's own tables", "rename it", where=at)
-        if (self.files is None) == (self.connector is None):
-            problem = "expected files or a connector, one of them"
-            raise DefinitionError(self.name, problem, 'say files="orders/*.csv", or connector=SQL(…)', where=at)
+        if sum(given is not None for given in (self.files, self.connector, self.stream)) != 1:
+            fix = 'say files="orders/*.csv", connector=SQL(…) or stream="web"'
+            raise DefinitionError(self.name, "expected files, a connector or a stream, one of them", fix, where=at)
+        if self.stream is not None:
+            _check_name("stream", self.stream, self.where)
         if self.connector is not None:
             if not isinstance(self.connector, SQL | REST):
                 problem = f"connector is SQL(…) or REST(…), got {self.connector!r}"
@@ -225,6 +233,9 @@ class Source:
             )
         if self.key is not None and not self.key.strip():
             raise DefinitionError(self.name, "key is an empty expression", 'say key="order_id", or leave it', where=at)
+        if self.unique is not None and not self.unique.strip():
+            problem = "unique is an empty expression"
+            raise DefinitionError(self.name, problem, 'say unique="messageId", or leave it', where=at)
         for column, names in self.aliases.items():
             if isinstance(names, str):
                 problem = f"aliases are several names, got the text {names!r}"

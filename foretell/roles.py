@@ -22,6 +22,8 @@ ROLES: dict[str, dict[str, str]] = {
     },
     "redemption": {"campaign_id": "VARCHAR", "coupon_id": "VARCHAR", "kind": "VARCHAR"},
     "message": {"campaign_id": "VARCHAR", "channel": "VARCHAR", "kind": "VARCHAR"},
+    # what somebody did on a site or in an app: kind is page, screen or track, name that of the page or event
+    "activity": {"kind": "VARCHAR", "name": "VARCHAR", "category": "VARCHAR", "url": "VARCHAR"},
     # what a record says about a person; a trait of one of these names fills it
     "person": {
         "birth_date": "VARCHAR",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ingestion.collector.commands import collect
+
 if TYPE_CHECKING:
     from foretell.project import Project
     from ingestion.quarantine import Chosen
@@ -221,6 +223,7 @@ def source() -> None:
 
 @source.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--stream", metavar="NAME", help="Write the contracts for a stream of collected events, instead.")
 @click.option("--name", default=None, help="Name of the source (default: from the file's or table's).")
 @click.option(
     "--kind", type=click.Choice(["events", "records"]), default=None, help="What a row is (default: a guess)."
@@ -230,8 +233,8 @@ def source() -> None:
 @click.option("--force", is_flag=True, help="Write over a contract of that name.")
 @click.pass_obj
 def new(
-    project: str | None, file: Path | None, name: str | None, kind: str | None, of_table: str | None, url: str | None,
-    force: bool,
+    project: str | None, file: Path | None, stream: str | None, name: str | None, kind: str | None,
+    of_table: str | None, url: str | None, force: bool,
 ) -> None:  # fmt: skip
     """Propose a contract for FILE (.csv, .jsonl, .parquet or .xlsx), try it on its rows, and write it.
 
@@ -242,7 +245,11 @@ def new(
     Examples:
       foretell source new exports/till/2024-05.csv
       foretell source new --table order_lines --url env:SHOP_DB
+      foretell source new --stream web               what `foretell collect` has collected there
     """
+    if stream:
+        _contracts_of_stream(project, stream, force)
+        return
     import shlex
 
     import duckdb
@@ -259,7 +266,7 @@ def new(
             raise
         home = None
     if (file is None) == (of_table is None) or (of_table is None) != (url is None):
-        raise click.UsageError("expected a FILE, or --table with the --url of its database")
+        raise click.UsageError("expected a FILE, or --stream NAME, or --table with the --url of its database")
     file = file or Path(str(of_table).rpartition(".")[2])
     called = name or propose.name_of(file)
     target = home.folder / "sources" / f"{called}.py" if home else None
@@ -287,7 +294,7 @@ def new(
     )
     for reason, times in made.reasons:
         click.echo(f"  {times:,} × {reason}")
-    text = propose.text_of(made, file)
+    text = propose.text_of(made, made.source.connector.shown if made.source.connector else file.name)
     click.echo()
     if not home or not target:
         click.echo(text)
@@ -309,4 +316,33 @@ def new(
         )
 
 
-COMMANDS = [load, quarantine, source]
+def _contracts_of_stream(project: str | None, stream: str, force: bool) -> None:
+    import duckdb
+
+    from foretell.errors import DataError
+    from foretell.project import Project
+    from ingestion.collector.contracts import propose
+    from ingestion.propose import text_of
+
+    home = Project.find(project)
+    definitions = home.definitions
+    others = [s for s in definitions.sources.values() if s.stream != stream]
+    taken = {*definitions.tasks, *(name for view in definitions.views.values() for name in view.features)}
+    with duckdb.connect() as con:
+        found = propose(con, home, stream, known=others, taken=taken)
+    targets = [home.folder / "sources" / f"{made.source.name}.py" for made in found]
+    if there := [str(target) for target in targets if target.exists() and not force]:
+        raise DataError(", ".join(there), "is there already", "pass --force to write over it, or remove it")
+    for made, target in zip(found, targets, strict=True):
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text_of(made, f"the stream {stream}"), encoding="utf-8")
+        bad = f", {made.bad:,} would go to quarantine" if made.bad else ""
+        click.echo(
+            f"wrote {target.relative_to(home.folder)}: {made.good:,} of the messages collected are its facts{bad}"
+        )
+        for reason, times in made.reasons:
+            click.echo(f"  {times:,} × {reason}")
+    click.echo(f"Next: foretell load {' '.join(made.source.name for made in found)}")
+
+
+COMMANDS = [load, quarantine, source, collect]

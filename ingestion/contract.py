@@ -128,6 +128,11 @@ def plan(
     body = ", ".join([*stamps, *columns])
     # The same line twice in one file is two facts; the same line in two files, or in a file loaded twice, is one.
     fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' || {raw.copy}"""
+    if source.unique:
+        told_by = f"({sql(source.unique)})::VARCHAR"
+        fact_id = f"md5('{source.name}' || chr(31) || {told_by})"
+        empty = f"trim(coalesce({told_by}, '')) = ''"
+        reason = f"CASE WHEN {empty} THEN 'no key: {quote(source.unique)} is empty' ELSE {reason} END"
     if again:
         fact_id = f"coalesce(_fact_id, {fact_id})"
     facts = f"raw WHERE {sql(source.only)}" if source.only else "raw"

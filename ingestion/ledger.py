@@ -39,14 +39,20 @@ _SETTLED_NS = (
 class Seen:
     """What a source has brought so far.
 
-    digests: of files and sheets. files: path -> (size, time of change) of those that need no look. watermark: JSON text
-    of the last pull of the connector with this fingerprint. columns: column -> kind, as last seen.
+    digests: of files and sheets. names: of files, as the ledger shows them. files: path -> (size, time of change) of
+    those that need no look. watermark: JSON text of the last pull of the connector with this fingerprint. columns:
+    column -> kind, as last seen.
     """
 
     digests: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     watermark: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
+
+    def loaded(self, shown: str) -> bool:
+        """Whether a file of this name was loaded, whatever was in it."""
+        return shown in self.names
 
     def unchanged(self, file: Path) -> bool:
         """Whether a file has the size and the time of change that it had when it was loaded."""
@@ -67,9 +73,10 @@ def seen(project: Project, source: str, connector: str | None = None) -> Seen:
     wanted = ["sha256", "path", "size", "modified_ns", "connector", "watermark", "columns"]
     listed = ", ".join(f'"{c}"' if c in has else f'NULL AS "{c}"' for c in wanted)
     rows = duckdb.execute(
-        f"SELECT {listed}, epoch_us(received_at) FROM {scan} WHERE source = ? ORDER BY batch", [source]
+        f"SELECT {listed}, epoch_us(received_at), file FROM {scan} WHERE source = ? ORDER BY batch", [source]
     ).fetchall()
-    for digest, path, size, modified, by, watermark, columns, received in rows:
+    for digest, path, size, modified, by, watermark, columns, received, name in rows:
+        found.names.add(name)
         if digest:
             found.digests.add(digest)
         if path and modified is not None and modified + _SETTLED_NS < received * 1000:

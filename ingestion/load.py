@@ -22,6 +22,8 @@ from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError, UnknownName
 from foretell.project import Project
 from ingestion import quarantine
+from ingestion.collector.log import folder_of, seal_all
+from ingestion.collector.segments import segments_of, set_aside
 from ingestion.connectors import Piece, pull
 from ingestion.contract import Plan, plan, told
 from ingestion.drift import drift, with_news
@@ -56,7 +58,12 @@ class Loaded:
 
 
 def files_of(project: Project, source: Source) -> list[Path]:
-    """The files that a source's glob finds. None at all is an error that names the pattern and the folder."""
+    """The files that a source's glob finds, or its stream's sealed segments.
+
+    None at all is an error that names the pattern and the folder. A stream that was written to may have none.
+    """
+    if source.stream:
+        return segments_of(project, source.stream)
     assert source.files
     found = sorted(f for f in _matching(project.exports, source.files) if f.is_file())
     if not found:
@@ -107,6 +114,9 @@ def _load_files(
     project: Project, source: Source, given: list[Path], say: Callable[[str], None]
 ) -> Iterator[Loaded | ForetellError]:
     try:
+        if source.stream and not given:
+            yield from _load_stream(project, source)
+            return
         found = given or files_of(project, source)
     except ForetellError as error:
         yield error
@@ -141,6 +151,23 @@ def _pull(project: Project, source: Source, full: bool, say: Callable[[str], Non
         yield failure
     elif not pieces:
         yield Loaded(source.name, source.connector.shown, skipped=True)
+
+
+def _load_stream(project: Project, source: Source) -> Iterator[Loaded | ForetellError]:
+    """Seal what was collected until now, and load the segments that the ledger does not name.
+
+    A sealed segment never changes, so that its name stands for it.
+    """
+    folder = folder_of(project.home) / str(source.stream)
+    for torn in seal_all(folder):
+        problem = f"{torn.stat().st_size:,} bytes of a line that was never answered for were put aside"
+        yield Loaded(source.name, _shown(project, torn), reasons=[problem])
+    before = seen(project, source.name)
+    new = [file for file in files_of(project, source) if not before.loaded(_shown(project, file))]
+    if not new:
+        yield Loaded(source.name, f"stream {source.stream}", skipped=True)
+    for file in new:
+        yield from _load_sheets(project, source, file, before)
 
 
 def _load_sheets(
@@ -193,6 +220,8 @@ def load_file(
     con = connect(project)
     try:
         raw = read(con, file, sheet)
+        if source.stream:
+            set_aside(con, raw, report=source is _first_of(project, source.stream))
         changes, columns = drift(con, raw, before.columns, source)
         if not _same(state, _state(file)):
             raise DataError(shown, "changed while it was being read", "load it again when it is whole")
@@ -202,7 +231,7 @@ def load_file(
             raise with_news(error, changes) from None
         stamp(con, made, source, shown)
         rows = _count(con, "SELECT count(*) FROM raw")
-        if rows + len(raw.unreadable) == 0:
+        if rows + len(raw.unreadable) == 0 and not source.stream:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
         result.changes = changes
@@ -293,18 +322,19 @@ def _check_share(con: duckdb.DuckDBPyConnection, source: Source, shown: str, raw
 def append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, made: Plan) -> int:
     """Append the good rows whose ids are new. Returns how many there were."""
     seen = ""
+    first = "QUALIFY row_number() OVER (PARTITION BY fact_id ORDER BY _row) = 1" if source.unique else ""
     files = facts.files()
     if files and source.key and not source.known_at:
         _date_changes(con, facts.scan(files))
     if files:
         months = ""
-        if source.kind == "events":  # only the months that this file touches
+        if source.kind == "events" and not source.unique:  # only the months that this file touches
             months = "WHERE event_month IN (SELECT DISTINCT event_month FROM stamped WHERE _reason IS NULL)"
         con.execute(f"CREATE TEMP TABLE known AS SELECT fact_id FROM {facts.scan(files)} {months}")
         seen = "AND NOT EXISTS (SELECT 1 FROM known k WHERE k.fact_id = s.fact_id)"
     listed = ", ".join(f'"{c}"' for c in made.columns)
     order = "ORDER BY event_at, _row"  # near in time, near in the file: scans by window read less
-    reader = con.sql(f"SELECT {listed} FROM stamped s WHERE _reason IS NULL {seen} {order}").to_arrow_table()
+    reader = con.sql(f"SELECT {listed} FROM stamped s WHERE _reason IS NULL {seen} {first} {order}").to_arrow_table()
     if reader.num_rows:
         partition = ["event_month"] if source.kind == "events" else None
         facts.append(reader, partition_by=partition, why=f"load {source.name}")
@@ -350,5 +380,14 @@ def _same(before: tuple[int, int, int], after: tuple[int, int, int]) -> bool:
     return before == after or (before[0] == after[0] and before[1] < after[1])
 
 
+def _first_of(project: Project, stream: str) -> Source:
+    """The contract that reports what is wrong with a stream's messages: each is in quarantine once."""
+    readers = [source for source in project.definitions.sources.values() if source.stream == stream]
+    return min(readers, key=lambda source: source.name)
+
+
 def _shown(project: Project, file: Path) -> str:
-    return str(file.relative_to(project.exports)) if file.is_relative_to(project.exports) else file.name
+    for folder in (project.exports, project.home):
+        if file.is_relative_to(folder):
+            return str(file.relative_to(folder))
+    return file.name

@@ -71,7 +71,7 @@ def propose(
     draft = Draft(columns, list(known), set(taken))
     source = draft.source(file, name, files, kind)
     made = Proposal(source, rows, draft.table(), draft.doubts, notes + draft.notes)
-    _try(con, made, raw, file)
+    tried(con, made, raw, file.name)
     return made
 
 
@@ -93,18 +93,18 @@ def _columns(con: duckdb.DuckDBPyConnection, raw: Raw) -> list[Column]:
     packed = [json.loads(text) for (text,) in rows]
     values: dict[tuple[str, ...], list[str]] = {(name,): [] for name in raw.columns or ()}
     for row in packed:
-        for path, value in _leaves(row) if raw.columns is None else (((k,), v) for k, v in row.items()):
+        for path, value in leaves(row) if raw.columns is None else (((k,), v) for k, v in row.items()):
             found = values.setdefault(path, [])
             if value is not None and (text := _text(value)).strip():
                 found.append(text)
     times = [name for name, kind in (raw.columns or {}).items() if kind.startswith(("TIMESTAMP", "DATE"))]
-    return [Column(".".join(path), _spelt(path), some, len(packed), path[0] in times) for path, some in values.items()]
+    return [Column(".".join(path), spelt(path), some, len(packed), path[0] in times) for path, some in values.items()]
 
 
-def _leaves(row: dict, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], object]]:
+def leaves(row: dict, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], object]]:
     found = []
     for key, value in row.items():
-        found += _leaves(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
+        found += leaves(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
     return found
 
 
@@ -112,7 +112,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _spelt(path: tuple[str, ...]) -> str:
+def spelt(path: tuple[str, ...]) -> str:
     """A column as SQL: quoted only where it must be."""
     text = ".".join(path)
     try:
@@ -124,10 +124,11 @@ def _spelt(path: tuple[str, ...]) -> str:
     return text if plain and "$" not in text else ".".join(f'"{escaped}"' for escaped in quoted)
 
 
-def _try(con: duckdb.DuckDBPyConnection, made: Proposal, raw: Raw, file: Path) -> None:
+def tried(con: duckdb.DuckDBPyConnection, made: Proposal, raw: Raw, shown: str) -> None:
     """Apply the contract to the rows read, by the very code that loads."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    stamp(con, plan(made.source, raw, file=file.name, batch=0, received_at=now), made.source, file.name)
+    con.execute("DROP TABLE IF EXISTS stamped")
+    stamp(con, plan(made.source, raw, file=shown, batch=0, received_at=now), made.source, shown)
     ((made.good, made.anonymous),) = con.execute(
         "SELECT count(*), count(*) FILTER (node IS NULL) FROM stamped WHERE _reason IS NULL"
     ).fetchall()
@@ -162,13 +163,13 @@ def _split(file: Path) -> tuple[str, str]:
     return file.name[:at], file.name[at:]
 
 
-def text_of(made: Proposal, file: Path) -> str:
-    """The contract as a file of the project's sources folder."""
+def text_of(made: Proposal, origin: str) -> str:
+    """The contract as a file of the project's sources folder. origin: what it was proposed from."""
     source = made.source
     what = "Records" if source.kind == "records" else "Events"
     variable = f"{source.name}_" if keyword.iskeyword(source.name) else source.name
     lines = [
-        f'"""{what} of {source.name}, as proposed from {_origin(source, file)}; what says `check` is a guess."""',
+        f'"""{what} of {source.name}, as proposed from {origin}; what says `check` is a guess."""',
         *(
             "",
             f"from foretell import {'SQL, ' if source.connector else ''}Source",
@@ -194,21 +195,20 @@ def text_of(made: Proposal, file: Path) -> str:
         )
         lines.append(f"    connector=SQL({said}),{_check(made.doubts.get('connector'))}")
     say("files", source.files)
-    if source.key:
-        say("key", source.key)
+    say("stream", source.stream)
+    say("key", source.key)
+    say("only", source.only)
     say("kind", source.kind, "events")
     say("role", source.role, "person" if source.kind == "records" else None)
     say("event_at", source.event_at)
+    say("known_at", source.known_at)
+    say("unique", source.unique)
     say("timezone", source.timezone, None if source.event_at else source.timezone)
     say("currency", source.currency if source.role == "order_line" else None)
     say("identifiers", source.identifiers)
     say("columns", source.columns)
     say("traits", source.traits)
     return "\n".join([*lines, ")", ""])
-
-
-def _origin(source: Source, file: Path) -> str:
-    return source.connector.shown if source.connector else file.name
 
 
 def _is_said(argument: str, value: object) -> bool:

@@ -146,8 +146,9 @@ def _interval(text: str) -> timedelta:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that answer.")
+@click.option("--collect", is_flag=True, help="Collect events too, as `foretell collect` does by itself.")
 @click.pass_obj
-def serve(project: str | None, host: str, port: int, workers: int) -> None:
+def serve(project: str | None, host: str, port: int, workers: int, collect: bool) -> None:
     """Answer over HTTP: scores computed from the features online, profiles, tasks and segments.
 
     What is scored later is served at once, without a restart; so is a new champion, from its first `foretell score` on.
@@ -167,7 +168,7 @@ def serve(project: str | None, host: str, port: int, workers: int) -> None:
     with progress("publishing") as step:
         example = prepare(home, step)
     click.echo(f"Starting the service of {home.folder} on {host}:{port} …")
-    run(home, host, port, workers, example)
+    run(home, host, port, workers, example, collect=collect)
 
 
 @click.command()

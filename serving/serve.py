@@ -5,10 +5,8 @@ BentoML keeps the worker processes; SIGINT and SIGTERM to this process stop them
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import socket
 import threading
 import time
 import urllib.error
@@ -18,10 +16,13 @@ from pathlib import Path
 
 import click
 
-from foretell.errors import Busy, DataError, NotReady
+from foretell.errors import Busy, NotReady
+from foretell.listen import check_port
 from foretell.project import Project
 from serving.http.index import Index, file_of
 from serving.publish import publish
+
+__all__ = ["check_port", "prepare", "run"]
 
 SERVICE = "serving.http.service:ForetellService"
 GRACE = 10  # seconds that requests get to be answered once the service is told to stop
@@ -52,29 +53,14 @@ def prepare(project: Project, progress: Callable[[str], None] = lambda _: None) 
         index.close()
 
 
-def check_port(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on, before anything is started."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise DataError(
-                    f"port {port}", "another program is listening there", "stop it, or choose another: --port"
-                ) from None
-            fix = "choose an address of this machine (127.0.0.1, or 0.0.0.0 for all) and a port above 1023"
-            raise DataError(f"{host}:{port}", f"cannot be listened on ({error.strerror})", fix) from None
-
-
-def run(project: Project, host: str, port: int, workers: int, example: str) -> None:
-    """Serve until told to stop."""
+def run(project: Project, host: str, port: int, workers: int, example: str, *, collect: bool = False) -> None:
+    """Serve until told to stop. collect: take events too."""
     folder = project.home / "serving" / "bentoml"
     folder.mkdir(parents=True, exist_ok=True)
     # The workers are other processes: what they must know goes by the environment.
     os.environ |= {
         "FORETELL_PROJECT": str(project.folder), "FORETELL_WORKERS": str(workers), "BENTOML_HOME": str(folder),
+        "FORETELL_COLLECT": "1" if collect else "",
     }  # fmt: skip
     import logging
 

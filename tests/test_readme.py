@@ -98,7 +98,7 @@ def test_init_block(tmp_path: Path) -> None:
         line.split("#")[0]
         for block in blocks("sh")
         for line in block.splitlines()
-        if " shop " in line or " source new " in line
+        if " shop " in line or " source new exports" in line
     ]
     run(init, tmp_path)
     shop = tmp_path / "shop"

@@ -13,20 +13,31 @@ from pathlib import Path
 import bentoml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from foretell.project import Project
+from ingestion.collector.app import Collector
 from serving.http import api
 from serving.http.engine import Engine
 
-engine = Engine(Path(os.environ.get("FORETELL_PROJECT") or Path.cwd()))
+folder = Path(os.environ.get("FORETELL_PROJECT") or Path.cwd())
+engine = Engine(folder)
 app, guarded = api.make(engine)
+# It takes events too, if FORETELL_COLLECT is set; for those it need not be ready to answer with scores.
+collector = Collector(Project(folder).home) if os.environ.get("FORETELL_COLLECT") else None
 
 
 class ApiFirst:
-    """BentoML has routes of its own, such as /readyz, and a shape of its own for errors. The API goes before them."""
+    """BentoML has routes of its own, such as /readyz, and a shape of its own for errors. The API goes before them.
+
+    Before the API goes the collector, which has limits of its own.
+    """
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if collector and scope["type"] == "http" and collector.mine(scope["path"]):
+            await collector.collect(scope, receive, send)
+            return
         await (guarded if scope["type"] == "http" else self.app)(scope, receive, send)
 
 
@@ -55,6 +66,8 @@ class ForetellService:
     @bentoml.on_shutdown
     def stop(self) -> None:
         engine.stop()
+        if collector:
+            collector.close()
 
 
 ForetellService.add_asgi_middleware(ApiFirst)  # pyright: ignore[reportArgumentType]

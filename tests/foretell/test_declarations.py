@@ -55,7 +55,11 @@ REFUSED = {
     "source kind": (make_source, {"kind": "facts"}, 'till: kind is "events" or "records", got \'facts\''),
     "no time": (make_source, {"event_at": None}, 'till: events need a time; say event_at="<column>"'),
     "role": (make_source, {"role": "order_lin"}, 'order_lin: no such role; did you mean "order_line"?'),
-    "role far off": (make_source, {"role": "zzz"}, "zzz: no such role; known: message, order_line, person, redemption"),
+    "role far off": (
+        make_source,
+        {"role": "zzz"},
+        "zzz: no such role; known: activity, message, order_line, person, redemption",
+    ),
     "role column": (
         make_source,
         {"role": "message", "columns": {"chanel": "c"}},

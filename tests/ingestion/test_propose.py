@@ -364,7 +364,7 @@ def test_a_name_that_python_keeps_for_itself(shop):
 def test_the_text_of_a_proposal_runs(tmp_path):
     made = proposed(written(tmp_path, GERMAN, "bestellungen.csv"))
     names: dict = {}
-    exec(text_of(made, tmp_path / "bestellungen.csv"), names)
+    exec(text_of(made, "bestellungen.csv"), names)
     again = names["sample"]
     for name in ("files", "kind", "role", "event_at", "timezone", "currency", "identifiers", "columns", "traits"):
         assert getattr(again, name) == getattr(made.source, name), name
