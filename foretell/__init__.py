@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foretell.aggregates import entropy, latest, top_share
-    from foretell.declarations import Enters, FeatureView, Label, PredictionTask, Source
+    from foretell.declarations import Attribute, Enters, FeatureView, Label, PredictionTask, Source
     from foretell.windows import _, days, days_since, future, hours, past
 
 _HOMES = {
     "Source": "foretell.declarations",
+    "Attribute": "foretell.declarations",
     "FeatureView": "foretell.declarations",
     "Label": "foretell.declarations",
     "Enters": "foretell.declarations",
@@ -32,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Attribute",
     "Enters",
     "FeatureView",
     "Label",

@@ -1,4 +1,4 @@
-"""How is a source, a feature view, a label or a task declared? Frozen dataclasses, checked when they are made.
+"""How is a source, an attribute, a feature view, a label or a task declared? Frozen dataclasses, checked when they are made.
 
 Equality is identity (`eq=False`): deferred expressions can be pickled, but neither hashed nor compared.
 """
@@ -16,15 +16,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ibis.common.deferred import Deferred
 
-from foretell.errors import DefinitionError, unknown
+from foretell.errors import DefinitionError, did_you_mean, unknown
 from foretell.roles import REQUIRED, ROLES
 from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_windows, past
 
 # Tables that every lake has beside its sources'.
 RESERVED = {
     "batches", "quarantine", "scores", "attributes", "facts", "member", "alias", "edges", "refused_edges", "golden",
-    "profiles",
+    "profiles", "accounts", "account_members",
 }  # fmt: skip
+PARTIES = ("first", "second", "third")
+ENRICH = ("fill", "update")
+_ACCOUNT_COLUMNS = {"account_id", "id", "domain", "people", "known_since", "formerly"}
+KEEP = ("most_trusted", "most_recent", "most_frequent", "longest")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
@@ -73,6 +77,12 @@ def _check_condition(subject: str, condition: Any, where: str) -> None:
         )  # fmt: skip
 
 
+def _check_choice(subject: str, what: str, value: Any, known: tuple[str, ...], where: str) -> None:
+    if value not in known:
+        listed = ", ".join(f'"{name}"' for name in known)
+        raise DefinitionError(subject, f"{what} is one of {listed}, got {value!r}", did_you_mean(value, known), where=where)
+
+
 def _say(lengths: list[timedelta]) -> tuple[str, list[str]]:
     """The unit that says all of these durations exactly, and how many of it each is."""
     unit = "days" if all(length % timedelta(days=1) == timedelta(0) for length in lengths) else "hours"
@@ -104,6 +114,13 @@ class Source:
     aliases: column as this contract writes it -> other names under which files have it (in JSON: other paths, of which
         a row has one).
     optional: columns that a file may lack; there they are NULL.
+    party: whose data these are: "first" (the company's own), "second" (a partner's), "third" (bought). What is not the
+        company's own enriches profiles that are known by one of the row's identifiers: it makes none, and links none.
+    enrich: how, of a second or third party: "fill" (default) where nobody else says anything, or "update": its values
+        compete with the company's own by the attribute's rule. An Attribute may say otherwise.
+    account: expression that names the account (company) that the row's person belongs to, such as a CRM's company id.
+    account_domain: expression for that account's internet domain: it links the id with e-mail addresses.
+    account_traits: attribute of the account -> expression, such as its name or industry.
     """
 
     name: str
@@ -125,6 +142,11 @@ class Source:
     only: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    party: str = "first"
+    enrich: str = ""
+    account: str | None = None
+    account_domain: str | None = None
+    account_traits: Mapping[str, str] = field(default_factory=dict)
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -173,12 +195,60 @@ class Source:
             raise DefinitionError(self.name, problem, f'write ("{self.optional}",)', where=at)
         for trait in self.traits:
             _check_name("trait", trait, self.where)
+        _check_choice(self.name, "party", self.party, PARTIES, at)
+        if self.enrich and self.party == "first":
+            raise DefinitionError(
+                self.name, "enrich is for data of others, and party is the first", 'say party="third" too', where=at
+            )
+        if self.party != "first":
+            object.__setattr__(self, "enrich", self.enrich or "fill")
+            _check_choice(self.name, "enrich", self.enrich, ENRICH, at)
+        if (self.account_traits or self.account_domain) and not self.account:
+            raise DefinitionError(
+                self.name, "says something about an account and not which", 'say account="<column>"', where=at
+            )
+        for trait in self.account_traits:
+            _check_name("account trait", trait, self.where)
+            if trait in _ACCOUNT_COLUMNS:
+                raise DefinitionError(trait, "is a column that every account has", "rename it", where=at)
+
+    @property
+    def account_columns(self) -> dict[str, str]:
+        """Columns of its facts that speak of the person's account -> expression."""
+        said = {"account_id": self.account, "account_domain": self.account_domain}
+        said |= {f"account_{trait}": text for trait, text in self.account_traits.items()}
+        return {column: text for column, text in said.items() if text}
 
     @property
     def fields(self) -> dict[str, str]:
         """Typed columns its facts carry beside stamps and identifiers: name -> SQL type."""
         own = {c: self.types.get(c, "VARCHAR") for c in self.columns if not (self.role and c in ROLES[self.role])}
-        return {**(ROLES[self.role] if self.role else {}), **own, **dict.fromkeys(self.traits, "VARCHAR")}
+        texts = dict.fromkeys([*self.traits, *self.account_columns], "VARCHAR")
+        return {**(ROLES[self.role] if self.role else {}), **own, **texts}
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """Which value of an attribute survives in the golden record, where facts say several.
+
+    name: a trait, or an identifier type. keep: "most_trusted" (the rule of attributes without a declaration),
+    "most_recent", "most_frequent" (said by the most facts) or "longest" (in characters). A tie is settled by recency,
+    then by trust, then by fact id.
+    trust: source -> its rank for this attribute, in place of the source's own.
+    enrich: second- or third-party source -> "fill" or "update", in place of the source's own.
+    """
+
+    name: str
+    keep: str = "most_trusted"
+    trust: Mapping[str, int] = field(default_factory=dict)
+    enrich: Mapping[str, str] = field(default_factory=dict)
+    where: str = field(init=False, default_factory=_caller, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_name("attribute", self.name, self.where)
+        _check_choice(self.name, "keep", self.keep, KEEP, _short(self.where))
+        for source, mode in self.enrich.items():
+            _check_choice(f"{self.name}, {source}", "enrich", mode, ENRICH, _short(self.where))
 
 
 @dataclass(frozen=True, eq=False)
