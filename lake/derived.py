@@ -1,14 +1,22 @@
-"""Where do derived tables live? Plain Parquet files, rebuilt from facts, replaced atomically."""
+"""Where do derived tables live? Plain Parquet files, made from facts, replaced atomically or patched.
+
+A patch is a file of its own beside the table, `golden.patches/000001.parquet`: the rows of some keys, which stand in
+place of those that the table, and earlier patches, have of these keys. Readers see the table as patched. When the
+patches have grown to a quarter of the table, they are written into it.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
 
-from lake.engine import quote
+from lake.literals import quote
+
+MOST_PATCHES = 50
 
 
 def write(con: duckdb.DuckDBPyConnection, query: str, file: Path, metadata: Mapping[str, str] | None = None) -> int:
@@ -16,6 +24,45 @@ def write(con: duckdb.DuckDBPyConnection, query: str, file: Path, metadata: Mapp
 
     metadata: text kept in the file's footer, such as the ingest batch it was made from.
     """
+    shutil.rmtree(_patches(file), ignore_errors=True)  # first: they must not be applied to another table
+    return _replace(con, query, file, metadata)
+
+
+def patch(con: duckdb.DuckDBPyConnection, query: str, file: Path, *, key: str, keys: str) -> int:
+    """Replace the rows of some keys. Returns how many rows they have now.
+
+    query: the new rows, with the table's columns (others are added). key: the table's first column, whose a row is.
+    keys: a query of the keys, in a column of that name; those without rows in `query` have none any more.
+    """
+    folder = _patches(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = sorted(folder.glob("*.parquet"))
+    number = int(earlier[-1].stem) + 1 if earlier else 1
+    rows = f"""WITH fresh AS MATERIALIZED ({query})
+        SELECT *, false AS _gone, {number} AS _patch FROM fresh UNION ALL BY NAME
+        SELECT DISTINCT {key}, true AS _gone, {number} AS _patch FROM ({keys}) ANTI JOIN fresh USING ({key})"""
+    _replace(con, rows, file=folder / f"{number:06}.parquet")
+    made = _rows(con, [folder / f"{number:06}.parquet"], "WHERE NOT _gone")
+    if len(earlier) >= MOST_PATCHES or 4 * _rows(con, [*folder.glob("*.parquet")]) > _rows(con, [file]):
+        _replace(con, f"SELECT * FROM {scan(file)} ORDER BY {key}", file)
+        shutil.rmtree(folder)  # if this is cut short the same rows are patched in once more
+    return made
+
+
+def scan(file: Path) -> str:
+    """A derived table as it stands, patches included, to be read by DuckDB."""
+    table, patches = f"read_parquet('{quote(file)}')", sorted(_patches(file).glob("*.parquet"))
+    if not patches:
+        return table
+    key = duckdb.execute(f"DESCRIBE FROM {table}").fetchall()[0][0]
+    files = ", ".join(f"'{quote(p)}'" for p in patches)
+    read = f"read_parquet([{files}], union_by_name=true)"
+    latest = f"SELECT {key}, max(_patch) AS _patch FROM {read} GROUP BY 1"
+    return f"""(SELECT * FROM {table} ANTI JOIN ({latest}) USING ({key}) UNION ALL BY NAME
+        SELECT * EXCLUDE (_gone, _patch) FROM {read} SEMI JOIN ({latest}) USING ({key}, _patch) WHERE NOT _gone)"""
+
+
+def _replace(con: duckdb.DuckDBPyConnection, query: str, file: Path, metadata: Mapping[str, str] | None = None) -> int:
     pairs = ", ".join(f"{key}: '{quote(value)}'" for key, value in (metadata or {}).items())
     footer = f", KV_METADATA {{{pairs}}}" if pairs else ""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -26,3 +73,14 @@ def write(con: duckdb.DuckDBPyConnection, query: str, file: Path, metadata: Mapp
     finally:
         draft.unlink(missing_ok=True)
     return int(row[0][0])
+
+
+def _rows(con: duckdb.DuckDBPyConnection, files: list[Path], where: str = "") -> int:
+    listed = ", ".join(f"'{quote(f)}'" for f in files)
+    return int(
+        con.execute(f"SELECT count(*) FROM read_parquet([{listed}], union_by_name=true) {where}").fetchall()[0][0]
+    )
+
+
+def _patches(file: Path) -> Path:
+    return file.with_name(f"{file.stem}.patches")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 import duckdb
 
 from foretell.project import Project
+from lake import derived
+from lake.literals import instant as instant
+from lake.literals import quote as quote
 from lake.tables import Table
 
 FACTS = "facts"
@@ -51,7 +53,7 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
             if (stored := source_table(project, source.name)).exists:
                 con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan()} WHERE batch <= {int(limit)}')
         for file in sorted((project.home / "derived").glob("*.parquet")):
-            con.execute(f"CREATE VIEW \"{file.stem}\" AS SELECT * FROM read_parquet('{quote(file)}')")
+            con.execute(f'CREATE VIEW "{file.stem}" AS SELECT * FROM {derived.scan(file)}')
         yield con
     finally:
         con.close()
@@ -63,13 +65,3 @@ def last_batch(project: Project) -> int:
     if not (files := stored.files()):
         return 0
     return int(duckdb.execute(f"SELECT coalesce(max(batch), 0) FROM {stored.scan(files)}").fetchall()[0][0])
-
-
-def quote(text: object) -> str:
-    """Text for use between single quotes in SQL."""
-    return str(text).replace("'", "''")
-
-
-def instant(at: datetime) -> str:
-    """A UTC instant as a SQL literal."""
-    return f"TIMESTAMPTZ '{at.astimezone(UTC).isoformat(timespec='microseconds')}'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foretell.errors import DataError
 from lake import derived
@@ -146,3 +149,48 @@ def test_a_derived_table_is_replaced_whole_or_not_at_all(tmp_path):
     assert con.execute("SELECT count(*) FROM read_parquet(?)", [str(file)]).fetchall() == [(3,)]
     assert con.execute("SELECT key, value FROM parquet_kv_metadata(?)", [str(file)]).fetchall() == [(b"batch", b"7")]
     assert [f.name for f in file.parent.iterdir()] == ["golden.parquet"]
+
+
+# Patches.
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 99)), max_size=9), max_size=8), st.integers(0, 60)
+)
+def test_a_patched_table_is_what_a_dictionary_would_be(patches: list[list[tuple[int, int]]], size: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
+        file = Path(folder) / "golden.parquet"
+        derived.write(con, f"SELECT range % 15 AS k, range AS v FROM range({size})", file)
+        expected: dict[int, list[int]] = {}
+        for n in range(size):
+            expected.setdefault(n % 15, []).append(n)
+        for rows in patches:
+            keys = {k for k, _ in rows}
+            expected |= {k: [v for key, v in rows if key == k and v > 30] for k in keys}
+            values = ", ".join(str(row) for row in rows) or "(NULL, NULL)"
+            fresh = f"SELECT k, v FROM (VALUES {values}) t(k, v) WHERE v > 30"
+            made = derived.patch(
+                con, fresh, file, key="k", keys=f"SELECT k FROM (VALUES {values}) t(k, v) WHERE v >= 0"
+            )
+            assert made == sum(v > 30 for _, v in rows)
+            found: dict[int, list[int]] = {}
+            for k, v in con.execute(f"SELECT k, v FROM {derived.scan(file)} ORDER BY k, v").fetchall():
+                found.setdefault(k, []).append(v)
+            assert found == {k: sorted(v) for k, v in expected.items() if v}
+        derived.write(con, "SELECT 1 AS k, 2 AS v", file)
+        assert con.execute(f"SELECT k, v FROM {derived.scan(file)}").fetchall() == [(1, 2)]
+
+
+def test_small_patches_are_kept_beside_a_large_table_and_large_ones_written_into_it(tmp_path: Path) -> None:
+    con, file = duckdb.connect(), tmp_path / "golden.parquet"
+    derived.write(con, "SELECT range AS k, 0 AS v FROM range(1000)", file)
+    before = file.stat()
+    derived.patch(con, "SELECT 5 AS k, 1 AS v, 'new' AS more", file, key="k", keys="SELECT 5 AS k UNION SELECT 6")
+    assert file.stat() == before
+    assert con.execute(f"SELECT count(*), sum(v), max(more) FROM {derived.scan(file)}").fetchall() == [(999, 1, "new")]
+    derived.patch(
+        con, "SELECT range AS k, 2 AS v FROM range(300)", file, key="k", keys="SELECT range AS k FROM range(300)"
+    )
+    assert [f.name for f in tmp_path.iterdir()] == ["golden.parquet"]
+    assert con.execute(f"SELECT count(*), sum(v) FROM {derived.scan(file)}").fetchall() == [(1000, 600)]
