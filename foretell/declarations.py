@@ -1,4 +1,4 @@
-"""How is a source, an attribute, a feature view, a label or a task declared? Frozen dataclasses, checked when they are made.
+"""How is a source, an attribute, a view, a label or a task declared? Frozen dataclasses, checked when they are made.
 
 Equality is identity (`eq=False`): deferred expressions can be pickled, but neither hashed nor compared.
 """
@@ -80,7 +80,9 @@ def _check_condition(subject: str, condition: Any, where: str) -> None:
 def _check_choice(subject: str, what: str, value: Any, known: tuple[str, ...], where: str) -> None:
     if value not in known:
         listed = ", ".join(f'"{name}"' for name in known)
-        raise DefinitionError(subject, f"{what} is one of {listed}, got {value!r}", did_you_mean(value, known), where=where)
+        raise DefinitionError(
+            subject, f"{what} is one of {listed}, got {value!r}", did_you_mean(value, known), where=where
+        )
 
 
 def _say(lengths: list[timedelta]) -> tuple[str, list[str]]:

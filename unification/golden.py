@@ -1,63 +1,279 @@
 """What do we hold to be true about a person? One value per attribute, with where it came from.
 
-Survivorship: the most trusted source wins, among equals the most recent fact; ties go to the larger fact id, so that
-two builds agree. The derived table `golden` has one row per profile and attribute with its provenance, `profiles` one
-row per profile.
+Survivorship: of the values that facts say of an attribute, one survives by the rule of its `Attribute`. The chain that
+settles it, from the strongest: what is not a mere filling, the rule's own measure (trust, recency, how many facts say
+so, length), recency, trust, fact id. So two builds agree, and so do a patched table and one made from scratch.
+
+The derived table `golden` has one row per profile and attribute with its provenance, `profiles` one row per profile.
+Identifiers are attributes too; there the identity graph is the source.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
 import duckdb
 
+from foretell.declarations import Attribute, Source
 from foretell.project import Project
 from lake import derived
 from lake.engine import instant, quote
 
+GRAPH = "identity graph"
 
-def build_golden(con: duckdb.DuckDBPyConnection, project: Project) -> int:
-    """Write `golden` and `profiles` for the project's now. Needs the tables `nodes` and `member` of this home.
+# All of the chain but its rule is one integer, so that the survivor is a maximum. From the lowest bit: fact id, trust,
+# microseconds since 1827, the rule's measure, and whether the value does more than fill a gap.
+_TRUST, _TIME, _MEASURE, _TIER = 44, 52, 106, 122
+_MOST = 2**16 - 1  # a measure beyond it is as good
+_TIE = """((coalesce(TRY_CAST('0x' || left(fact_id, 9) AS BIGINT), (md5_number_lower(fact_id) >> 28)::BIGINT) << 8)
+    + least(coalesce(TRY_CAST(substr(fact_id, 34) AS BIGINT), 0), 255))"""
 
-    Returns the number of profiles.
+
+def build_golden(con: duckdb.DuckDBPyConnection, project: Project, touched: str | None = None) -> int:
+    """Write `golden` and `profiles` for the project's now, from the table `member` of this home and the facts.
+
+    touched: name of a table with a column profile_id: only these are made anew, those that are no more leave. None:
+    all are. Returns the number of profiles.
     """
-    home, now = project.home / "derived", instant(project.now)
+    golden_file, profiles_file = (project.home / "derived" / f"{name}.parquet" for name in ("golden", "profiles"))
+    if touched and _columns(con, profiles_file) != _expected(con, project):
+        touched = None  # a source came or went
+    made = survivors(con, project, project.now, touched)
+    if touched:
+        for query, file in ((made.golden, golden_file), (made.profiles, profiles_file)):
+            derived.patch(con, query, file, key="profile_id", keys=f"SELECT profile_id FROM {touched}")
+    else:
+        derived.write(con, made.golden, golden_file)
+        derived.write(con, made.profiles, profiles_file)
+    return int(con.execute(f"SELECT count(*) FROM {derived.scan(profiles_file)}").fetchall()[0][0])
+
+
+def golden_at(con: duckdb.DuckDBPyConnection, project: Project, at: datetime, touched: str | None = None) -> str:
+    """SQL for the table `golden` as it was known at an instant: no value known, no link made later."""
+    return survivors(con, project, at, touched).golden
+
+
+def declared(project: Project) -> list:
+    """What golden records depend on beside the facts and the graph, as JSON holds it."""
+    sources = [[s.name, list(s.traits.items()), s.trust, s.party, s.enrich] for s in _by_name(project)]
+    rules = [
+        [a.name, a.keep, sorted(a.trust.items()), sorted(a.enrich.items())]
+        for a in project.definitions.attributes.values()
+    ]
+    return [sources, sorted(rules)]
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """SQL for the two tables, over temporary ones of this session."""
+
+    golden: str
+    profiles: str
+
+
+def survivors(
+    con: duckdb.DuckDBPyConnection, project: Project, at: datetime, touched: str | None = None
+) -> Survivors:  # fmt: skip
+    """Decide about the profiles as known at an instant (those named in the table `touched`, or all)."""
+    member = derived.scan(project.home / "derived" / "member.parquet")
+    moment = instant(at)
+    own = f"AND profile_id IN (SELECT profile_id FROM {touched})" if touched else ""
     con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE members AS
-            SELECT node, profile_id FROM read_parquet('{quote(home / "member.parquet")}')
-            WHERE known_from < {now} AND (known_to IS NULL OR known_to >= {now})"""
+        f"""CREATE OR REPLACE TEMP TABLE golden_member AS SELECT node, profile_id, known_from FROM {member}
+            WHERE known_from < {moment} AND (known_to IS NULL OR known_to >= {moment}) {own};
+        CREATE OR REPLACE TEMP TABLE golden_person AS SELECT row_number() OVER (ORDER BY profile_id)::INTEGER AS p,
+            profile_id FROM (SELECT DISTINCT profile_id FROM golden_member);
+        CREATE OR REPLACE TEMP TABLE golden_owner AS SELECT node, p, least(known_from, earlier) AS known_at
+            FROM golden_member JOIN golden_person USING (profile_id) LEFT JOIN (
+                SELECT node, min(known_from) AS earlier FROM {member} WHERE known_to IS NOT NULL GROUP BY 1
+            ) USING (node)"""
     )
+    sources = _loaded(con, project)
+    traits, kinds = attributes_of(sources)
+    rules = {name: project.definitions.attributes.get(name, Attribute(name)) for name in [*traits, *kinds]}
+    _decide(con, project, sources, [rules[name] for name in traits], moment)
+    alone = [kind for kind in kinds if kind not in traits]
+    _identifiers(con, [rules[kind] for kind in alone])
+    rows = [_long(rules[name], i, sources) for i, name in enumerate(traits)]
+    rows += [_long_identifier(rules[kind]) for kind in alone]
+    columns = ["i.identifiers"] + [
+        f'w.v{traits.index(name)} AS "{name}"' if name in traits else f'substr(i."{name}", {_SKIPPED}) AS "{name}"'
+        for name in sorted({*traits, *kinds})
+    ]
+    return Survivors(
+        golden=f"""SELECT profile_id, g.* EXCLUDE (p) FROM ({" UNION ALL ".join(rows)}) g
+            JOIN golden_person USING (p) ORDER BY profile_id, attribute""",
+        profiles=f"""SELECT profile_id, {", ".join(columns)} FROM golden_person JOIN golden_identifiers i USING (p)
+            LEFT JOIN golden_wide w USING (p) ORDER BY profile_id""",
+    )
+
+
+def attributes_of(sources: Sequence[Source]) -> tuple[list[str], list[str]]:
+    """The traits that these sources tell, and the types of identifiers that they bring."""
+    traits = sorted({trait for source in sources for trait in source.traits})
+    return traits, sorted({kind for source in sources if not source.enrich for kind in source.identifiers})
+
+
+def _decide(
+    con: duckdb.DuckDBPyConnection, project: Project, sources: Sequence[Source], rules: Sequence[Attribute], at: str
+) -> None:
+    """Make the tables of the survivors of each group of `golden_owner` (node, p, known_at).
+
+    at: SQL for the instant before which facts must have happened and been known. golden_won: the facts of which a
+    value survives, with that value as v<i> of attribute i, null of others, and how many distinct ones there were as
+    n<i>. golden_wide: one row per p, v<i>.
+    """
+    parts = [_claims(i, source, rules, at) for i, source in enumerate(sources)]
+    kinds = {kind for source in sources for kind in source.identifiers}
+    parts += [_nodes(len(sources), rule.name, rules) for rule in rules if rule.name in kinds]
+    ranks = _ranks(project, rules)
+    stand = " ".join(f"WHEN {i} THEN {ranks[s.trust]}" for i, s in enumerate(sources))
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE golden_claim AS SELECT *, ((epoch_us(event_at)::HUGEINT + {2**52}) << {_TIME})
+            + ((CASE src {stand} ELSE {ranks[0]} END)::HUGEINT << {_TRUST}) + {_TIE} AS k
+            FROM ({" UNION ALL ".join(parts)})"""
+    )
+    keys = [_key(i, rule, sources, ranks) for i, rule in enumerate(rules)]
+    best = "".join(
+        f", arg_max(rowid, {key}) FILTER (v{i} IS NOT NULL) AS w{i}, min(hash(v{i})) <> max(hash(v{i})) AS c{i}"
+        for i, key in enumerate(keys)
+    )
+    con.execute(f"CREATE OR REPLACE TEMP TABLE golden_best AS SELECT p{best} FROM golden_claim GROUP BY p")
+    # only where facts say several values must these be told apart and counted
+    said = " UNION ALL ".join(
+        f"""SELECT p, {i} AS a, v{i} AS value, c.rowid AS r, {key} AS key FROM golden_claim c
+            JOIN (SELECT p FROM golden_best WHERE c{i}) USING (p) WHERE v{i} IS NOT NULL"""
+        for i, key in enumerate(keys)
+    )
+    said = said or "SELECT 0 AS p, 0 AS a, '' AS value, 0 AS r, 0::HUGEINT AS key WHERE false"
+    counted = ", ".join(str(i) for i, rule in enumerate(rules) if rule.keep == "most_frequent") or "-1"
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE golden_disputed AS
+            WITH per_value AS (SELECT p, a, arg_max(r, key) AS r, max(key) AS key,
+                CASE WHEN max(key) >= {2**_TIER} THEN count(*) FILTER (key >= {2**_TIER}) ELSE count(*) END AS facts
+                FROM ({said}) GROUP BY p, a, value)
+            SELECT p, a, count(*) AS n, CASE WHEN a IN ({counted})
+                THEN arg_max(r, key + (least(facts, {_MOST})::HUGEINT << {_MEASURE})) END AS r
+            FROM per_value GROUP BY p, a"""
+    )
+    settled = "".join(f", max(r) FILTER (a = {i}) AS r{i}, max(n) FILTER (a = {i}) AS n{i}" for i in range(len(rules)))
+    chosen = "".join(f", coalesce(r{i}, w{i}) AS w{i}, coalesce(n{i}, 1) AS n{i}" for i in range(len(rules)))
+    values = "".join(
+        f", CASE WHEN w{i} = c.rowid THEN v{i} END AS v{i}, CASE WHEN w{i} = c.rowid THEN n{i} END AS n{i}"
+        for i in range(len(rules))
+    )
+    wide = "".join(f", any_value(v{i}) AS v{i}" for i in range(len(rules)))
+    won = " OR ".join(f"w{i} = c.rowid" for i in range(len(rules))) or "false"
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE golden_won AS
+            WITH settled AS (SELECT p{settled} FROM golden_disputed GROUP BY p),
+                chosen AS (SELECT b.p{chosen} FROM golden_best b LEFT JOIN settled USING (p))
+            SELECT p, src, fact_id, event_at, known_at{values} FROM golden_claim c JOIN chosen USING (p) WHERE {won};
+        CREATE OR REPLACE TEMP TABLE golden_wide AS SELECT p{wide} FROM golden_won GROUP BY p"""
+    )
+
+
+def _claims(i: int, source: Source, rules: Sequence[Attribute], at: str) -> str:
+    """SQL for what a source says: p, src, stamps, and the values of each attribute as v<i>."""
+    values = "".join(
+        f""", nullif(trim("{rule.name}"::VARCHAR), '') AS v{n}"""
+        if rule.name in source.traits else f", NULL::VARCHAR AS v{n}"
+        for n, rule in enumerate(rules)
+    )  # fmt: skip
+    select = f"SELECT p, {i}::UTINYINT AS src, fact_id, event_at, s.known_at{values}"
+    known = f"s.known_at < {at} AND event_at < {at}"
+    if not source.enrich:
+        return f'{select} FROM "{source.name}" s JOIN golden_owner o USING (node) WHERE {known}'
+    # what enriches makes no profile: it is about whoever has one of its identifiers
+    nodes = ", ".join(f"'{kind}:' || id_{kind}" for kind in source.identifiers)
+    about = f'SELECT fact_id, unnest([{nodes}]) AS node FROM "{source.name}"'
+    return f"""{select} FROM "{source.name}" s JOIN (
+        SELECT DISTINCT fact_id, o.* EXCLUDE (node, known_at) FROM ({about}) JOIN golden_owner o USING (node)
+        ) o USING (fact_id) WHERE {known}"""
+
+
+def _nodes(i: int, kind: str, rules: Sequence[Attribute]) -> str:
+    """SQL for what the graph says of an identifier type that is a trait too."""
+    values = "".join(
+        f", substr(node, {len(kind) + 2}) AS v{n}" if rule.name == kind else f", NULL AS v{n}"
+        for n, rule in enumerate(rules)
+    )
+    return f"""SELECT p, {i}::UTINYINT AS src, node AS fact_id, known_at AS event_at, known_at{values}
+        FROM golden_owner WHERE starts_with(node, '{kind}:')"""
+
+
+def _ranks(project: Project, rules: Sequence[Attribute]) -> dict[int, int]:
+    """Every trust that is given -> its place among them, from 0."""
+    given = {0} | {s.trust for s in project.definitions.sources.values()} | {t for r in rules for t in r.trust.values()}
+    return {trust: place for place, trust in enumerate(sorted(given))}
+
+
+def _key(i: int, rule: Attribute, sources: Sequence[Source], ranks: dict[int, int]) -> str:
+    """SQL for the integer that is largest for the surviving fact of an attribute."""
+    own = {}
+    for n, source in enumerate(sources):
+        rank = ranks[rule.trust.get(source.name, source.trust)]
+        fills = rule.enrich.get(source.name, source.enrich) == "fill"
+        measure = rank if rule.keep == "most_trusted" else 0
+        own[n] = ((not fills) << _TIER) + (measure << _MEASURE) + ((rank - ranks[source.trust]) << _TRUST)
+    other = (1 << _TIER) + ((ranks[0] if rule.keep == "most_trusted" else 0) << _MEASURE)
+    cases = " ".join(f"WHEN {n} THEN {value}::HUGEINT" for n, value in own.items() if value != other)
+    key = f"k + CASE src {cases} ELSE {other}::HUGEINT END" if cases else f"k + {other}::HUGEINT"
+    return f"({key} + (least(length(v{i}), {_MOST})::HUGEINT << {_MEASURE}))" if rule.keep == "longest" else f"({key})"
+
+
+# An identifier's survivor is the maximum of a text: its instant in 17 digits, after its length if that is the rule.
+def _identifiers(con: duckdb.DuckDBPyConnection, rules: Sequence[Attribute]) -> None:
+    """Make `golden_identifiers`: per p how many identifiers, and the surviving one and the number of each type."""
+    columns = ""
+    for rule in rules:
+        name, value = rule.name, f"substr(node, {len(rule.name) + 2})"
+        length = f"lpad(length({value})::VARCHAR, 5, '0')" if rule.keep == "longest" else "'00000'"
+        text = f"{length} || (epoch_us(known_at) + {10**16})::VARCHAR || {value}"
+        own = f"FILTER (starts_with(node, '{name}:'))"
+        columns += f', max({text}) {own} AS "{name}", count(*) {own} AS "n_{name}"'
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE golden_identifiers AS
+            SELECT p, count(*) AS identifiers{columns} FROM golden_owner GROUP BY p"""
+    )
+
+
+_SKIPPED = 5 + 17 + 1
+
+
+def _long(rule: Attribute, i: int, sources: Sequence[Source]) -> str:
+    names = ", ".join(f"'{quote(s.name)}'" for s in sources)
+    return f"""SELECT p, '{rule.name}' AS attribute, v{i} AS value, ([{names}, '{GRAPH}'])[src + 1] AS source, fact_id,
+        event_at, known_at, n{i} AS distinct_values, '{rule.keep}' AS rule FROM golden_won WHERE v{i} IS NOT NULL"""
+
+
+def _long_identifier(rule: Attribute) -> str:
+    name = rule.name
+    stamp = f'make_timestamptz(substr("{name}", 6, 17)::BIGINT - {10**16})'
+    value = f'substr("{name}", {_SKIPPED})'
+    return f"""SELECT p, '{name}' AS attribute, {value} AS value, '{GRAPH}' AS source, '{name}:' || {value} AS fact_id,
+        {stamp} AS event_at, {stamp} AS known_at, "n_{name}" AS distinct_values, '{rule.keep}' AS rule
+        FROM golden_identifiers WHERE "{name}" IS NOT NULL"""
+
+
+def _expected(con: duckdb.DuckDBPyConnection, project: Project) -> list[str]:
+    traits, kinds = attributes_of(_loaded(con, project))
+    return ["profile_id", "identifiers", *sorted({*traits, *kinds})]
+
+
+def _columns(con: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
+    described = con.execute(f"DESCRIBE FROM {derived.scan(file)}").fetchall() if file.exists() else []
+    return [name for name, *_ in described]
+
+
+def _loaded(con: duckdb.DuckDBPyConnection, project: Project) -> list[Source]:
+    """The sources that have facts in this session, by name."""
     present = {row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
-    claims = [
-        f"""SELECT node, '{trait}' AS attribute, "{trait}"::VARCHAR AS value, '{name}' AS source,
-                {source.trust} AS trust, fact_id, event_at, known_at
-            FROM "{name}" WHERE nullif(trim("{trait}"), '') IS NOT NULL AND known_at < {now}"""
-        for name, source in project.definitions.sources.items()
-        for trait in source.traits
-        if name in present
-    ]
-    # identifiers are attributes too: the one that became known last
-    claims.append(
-        f"""SELECT node, split_part(node, ':', 1) AS attribute, substr(node, instr(node, ':') + 1) AS value,
-            'identity graph' AS source, 0 AS trust, node AS fact_id, known_at AS event_at, known_at FROM nodes
-            WHERE known_at < {now}"""
-    )
-    derived.write(
-        con,
-        f"""SELECT profile_id, attribute, trim(value) AS value, source, fact_id, event_at, known_at,
-            count(DISTINCT trim(value)) OVER (PARTITION BY profile_id, attribute) AS distinct_values
-            FROM ({" UNION ALL ".join(claims)}) JOIN members USING (node)
-            QUALIFY row_number() OVER (PARTITION BY profile_id, attribute
-                ORDER BY trust DESC, event_at DESC, fact_id DESC) = 1
-            ORDER BY profile_id, attribute""",
-        home / "golden.parquet",
-    )
-    names = [
-        row[0] for row in con.execute(f"SELECT DISTINCT attribute FROM '{home}/golden.parquet' ORDER BY 1").fetchall()
-    ]
-    columns = "".join(f", max(value) FILTER (attribute = '{n}') AS \"{n}\"" for n in names)
-    return derived.write(
-        con,
-        f"""WITH p AS (SELECT profile_id, count(*) AS identifiers FROM members GROUP BY 1)
-            SELECT p.profile_id, any_value(p.identifiers) AS identifiers{columns}
-            FROM p LEFT JOIN '{home}/golden.parquet' g USING (profile_id) GROUP BY 1 ORDER BY 1""",
-        home / "profiles.parquet",
-    )
+    return [source for source in _by_name(project) if source.name in present]
+
+
+def _by_name(project: Project) -> list[Source]:
+    return sorted(project.definitions.sources.values(), key=lambda source: source.name)

@@ -20,7 +20,7 @@ from ingestion.normalise import RULE_VERSION, identifier
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
 from unification.decisions import decisions, digest
-from unification.golden import build_golden
+from unification.golden import build_golden, declared
 from unification.graph import connect
 
 # Part of every feature's fingerprint: another rule is another history.
@@ -72,13 +72,14 @@ def _state(project: Project, watermark: int) -> dict:
     now = project.setting("as_of")
     return json.loads(json.dumps({
         "batch": watermark, "rule": IDENTITY_RULE, "contracts": contracts, "as_of": str(now),
-        "largest": project.setting("identity_max"), "decisions": digest(project),
+        "largest": project.setting("identity_max"), "decisions": digest(project), "golden": declared(project),
     }))  # fmt: skip
 
 
 def rules(project: Project) -> str:
     """Eight hex digits that change when the same facts might make another graph: contracts, limits, decisions."""
-    contracts = {name: list(s.identifiers.items()) for name, s in sorted(project.definitions.sources.items())}
+    sources = sorted(project.definitions.sources.items())
+    contracts = {name: list(s.identifiers.items()) for name, s in sources if not s.enrich}
     parts = [IDENTITY_RULE, contracts, project.setting("identity_max"), *filter(None, [digest(project)])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
@@ -93,6 +94,8 @@ def _mark(project: Project, watermark: int) -> None:
 def _nodes_and_edges(con: duckdb.DuckDBPyConnection, project: Project) -> None:
     nodes, edges = [], []
     for name, source in loaded_sources(con, project).items():
+        if source.enrich:
+            continue  # it makes no profile and links none
         for kind in source.identifiers:
             here = f"'{kind}:' || id_{kind}"
             nodes.append(f'SELECT {here} AS node, known_at FROM "{name}" WHERE id_{kind} IS NOT NULL')
