@@ -74,8 +74,9 @@ def prepare(folder: Path, people: int) -> Project:
         )
         at = f"TIMESTAMPTZ '2023-01-01' + to_seconds(hash(r, '{name}at') % {YEAR})"
         rows = con.sql(
-            f"""SELECT md5('{name}' || r) || '-1' AS fact_id, 1::BIGINT AS batch, moment AS event_at, moment AS received_at,
-                moment AS known_at, moment::DATE AS event_day, {values}, {NODES[kind]} AS id_{kind},
+            f"""SELECT md5('{name}' || r) || '-1' AS fact_id, 1::BIGINT AS batch, moment AS event_at,
+                moment AS received_at, moment AS known_at, moment::DATE AS event_day, {values},
+                {NODES[kind]} AS id_{kind},
                 '{kind}:' || ({NODES[kind]}) AS node, '{{}}' AS payload
                 FROM (SELECT r, {at} AS moment, (hash(r, '{name}') % {people})::BIGINT AS p
                     FROM range({int(share * people)}) t(r)) ORDER BY event_at"""

@@ -104,7 +104,7 @@ def facts_before(
     since = f" AND event_at >= {instant(cutoff - lookback)}" if lookback else ""
     # known_at may lie before event_at only where a source says so itself; both must be past
     parts = [
-        f"""SELECT node, {listed}, {s.trust}::INTEGER AS trust, {moment} AS cutoff FROM "{s.name}"
+        f"""SELECT node, {listed}, {s.standing}::INTEGER AS trust, {moment} AS cutoff FROM "{s.name}"
             WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
         for s in facts_of(con, project, source)
     ]

@@ -215,6 +215,11 @@ class Source:
                 raise DefinitionError(trait, "is a column that every account has", "rename it", where=at)
 
     @property
+    def standing(self) -> int:
+        """Its trust where facts are ranked one by one; whatever merely fills gaps stands below all others."""
+        return self.trust - 1_000_000 if self.enrich == "fill" else self.trust
+
+    @property
     def account_columns(self) -> dict[str, str]:
         """Columns of its facts that speak of the person's account -> expression."""
         said = {"account_id": self.account, "account_domain": self.account_domain}

@@ -97,7 +97,7 @@ def survivors(
     _decide(con, project, sources, [rules[name] for name in traits], moment)
     alone = [kind for kind in kinds if kind not in traits]
     _identifiers(con, [rules[kind] for kind in alone])
-    rows = [_long(rules[name], i, sources) for i, name in enumerate(traits)]
+    rows = [_long([rules[name] for name in traits], sources)] if traits else []
     rows += [_long_identifier(rules[kind]) for kind in alone]
     columns = ["i.identifiers"] + [
         f'w.v{traits.index(name)} AS "{name}"' if name in traits else f'substr(i."{name}", {_SKIPPED}) AS "{name}"'
@@ -105,9 +105,9 @@ def survivors(
     ]
     return Survivors(
         golden=f"""SELECT profile_id, g.* EXCLUDE (p) FROM ({" UNION ALL ".join(rows)}) g
-            JOIN golden_person USING (p) ORDER BY profile_id, attribute""",
+            JOIN golden_person USING (p)""",
         profiles=f"""SELECT profile_id, {", ".join(columns)} FROM golden_person JOIN golden_identifiers i USING (p)
-            LEFT JOIN golden_wide w USING (p) ORDER BY profile_id""",
+            LEFT JOIN golden_wide w USING (p) ORDER BY p""",
     )
 
 
@@ -126,82 +126,95 @@ def _decide(
     value survives, with that value as v<i> of attribute i, null of others, and how many distinct ones there were as
     n<i>. golden_wide: one row per p, v<i>.
     """
-    parts = [_claims(i, source, rules, at) for i, source in enumerate(sources)]
     kinds = {kind for source in sources for kind in source.identifiers}
-    parts += [_nodes(len(sources), rule.name, rules) for rule in rules if rule.name in kinds]
+    said = [_said(i, source, rules) for i, source in enumerate(sources) if not _several(source)]
+    said += [_said_by_graph(len(sources), rule.name, rules) for rule in rules if rule.name in kinds]
+    about = "SELECT o.p, s.* EXCLUDE (node) FROM ({}) s JOIN golden_owner o USING (node) WHERE " + (
+        f"s.known_at < {at} AND s.event_at < {at}"
+    )
+    parts = [about.format(" UNION ALL ".join(said))] if said else []
+    parts += [  # one fact once, however many of its identifiers are the profile's
+        f"SELECT DISTINCT * FROM ({about.format(_said(i, source, rules))})"
+        for i, source in enumerate(sources)
+        if _several(source)
+    ]
     ranks = _ranks(project, rules)
     stand = " ".join(f"WHEN {i} THEN {ranks[s.trust]}" for i, s in enumerate(sources))
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE golden_claim AS SELECT *, ((epoch_us(event_at)::HUGEINT + {2**52}) << {_TIME})
             + ((CASE src {stand} ELSE {ranks[0]} END)::HUGEINT << {_TRUST}) + {_TIE} AS k
-            FROM ({" UNION ALL ".join(parts)})"""
+            FROM ({" UNION ALL ".join(parts)}) ORDER BY p"""
     )
     keys = [_key(i, rule, sources, ranks) for i, rule in enumerate(rules)]
     best = "".join(
-        f", arg_max(rowid, {key}) FILTER (v{i} IS NOT NULL) AS w{i}, min(hash(v{i})) <> max(hash(v{i})) AS c{i}"
+        f""", arg_max(rowid, {key}) FILTER (v{i} IS NOT NULL) AS w{i},
+            CASE WHEN min(hash(v{i})) FILTER (v{i} IS NOT NULL) = max(hash(v{i})) FILTER (v{i} IS NOT NULL) THEN 1
+            WHEN count(v{i}) = 2 THEN 2 END AS n{i}"""
         for i, key in enumerate(keys)
     )
     con.execute(f"CREATE OR REPLACE TEMP TABLE golden_best AS SELECT p{best} FROM golden_claim GROUP BY p")
-    # only where facts say several values must these be told apart and counted
-    said = " UNION ALL ".join(
-        f"""SELECT p, {i} AS a, v{i} AS value, c.rowid AS r, {key} AS key FROM golden_claim c
-            JOIN (SELECT p FROM golden_best WHERE c{i}) USING (p) WHERE v{i} IS NOT NULL"""
-        for i, key in enumerate(keys)
-    )
-    said = said or "SELECT 0 AS p, 0 AS a, '' AS value, 0 AS r, 0::HUGEINT AS key WHERE false"
-    counted = ", ".join(str(i) for i, rule in enumerate(rules) if rule.keep == "most_frequent") or "-1"
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE golden_disputed AS
-            WITH per_value AS (SELECT p, a, arg_max(r, key) AS r, max(key) AS key,
-                CASE WHEN max(key) >= {2**_TIER} THEN count(*) FILTER (key >= {2**_TIER}) ELSE count(*) END AS facts
-                FROM ({said}) GROUP BY p, a, value)
-            SELECT p, a, count(*) AS n, CASE WHEN a IN ({counted})
-                THEN arg_max(r, key + (least(facts, {_MOST})::HUGEINT << {_MEASURE})) END AS r
-            FROM per_value GROUP BY p, a"""
-    )
-    settled = "".join(f", max(r) FILTER (a = {i}) AS r{i}, max(n) FILTER (a = {i}) AS n{i}" for i in range(len(rules)))
-    chosen = "".join(f", coalesce(r{i}, w{i}) AS w{i}, coalesce(n{i}, 1) AS n{i}" for i in range(len(rules)))
+    # only where facts say several values must these be told apart and counted; of two facts the chain is enough
+    for i, (rule, key) in enumerate(zip(rules, keys, strict=True)):
+        facts = f"CASE WHEN max(key) >= {2**_TIER} THEN count(*) FILTER (key >= {2**_TIER}) ELSE count(*) END"
+        settled = f"arg_max(r, key + (least(facts, {_MOST})::HUGEINT << {_MEASURE}))"
+        con.execute(
+            f"""CREATE OR REPLACE TEMP TABLE golden_disputed{i} AS
+                SELECT p, count(*) AS n, {settled if rule.keep == "most_frequent" else "NULL::BIGINT"} AS r FROM (
+                    SELECT p, arg_max(r, key) AS r, max(key) AS key, {facts} AS facts FROM (
+                        SELECT p, hash(v{i}) AS h, c.rowid AS r, {key} AS key FROM golden_claim c
+                        JOIN (SELECT p FROM golden_best WHERE n{i} IS NULL AND w{i} IS NOT NULL) USING (p)
+                        WHERE v{i} IS NOT NULL
+                    ) GROUP BY p, h
+                ) GROUP BY p"""
+        )
+    numbers = range(len(rules))
+    joins = "".join(f" LEFT JOIN golden_disputed{i} d{i} ON d{i}.p = b.p" for i in numbers)
+    chosen = "".join(f", coalesce(d{i}.r, w{i}) AS w{i}, coalesce(d{i}.n, n{i}) AS n{i}" for i in numbers)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE golden_chosen AS SELECT b.p{chosen} FROM golden_best b{joins}")
     values = "".join(
         f", CASE WHEN w{i} = c.rowid THEN v{i} END AS v{i}, CASE WHEN w{i} = c.rowid THEN n{i} END AS n{i}"
-        for i in range(len(rules))
+        for i in numbers
     )
-    wide = "".join(f", any_value(v{i}) AS v{i}" for i in range(len(rules)))
-    won = " OR ".join(f"w{i} = c.rowid" for i in range(len(rules))) or "false"
+    won = " OR ".join(f"w{i} = c.rowid" for i in numbers) or "false"
     con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE golden_won AS
-            WITH settled AS (SELECT p{settled} FROM golden_disputed GROUP BY p),
-                chosen AS (SELECT b.p{chosen} FROM golden_best b LEFT JOIN settled USING (p))
-            SELECT p, src, fact_id, event_at, known_at{values} FROM golden_claim c JOIN chosen USING (p) WHERE {won};
-        CREATE OR REPLACE TEMP TABLE golden_wide AS SELECT p{wide} FROM golden_won GROUP BY p"""
+        f"""CREATE OR REPLACE TEMP TABLE golden_won AS SELECT p, src, fact_id, event_at, known_at{values}
+            FROM golden_claim c JOIN golden_chosen USING (p) WHERE {won}"""
     )
+    wide = "".join(f", any_value(v{i}) AS v{i}" for i in numbers)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE golden_wide AS SELECT p{wide} FROM golden_won GROUP BY p")
 
 
-def _claims(i: int, source: Source, rules: Sequence[Attribute], at: str) -> str:
-    """SQL for what a source says: p, src, stamps, and the values of each attribute as v<i>."""
+def _said(i: int, source: Source, rules: Sequence[Attribute]) -> str:
+    """SQL for what a source says, and of whom: src, node, stamps, and the values of each attribute as v<i>."""
     values = "".join(
-        f""", nullif(trim("{rule.name}"::VARCHAR), '') AS v{n}"""
-        if rule.name in source.traits else f", NULL::VARCHAR AS v{n}"
+        f", {_clean(rule.name) if rule.name in source.traits else 'NULL::VARCHAR'} AS v{n}"
         for n, rule in enumerate(rules)
-    )  # fmt: skip
-    select = f"SELECT p, {i}::UTINYINT AS src, fact_id, event_at, s.known_at{values}"
-    known = f"s.known_at < {at} AND event_at < {at}"
-    if not source.enrich:
-        return f'{select} FROM "{source.name}" s JOIN golden_owner o USING (node) WHERE {known}'
-    # what enriches makes no profile: it is about whoever has one of its identifiers
+    )
+    said = f"SELECT {i}::UTINYINT AS src, fact_id, event_at, known_at{values}"
+    if not _several(source):
+        return f'{said}, node FROM "{source.name}"'
+    # what enriches makes no profile and links none: it is about whoever has one of its identifiers
     nodes = ", ".join(f"'{kind}:' || id_{kind}" for kind in source.identifiers)
-    about = f'SELECT fact_id, unnest([{nodes}]) AS node FROM "{source.name}"'
-    return f"""{select} FROM "{source.name}" s JOIN (
-        SELECT DISTINCT fact_id, o.* EXCLUDE (node, known_at) FROM ({about}) JOIN golden_owner o USING (node)
-        ) o USING (fact_id) WHERE {known}"""
+    return f"""SELECT * EXCLUDE (nodes) FROM (
+        {said}, [{nodes}] AS nodes FROM "{source.name}"), unnest(nodes) AS n(node)"""
 
 
-def _nodes(i: int, kind: str, rules: Sequence[Attribute]) -> str:
+def _several(source: Source) -> bool:
+    """Does it enrich whoever has one of several identifiers?"""
+    return bool(source.enrich) and len(source.identifiers) > 1
+
+
+def _clean(column: str) -> str:
+    text = f'"{column}"::VARCHAR'
+    return f"nullif(CASE WHEN contains({text}, ' ') THEN trim({text}) ELSE {text} END, '')"
+
+
+def _said_by_graph(i: int, kind: str, rules: Sequence[Attribute]) -> str:
     """SQL for what the graph says of an identifier type that is a trait too."""
     values = "".join(
-        f", substr(node, {len(kind) + 2}) AS v{n}" if rule.name == kind else f", NULL AS v{n}"
-        for n, rule in enumerate(rules)
+        f", {f'substr(node, {len(kind) + 2})' if rule.name == kind else 'NULL'} AS v{n}" for n, rule in enumerate(rules)
     )
-    return f"""SELECT p, {i}::UTINYINT AS src, node AS fact_id, known_at AS event_at, known_at{values}
+    return f"""SELECT DISTINCT {i}::UTINYINT AS src, node AS fact_id, known_at AS event_at, known_at{values}, node
         FROM golden_owner WHERE starts_with(node, '{kind}:')"""
 
 
@@ -244,10 +257,15 @@ def _identifiers(con: duckdb.DuckDBPyConnection, rules: Sequence[Attribute]) -> 
 _SKIPPED = 5 + 17 + 1
 
 
-def _long(rule: Attribute, i: int, sources: Sequence[Source]) -> str:
+def _long(rules: Sequence[Attribute], sources: Sequence[Source]) -> str:
     names = ", ".join(f"'{quote(s.name)}'" for s in sources)
-    return f"""SELECT p, '{rule.name}' AS attribute, v{i} AS value, ([{names}, '{GRAPH}'])[src + 1] AS source, fact_id,
-        event_at, known_at, n{i} AS distinct_values, '{rule.keep}' AS rule FROM golden_won WHERE v{i} IS NOT NULL"""
+    each = ", ".join(
+        f"CASE WHEN v{i} IS NOT NULL THEN {{'a': '{r.name}', 'v': v{i}, 'n': n{i}, 'r': '{r.keep}'}} END"
+        for i, r in enumerate(rules)
+    )
+    return f"""SELECT p, u.a AS attribute, u.v AS value, ([{names}, '{GRAPH}'])[src + 1] AS source, fact_id,
+        event_at, known_at, u.n AS distinct_values, u.r AS rule
+        FROM (SELECT p, src, fact_id, event_at, known_at, unnest([{each}]) AS u FROM golden_won) WHERE u IS NOT NULL"""
 
 
 def _long_identifier(rule: Attribute) -> str:
