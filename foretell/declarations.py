@@ -27,7 +27,7 @@ RESERVED = {
 }  # fmt: skip
 PARTIES = ("first", "second", "third")
 ENRICH = ("fill", "update")
-_ACCOUNT_COLUMNS = {"account_id", "id", "domain", "people", "known_since", "formerly"}
+_ACCOUNT_COLUMNS = {"id", "domain", "domains", "ids", "people", "known_since"}
 KEEP = ("most_trusted", "most_recent", "most_frequent", "longest")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
@@ -121,6 +121,8 @@ class Source:
     enrich: how, of a second or third party: "fill" (default) where nobody else says anything, or "update": its values
         compete with the company's own by the attribute's rule. An Attribute may say otherwise.
     account: expression that names the account (company) that the row's person belongs to, such as a CRM's company id.
+        In records the latest row of a person's identifier counts, in events each. Sources that share the ids say a type
+        for them, as of identifiers: {"company": "company_id"}.
     account_domain: expression for that account's internet domain: it links the id with e-mail addresses.
     account_traits: attribute of the account -> expression, such as its name or industry.
     """
@@ -146,7 +148,7 @@ class Source:
     optional: tuple[str, ...] = ()
     party: str = "first"
     enrich: str = ""
-    account: str | None = None
+    account: str | Mapping[str, str] | None = None
     account_domain: str | None = None
     account_traits: Mapping[str, str] = field(default_factory=dict)
     where: str = field(init=False, default_factory=_caller, repr=False)
@@ -205,6 +207,13 @@ class Source:
         if self.party != "first":
             object.__setattr__(self, "enrich", self.enrich or "fill")
             _check_choice(self.name, "enrich", self.enrich, ENRICH, at)
+        if isinstance(self.account, Mapping) and len(self.account) != 1:
+            problem = f"expected one type of account id, got {list(self.account)}"
+            raise DefinitionError(self.name, problem, 'write account={"company": "company_id"}', where=at)
+        if self.account:
+            _check_name("type of account id", self.account_kind, self.where)
+            if self.account_kind == "domain":
+                raise DefinitionError("domain", "is what e-mail addresses say", "say account_domain=…", where=at)
         if (self.account_traits or self.account_domain) and not self.account:
             raise DefinitionError(
                 self.name, "says something about an account and not which", 'say account="<column>"', where=at
@@ -220,9 +229,15 @@ class Source:
         return self.trust - 1_000_000 if self.enrich == "fill" else self.trust
 
     @property
+    def account_kind(self) -> str:
+        """The type of its account ids: its own, unless it says one."""
+        return next(iter(self.account)) if isinstance(self.account, Mapping) else self.name
+
+    @property
     def account_columns(self) -> dict[str, str]:
         """Columns of its facts that speak of the person's account -> expression."""
-        said = {"account_id": self.account, "account_domain": self.account_domain}
+        account = self.account[self.account_kind] if isinstance(self.account, Mapping) else self.account
+        said = {"account_id": account, "account_domain": self.account_domain}
         said |= {f"account_{trait}": text for trait, text in self.account_traits.items()}
         return {column: text for column, text in said.items() if text}
 

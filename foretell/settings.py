@@ -44,6 +44,13 @@ def _count(text: Any, least: int = 1) -> int:
     return n
 
 
+def _names(text: Any) -> tuple[str, ...]:
+    found = text.split(",") if isinstance(text, str) else text
+    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
+        raise ValueError("expected names, as a list or separated by commas")
+    return tuple(name.strip() for name in found if name.strip())
+
+
 SPECS: dict[str, _Spec] = {
     "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
@@ -55,6 +62,9 @@ SPECS: dict[str, _Spec] = {
     "threads": _Spec(2, _count, "threads of the engine and of model training"),
     "memory": _Spec("3GB", str, "memory limit of the embedded engine"),
     "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),
+    "personal_domains": _Spec(
+        None, _names, "e-mail domains that are no company's, beside the free and disposable ones known everywhere"
+    ),
 }
 
 

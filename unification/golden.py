@@ -89,9 +89,10 @@ def survivors(
         CREATE OR REPLACE TEMP TABLE golden_owner AS SELECT node, p, least(known_from, earlier) AS known_at
             FROM golden_member JOIN golden_person USING (profile_id) LEFT JOIN (
                 SELECT node, min(known_from) AS earlier FROM {member} WHERE known_to IS NOT NULL GROUP BY 1
-            ) USING (node)"""
+            ) USING (node);
+        DROP TABLE golden_member"""
     )
-    sources = _loaded(con, project)
+    sources = loaded(con, project)
     traits, kinds = attributes_of(sources)
     rules = {name: project.definitions.attributes.get(name, Attribute(name)) for name in [*traits, *kinds]}
     _decide(con, project, sources, [rules[name] for name in traits], moment)
@@ -180,6 +181,8 @@ def _decide(
         f"""CREATE OR REPLACE TEMP TABLE golden_won AS SELECT p, src, fact_id, event_at, known_at{values}
             FROM golden_claim c JOIN golden_chosen USING (p) WHERE {won}"""
     )
+    used = ["claim", "best", "chosen", *(f"disputed{i}" for i in numbers)]
+    con.execute("; ".join(f"DROP TABLE golden_{name}" for name in used))  # memory is for what comes next
     wide = "".join(f", any_value(v{i}) AS v{i}" for i in numbers)
     con.execute(f"CREATE OR REPLACE TEMP TABLE golden_wide AS SELECT p{wide} FROM golden_won GROUP BY p")
 
@@ -278,7 +281,7 @@ def _long_identifier(rule: Attribute) -> str:
 
 
 def _expected(con: duckdb.DuckDBPyConnection, project: Project) -> list[str]:
-    traits, kinds = attributes_of(_loaded(con, project))
+    traits, kinds = attributes_of(loaded(con, project))
     return ["profile_id", "identifiers", *sorted({*traits, *kinds})]
 
 
@@ -287,7 +290,7 @@ def _columns(con: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
     return [name for name, *_ in described]
 
 
-def _loaded(con: duckdb.DuckDBPyConnection, project: Project) -> list[Source]:
+def loaded(con: duckdb.DuckDBPyConnection, project: Project) -> list[Source]:
     """The sources that have facts in this session, by name."""
     present = {row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
     return [source for source in _by_name(project) if source.name in present]
