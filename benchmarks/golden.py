@@ -9,7 +9,7 @@ them.
                        same rows with `max(column)` for each column of `profiles`, written to a Parquet file too
   golden.touched       a hundredth of the profiles made anew and patched in, over all of them
 
-The same with `arg_max(column, event_at)` in the `GROUP BY`, which is the most recent value of each, is in the details.
+The `GROUP BY` with `arg_max(column, event_at)`, the most recent value of each, is in the details; CPU seconds are too.
 """
 
 from __future__ import annotations
@@ -138,12 +138,12 @@ def found(people: int, repeats: int) -> report.Report:
         project = prepare(Path(name) / "shop", people)
         contestants: dict[str, Callable[[], report.Usage]] = {
             "group_by": lambda: report.measure(partial(group_by, project, "max({})"))[0],
-            "group_by_recent": lambda: report.measure(partial(group_by, project, "arg_max({}, event_at)"))[0],
             "golden": lambda: report.measure(partial(golden, project))[0],
             "touched": lambda: report.measure(partial(golden, project, 100))[0],
         }
         golden(project)  # the table that is patched
         usages = report.interleaved(contestants, repeats)
+        usages["group_by_recent"] = [report.measure(partial(group_by, project, "arg_max({}, event_at)"))[0]]
         with session(project, 1) as con:
             made = {t: con.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in ("golden", "profiles")}
             facts = sum(con.execute(f"SELECT count(*) FROM {s}").fetchall()[0][0] for s in SOURCES)
@@ -162,10 +162,7 @@ def found(people: int, repeats: int) -> report.Report:
             report.ratio("golden.vs_group_by", walls["golden"], walls["group_by"], "<=3"),
             report.ratio("golden.touched", walls["touched"], walls["golden"], "<=0.25"),
         ],
-        details={
-            **report.medians(usages),
-            "vs_group_by_recent": report.ratio("", walls["golden"], walls["group_by_recent"], "<=3").value,
-        },
+        details=report.medians(usages),
     )  # fmt: skip
 
 
