@@ -92,7 +92,7 @@ def survivors(
     decide(con, project, sources, [rules[name] for name in traits], moment)
     alone = [kind for kind in kinds if kind not in traits]
     _identifiers(con, [rules[kind] for kind in alone])
-    rows = [_long([rules[name] for name in traits], sources)] if traits else []
+    rows = [long_sql([rules[name] for name in traits], sources)] if traits else []
     rows += [_long_identifier(rules[kind]) for kind in alone]
     columns = ["i.identifiers"] + [
         f'w.v{traits.index(name)} AS "{name}"' if name in traits else f'substr(i."{name}", {_SKIPPED}) AS "{name}"'
@@ -133,7 +133,8 @@ _SKIPPED = 5 + 17 + 1
 _SPAN = 125_000
 
 
-def _long(rules: Sequence[Attribute], sources: Sequence[Source]) -> str:
+def long_sql(rules: Sequence[Attribute], sources: Sequence[Source]) -> str:
+    """SQL for what `decide` found, one row per group p and attribute, with provenance."""
     names = ", ".join(f"'{quote(s.name)}'" for s in sources)
     each = ", ".join(
         f"CASE WHEN v{i} IS NOT NULL THEN {{'a': '{r.name}', 'v': v{i}, 'n': n{i}, 'r': '{r.keep}'}} END"

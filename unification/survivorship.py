@@ -31,14 +31,14 @@ def decide(
     n<i>. golden_wide: one row per p, v<i>.
     """
     kinds = {kind for source in sources for kind in source.identifiers}
-    said = [_said(i, source, rules) for i, source in enumerate(sources) if not _several(source)]
-    said += [_said_by_graph(len(sources), rule.name, rules) for rule in rules if rule.name in kinds]
+    claims = [said(i, source, rules) for i, source in enumerate(sources) if not _several(source)]
+    claims += [_said_by_graph(len(sources), rule.name, rules) for rule in rules if rule.name in kinds]
     about = "SELECT o.p, s.* EXCLUDE (node) FROM ({}) s JOIN golden_owner o USING (node) WHERE " + (
         f"s.known_at < {at} AND s.event_at < {at}"
     )
-    parts = [about.format(" UNION ALL ".join(said))] if said else []
+    parts = [about.format(" UNION ALL ".join(claims))] if claims else []
     parts += [  # one fact once, however many of its identifiers are the profile's
-        f"SELECT DISTINCT * FROM ({about.format(_said(i, source, rules))})"
+        f"SELECT DISTINCT * FROM ({about.format(said(i, source, rules))})"
         for i, source in enumerate(sources)
         if _several(source)
     ]
@@ -90,19 +90,19 @@ def decide(
     con.execute(f"CREATE OR REPLACE TEMP TABLE golden_wide AS SELECT p{wide} FROM golden_won GROUP BY p")
 
 
-def _said(i: int, source: Source, rules: Sequence[Attribute]) -> str:
+def said(i: int, source: Source, rules: Sequence[Attribute]) -> str:
     """SQL for what a source says, and of whom: src, node, stamps, and the values of each attribute as v<i>."""
     values = "".join(
         f", {_clean(rule.name) if rule.name in source.traits else 'NULL::VARCHAR'} AS v{n}"
         for n, rule in enumerate(rules)
     )
-    said = f"SELECT {i}::UTINYINT AS src, fact_id, event_at, known_at{values}"
+    select = f"SELECT {i}::UTINYINT AS src, fact_id, event_at, known_at{values}"
     if not _several(source):
-        return f'{said}, node FROM "{source.name}"'
+        return f'{select}, node FROM "{source.name}"'
     # what enriches makes no profile and links none: it is about whoever has one of its identifiers
     nodes = ", ".join(f"'{kind}:' || id_{kind}" for kind in source.identifiers)
     return f"""SELECT * EXCLUDE (nodes) FROM (
-        {said}, [{nodes}] AS nodes FROM "{source.name}"), unnest(nodes) AS n(node)"""
+        {select}, [{nodes}] AS nodes FROM "{source.name}"), unnest(nodes) AS n(node)"""
 
 
 def _several(source: Source) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,13 +13,16 @@ from random import Random
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import KEY
 
 from foretell import Attribute, Source
+from foretell.__main__ import cli
 from foretell.errors import DefinitionError, ForetellError, UnknownName
 from foretell.project import Project
 from ingestion.load import load
 from lake.engine import last_batch, session
+from serving.profile import past
 from unification.decisions import decide, decisions, take_back
 from unification.golden import build_golden, golden_at
 from unification.identity import members_at, owners, unify
@@ -357,3 +361,81 @@ def test_another_rule_makes_other_records_at_the_next_run(tmp_path: Path) -> Non
     again = Project(project.folder)
     ensure(again)
     assert ask(again, "SELECT value FROM golden WHERE attribute = 'city'") == [("Oslo",)]
+
+
+# History.
+
+
+def told(project: Project, who: str, attribute: str | None = None) -> list[tuple]:
+    found = past(project, who, attribute)["history"]
+    return [(v["attribute"], v["value"], v["source"], v["facts"], v["survived"]) for v in found]
+
+
+def test_the_history_says_who_said_what_and_when_it_stood(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 'from foretell import Attribute\nit = Attribute("city", keep="most_recent")\n')
+    facts = {
+        "crm": [row(START, "CARD1", city="Oslo"), row(START + 9 * DAY, "CARD1", city="Oslo")],
+        # known late, and older than what is known by then
+        "web": [row(START + 5 * DAY, "CARD1", city="Bergen"),
+                row(START + 2 * DAY, "CARD1", city="Bodø", known=START + 30 * DAY)],
+        "bought": [row(START - 9 * DAY, "CARD1", city="Tromsø", known=START - 9 * DAY)],
+    }  # fmt: skip
+    facts["web"].append(row(START - 20 * DAY, "CARD1"))
+    unify(bring(project, facts))
+    assert told(project, "CARD1", "city") == [
+        ("city", "Oslo", "crm", 2, [(START, START + 5 * DAY), (START + 9 * DAY, None)]),
+        ("city", "Bergen", "web", 1, [(START + 5 * DAY, START + 9 * DAY)]),
+        ("city", "Bodø", "web", 1, []),
+        ("city", "Tromsø", "bought", 1, [(START - 9 * DAY, START)]),
+    ]
+    with pytest.raises(UnknownName, match='citi: no such trait; did you mean "city"'):
+        told(project, "CARD1", "citi")
+    with pytest.raises(UnknownName, match="card: is an identifier"):
+        told(project, "CARD1", "card")
+
+
+def test_the_history_begins_where_a_profile_took_in_another(tmp_path: Path) -> None:
+    facts = {"crm": [row(START, "CARD1"), row(START + DAY, email="jo@home.org", city="Oslo"),
+                     row(START + 9 * DAY, "CARD1", "jo@home.org")]}  # fmt: skip
+    project = bring(project_of(tmp_path / "p", ""), facts)
+    unify(project)
+    assert told(project, "CARD1") == [("city", "Oslo", "crm", 1, [(START + 9 * DAY, None)])]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_history_is_what_the_record_said_at_every_instant(tmp_path: Path, seed: int) -> None:
+    project = bring(project_of(tmp_path / "p"), some(Random(seed), people=8, rows=30))
+    unify(project)
+    profiles = [p for (p,) in ask(project, "SELECT profile_id FROM profiles ORDER BY identifiers DESC LIMIT 2")]
+    histories = {profile: past(project, profile)["history"] for profile in profiles}
+    ends = {at for said in histories.values() for v in said for span in v["survived"] for at in span if at}
+    tick = timedelta(microseconds=1)
+    with session(project) as con:
+        for at in sorted({instant for end in ends for instant in (end, end + tick)} | {NOW}):
+            golden = con.execute(f"SELECT * FROM ({golden_at(con, project, at)})").fetchall()
+            for profile, values in histories.items():
+                then = {
+                    (v["attribute"], v["value"], v["source"])
+                    for v in values
+                    for begin, end in v["survived"]
+                    if begin < at and (end is None or at <= end)
+                }
+                assert then == {(a, v, s) for (p, a), (v, s, *_) in records(golden).items() if p == profile}
+
+
+def test_the_history_is_printed(tmp_path: Path) -> None:
+    facts = {"crm": [row(START, "CARD1", city="Oslo"), row(START + DAY, "CARD1", city="Bergen", name="Jo")]}
+    project = bring(project_of(tmp_path / "p", ""), facts)
+    unify(project)
+
+    def printed(*words: str) -> str:
+        result = CliRunner().invoke(cli, ["--project", str(project.folder), "profile", "CARD1", *words])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    lines = printed("--history", "city").splitlines()
+    assert lines[3].split() == ["*", "city", "Bergen", "crm", "1", "2024-01-02", "2024-01-02", "2024-01-02", "…", "now"]
+    assert lines[4].split()[-3:] == ["2024-01-01", "…", "2024-01-02"]
+    assert "name" in printed("--history")
+    assert json.loads(printed("--history", "--json"))["history"][0]["value"] == "Bergen"
+    assert "Bergen" in printed()
