@@ -25,6 +25,7 @@ from foretell.project import Project
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
 from unification.identity import IDENTITY_RULE, ensure, facts_of, members_at, rules
+from unification.survivorship import versions as versions
 
 COMPILER_VERSION = "1"
 
@@ -70,7 +71,8 @@ def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
     """Eight hex digits that change when a value of the view might: by its SQL, its sources, the identity rule."""
     contracts = [
         [s.name, s.event_at, s.known_at, str(s.delay), s.timezone, s.times_in, sorted(s.columns.items()),
-         sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional)]
+         sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional),
+         *([s.key] if s.key else [])]
         for s in sorted(players(view.source, sources), key=lambda s: s.name)
     ]  # fmt: skip
     parts = [
@@ -104,7 +106,7 @@ def facts_before(
     since = f" AND event_at >= {instant(cutoff - lookback)}" if lookback else ""
     # known_at may lie before event_at only where a source says so itself; both must be past
     parts = [
-        f"""SELECT node, {listed}, {s.standing}::INTEGER AS trust, {moment} AS cutoff FROM "{s.name}"
+        f"""SELECT node, {listed}, {s.standing}::INTEGER AS trust, {moment} AS cutoff FROM {versions(s, known_by)}
             WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
         for s in facts_of(con, project, source)
     ]

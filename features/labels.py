@@ -13,6 +13,7 @@ import duckdb
 import ibis
 import ibis.expr.types as ir
 
+from features.build import versions
 from foretell.binding import aggregate, counted, facts_schema, table
 from foretell.declarations import Label, PredictionTask
 from foretell.errors import DataError
@@ -44,7 +45,7 @@ def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: Prediction
     start, end = instant(cutoff), instant(cutoff + task.horizon)
     happened = " UNION ALL ".join(
         f"""SELECT b.profile_id, {columns}, {s.trust}::INTEGER AS trust, {start} AS cutoff, {start} AS {FUTURE_COLUMN}
-            FROM "{s.name}" f JOIN at_label l USING (node) JOIN bridge b ON b.person = l.profile_id
+            FROM {versions(s, known_by)} f JOIN at_label l USING (node) JOIN bridge b ON b.person = l.profile_id
             WHERE f.known_at < {instant(known_by)} AND f.event_at >= {start} AND f.event_at < {end}"""
         for s in facts_of(con, project, task.label.source)
     )

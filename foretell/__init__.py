@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foretell.aggregates import entropy, latest, top_share
+    from foretell.connectors import REST, SQL, Cursor, NextLink, Offset, PageNumber
     from foretell.declarations import Attribute, Enters, FeatureView, Label, PredictionTask, Source
-    from foretell.windows import _, days, days_since, future, hours, past
+    from foretell.windows import _, days, days_since, future, hours, minutes, past
 
 _HOMES = {
+    "SQL": "foretell.connectors",
+    "REST": "foretell.connectors",
+    "PageNumber": "foretell.connectors",
+    "Offset": "foretell.connectors",
+    "Cursor": "foretell.connectors",
+    "NextLink": "foretell.connectors",
     "Source": "foretell.declarations",
     "Attribute": "foretell.declarations",
     "FeatureView": "foretell.declarations",
@@ -24,6 +31,7 @@ _HOMES = {
     "_": "foretell.windows",
     "days": "foretell.windows",
     "hours": "foretell.windows",
+    "minutes": "foretell.windows",
     "past": "foretell.windows",
     "future": "foretell.windows",
     "days_since": "foretell.windows",
@@ -33,10 +41,16 @@ _HOMES = {
 }
 
 __all__ = [
+    "REST",
+    "SQL",
     "Attribute",
+    "Cursor",
     "Enters",
     "FeatureView",
     "Label",
+    "NextLink",
+    "Offset",
+    "PageNumber",
     "PredictionTask",
     "Source",
     "_",
@@ -46,6 +60,7 @@ __all__ = [
     "future",
     "hours",
     "latest",
+    "minutes",
     "past",
     "top_share",
 ]

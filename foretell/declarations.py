@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ibis.common.deferred import Deferred
 
+from foretell.connectors import REST, SQL, Connector
 from foretell.errors import DefinitionError, did_you_mean, unknown
 from foretell.roles import REQUIRED, ROLES
 from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_windows, past
@@ -97,6 +98,7 @@ class Source:
 
     name: also the name of its table in the lake.
     files: glob below the project's `exports` folder; .csv, .jsonl/.ndjson, .parquet or .xlsx.
+    connector: in place of files, a database or an API to pull rows from (see foretell.connectors: SQL, REST).
     kind: "events" (timestamped facts) or "records" (rows about a person).
     role: which role its rows play (see foretell.roles); views are written against roles. Records play "person".
     event_at: column (or SQL expression over the row's columns) with the time the fact happened.
@@ -116,6 +118,8 @@ class Source:
     aliases: column as this contract writes it -> other names under which files have it (in JSON: other paths, of which
         a row has one).
     optional: columns that a file may lack; there they are NULL.
+    key: expression that stays the same when a row is changed, such as its number. Rows of one key are versions of one
+        fact: at T, the last one known before T counts. Without it every row that differs is a fact of its own.
     party: whose data these are: "first" (the company's own), "second" (a partner's), "third" (bought). What is not the
         company's own enriches profiles that are known by one of the row's identifiers: it makes none, and links none.
     enrich: how, of a second or third party: "fill" (default) where nobody else says anything, or "update": its values
@@ -128,7 +132,7 @@ class Source:
     """
 
     name: str
-    files: str
+    files: str | None = None
     kind: str = "events"
     role: str | None = None
     event_at: str | None = None
@@ -146,6 +150,8 @@ class Source:
     only: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    connector: Connector | None = None
+    key: str | None = None
     party: str = "first"
     enrich: str = ""
     account: str | Mapping[str, str] | None = None
@@ -158,6 +164,14 @@ class Source:
         at = _short(self.where)
         if self.name in RESERVED:
             raise DefinitionError(self.name, "is the name of one of the lake's own tables", "rename it", where=at)
+        if (self.files is None) == (self.connector is None):
+            problem = "expected files or a connector, one of them"
+            raise DefinitionError(self.name, problem, 'say files="orders/*.csv", or connector=SQL(…)', where=at)
+        if self.connector is not None:
+            if not isinstance(self.connector, SQL | REST):
+                problem = f"connector is SQL(…) or REST(…), got {self.connector!r}"
+                raise DefinitionError(self.name, problem, 'write SQL(url="env:NAME", table="orders")', where=at)
+            self.connector.check(self.name, at)
         if self.kind not in {"events", "records"}:
             raise DefinitionError(self.name, f'kind is "events" or "records", got {self.kind!r}', where=at)
         if self.kind == "events" and not self.event_at:
@@ -190,6 +204,8 @@ class Source:
             raise DefinitionError(
                 self.name, "only is an empty condition", 'say only="price > 0", or leave it', where=at
             )
+        if self.key is not None and not self.key.strip():
+            raise DefinitionError(self.name, "key is an empty expression", 'say key="order_id", or leave it', where=at)
         for column, names in self.aliases.items():
             if isinstance(names, str):
                 problem = f"aliases are several names, got the text {names!r}"

@@ -51,6 +51,16 @@ def _names(text: Any) -> tuple[str, ...]:
     return tuple(name.strip() for name in found if name.strip())
 
 
+def _counts(text: Any) -> dict[str, int]:
+    """A table of TOML, or "device=3, email=10" from the environment."""
+    pairs = text.items() if isinstance(text, Mapping) else [p.split("=", 1) for p in str(text).split(",") if p.strip()]
+    return {str(name).strip(): _count(str(n).strip(), least=0) for name, n in sorted(pairs)}
+
+
+def _texts(text: Any) -> list[str]:
+    return sorted(map(str, text) if isinstance(text, list) else filter(None, map(str.strip, str(text).split(","))))
+
+
 SPECS: dict[str, _Spec] = {
     "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
@@ -64,6 +74,18 @@ SPECS: dict[str, _Spec] = {
     "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),
     "personal_domains": _Spec(
         None, _names, "e-mail domains that are no company's, beside the free and disposable ones known everywhere"
+    ),
+    "identity_most": _Spec(
+        {}, _counts, "most identifiers of a type that one profile may gather, by type: {user_id = 1}; 0: no limit"
+    ),
+    "identity_shared": _Spec(
+        {"anonymous_id": 3, "device": 3, "*": 20},
+        _counts,
+        "an identifier of a type that is met with more than so many of another type is shared, and links nobody, "
+        "by type, * for all others: {device = 3}; 0: no limit",
+    ),
+    "identity_blocked": _Spec(
+        [], _texts, 'identifiers that link nobody, with their type; * stands for anything: ["email:*@test.example"]'
     ),
 }
 

@@ -16,7 +16,7 @@ from ibis.common.deferred import Attr, BinaryOperator, Deferred, Item, Just, Res
 
 from foretell.errors import DefinitionError
 
-__all__ = ["_", "attributes", "days", "days_since", "future", "future_windows", "hours", "past"]
+__all__ = ["_", "attributes", "days", "days_since", "future", "future_windows", "hours", "minutes", "past"]
 
 # Exists only on the table a label sees. Reading it is what makes an expression a look into the future.
 FUTURE_COLUMN = "horizon_start"
@@ -30,6 +30,11 @@ def days(n: float) -> timedelta:
 def hours(n: float) -> timedelta:
     """A duration of n hours."""
     return timedelta(hours=n)
+
+
+def minutes(n: float) -> timedelta:
+    """A duration of n minutes."""
+    return timedelta(minutes=n)
 
 
 def _length(window: timedelta, word: str) -> timedelta:

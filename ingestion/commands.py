@@ -14,22 +14,27 @@ import click
     "--from", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="Load this file (repeatable) as the one source named, instead of those its contract finds.",
 )  # fmt: skip
+@click.option("--full", is_flag=True, help="Of databases and APIs, read everything, not only what is new.")
 @click.pass_obj
-def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...]) -> None:
-    """Load the files of SOURCES (default: all) as facts.
+def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...], full: bool) -> None:
+    """Load the files of SOURCES (default: all) as facts; pull what is new from databases and APIs.
 
-    A file loaded before is skipped, a line loaded before is not doubled, and a row that cannot be understood goes to
-    quarantine with its file, line and reason while the rest loads. Safe to stop and run again at any point.
+    A file loaded before is skipped, a line or row loaded before is not doubled, and a row that cannot be understood
+    goes to quarantine with its file, line and reason while the rest loads. Safe to stop and run again at any point.
 
     \b
     Examples:
       foretell load                              every source
       foretell load till crm                     two of them
       foretell load till --from ~/2024-05.xlsx   a file that lies elsewhere
+      foretell load shop_db --full               a whole table again, such as after rows were changed by hand
     """
+    from functools import partial
+
     from foretell.console import progress
     from foretell.errors import DataError, ForetellError, NotReady
     from foretell.project import Project
+    from ingestion.journal import kept
     from ingestion.load import load as run
 
     home = Project.find(project)
@@ -43,14 +48,14 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...])
         raise DataError("--from", problem, f"name it: `foretell load {names[0]} --from {files[0]}`")
     failed = []
     with home.writing("load"), progress("loading") as step:
-        for result in run(home, names, files):
+        for result in run(home, names, files, full=full, say=step, keep=partial(kept, home)):
             if isinstance(result, ForetellError):
                 failed.append(result)
                 click.secho(f"Error: {result}", fg="red", err=True)
                 continue
-            step(f"loaded {result.file}")
             if result.skipped:
-                click.echo(f"{result.source:<18}{result.file}: loaded before")
+                pulled = home.definitions.source(result.source).connector and not files
+                click.echo(f"{result.source:<18}{result.file}: {'nothing new' if pulled else 'loaded before'}")
                 continue
             text = f"{result.source:<18}{result.file}: {result.added:,} facts"
             text += f", {result.known:,} known already" if result.known else ""
@@ -58,8 +63,8 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...])
             text += f", {result.quarantined:,} in quarantine" if result.quarantined else ""
             text += f", {result.anonymous:,} of them without an identifier" if result.anonymous else ""
             click.echo(text)
-            for reason in result.reasons:
-                click.echo(f"{'':<18}  {reason}")
+            for line in [*result.changes, *result.reasons]:
+                click.echo(f"{'':<18}  {line}")
             if result.undated_links:
                 click.echo(
                     f"{'':<18}  {result.undated_links:,} records have no time: their links count as known from now on"
@@ -100,22 +105,28 @@ def source() -> None:
 
 
 @source.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", default=None, help="Name of the source (default: from the file's).")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--name", default=None, help="Name of the source (default: from the file's or table's).")
 @click.option(
     "--kind", type=click.Choice(["events", "records"]), default=None, help="What a row is (default: a guess)."
 )
+@click.option("--table", "of_table", default=None, help="Instead of FILE, a table of the database at --url.")
+@click.option("--url", default=None, help="The database: env:NAME of a variable with its url, or sqlite:///file.db.")
 @click.option("--force", is_flag=True, help="Write over a contract of that name.")
 @click.pass_obj
-def new(project: str | None, file: Path, name: str | None, kind: str | None, force: bool) -> None:
+def new(
+    project: str | None, file: Path | None, name: str | None, kind: str | None, of_table: str | None, url: str | None,
+    force: bool,
+) -> None:  # fmt: skip
     """Propose a contract for FILE (.csv, .jsonl, .parquet or .xlsx), try it on its rows, and write it.
 
     What each column seems to mean is shown with the reason. In the written file `# check:` marks what is a guess: read
     it, mend it, then load. Outside a project the contract is only shown.
 
     \b
-    Example:
+    Examples:
       foretell source new exports/till/2024-05.csv
+      foretell source new --table order_lines --url env:SHOP_DB
     """
     import shlex
 
@@ -132,15 +143,25 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
         if project:
             raise
         home = None
+    if (file is None) == (of_table is None) or (of_table is None) != (url is None):
+        raise click.UsageError("expected a FILE, or --table with the --url of its database")
+    file = file or Path(str(of_table).rpartition(".")[2])
     called = name or propose.name_of(file)
     target = home.folder / "sources" / f"{called}.py" if home else None
     if target and target.exists() and not force:
         raise DataError(str(target), "is there already", "pass --name for another source, or --force to write over it")
     sources = home.definitions.sources.values() if home else []
     known, taken = [s for s in sources if s.name != called], home.definitions.tasks if home else ()
-    glob = propose.files_of(file, home.exports if home else None, called)
+    glob = propose.files_of(file, home.exports if home and not of_table else None, called)
     with duckdb.connect() as con:
-        made = propose.propose(con, file, name=called, files=glob, kind=kind, known=known, taken=taken)
+        if of_table and url:
+            if not home:
+                raise NotReady(of_table, "a table is read from within a project", "run `foretell init FOLDER` first")
+            from ingestion.propose_table import propose_table
+
+            made = propose_table(con, home, url, of_table, name=called, kind=kind, known=known, taken=taken)
+        else:
+            made = propose.propose(con, file, name=called, files=glob, kind=kind, known=known, taken=taken)
     table(["column", "values", "understood as", "why"], made.understood)
     for note in made.notes:
         click.echo(note)
@@ -162,6 +183,9 @@ def new(project: str | None, file: Path, name: str | None, kind: str | None, for
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
     click.echo(f"wrote {target}" + ("; look at what `# check:` marks" if made.doubts else ""))
+    if of_table:
+        click.echo(f"Next: foretell load {called}")
+        return
     below = file.resolve().is_relative_to(home.exports.resolve())
     click.echo(f"Next: foretell load {called}" + ("" if below else f" --from {shlex.quote(str(file))}"))
     if not below:

@@ -59,6 +59,11 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     anchors = ", ".join(f"'{kind}:' || ({expression})" for kind, expression in identifiers.items())
     columns.append(f"{f'coalesce({anchors})' if anchors else 'NULL::VARCHAR'} AS node")
 
+    if source.key:  # rows of one key, in one batch, are versions in their order
+        said = f"nullif(trim(({sql(source.key)})::VARCHAR), '')"
+        columns += [f'{said} AS "row_key"', 'CAST(_row AS BIGINT) AS "row_nr"']
+        checks.append(f"WHEN {said} IS NULL THEN 'no key: {quote(source.key)} is empty'")
+
     received = f"TIMESTAMPTZ '{received_at}'"
     if source.event_at:
         text = sql(source.event_at)
@@ -99,8 +104,7 @@ def plan(source: Source, raw: Raw, *, file: str, batch: int, received_at: str) -
     reason = f"CASE {' '.join(checks)} END" if checks else "NULL::VARCHAR"
     body = ", ".join([*stamps, *columns])
     # The same line twice in one file is two facts; the same line in two files, or in a file loaded twice, is one.
-    fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' ||
-        row_number() OVER (PARTITION BY _payload ORDER BY _row)"""
+    fact_id = f"""md5('{source.name}' || chr(31) || _payload) || '-' || {raw.copy}"""
     facts = f"raw WHERE {sql(source.only)}" if source.only else "raw"
     return Plan(
         f"SELECT _row, {fact_id} AS fact_id, {body}, _payload AS payload, {reason} AS _reason FROM {facts}",

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from foretell.connectors import Connector
 from foretell.declarations import Source
 from foretell.errors import DataError
 from ingestion.understand import IDENTIFIERS, NUMBERED, TRAITS, Column, number, time_rank
@@ -34,7 +35,7 @@ class Draft:
         self.used[column.name] = as_what
         return column.sql
 
-    def source(self, file: Path, name: str, files: str, kind: str | None) -> Source:
+    def source(self, file: Path, name: str, files: str | Connector, kind: str | None) -> Source:
         when = max((c for c in self.columns if c.meaning == "time"), key=time_rank, default=None)
         identifiers = self.identifiers(file, when)
         kind = kind or self.kind(when)
@@ -43,7 +44,8 @@ class Draft:
                 file.name, "events need a time, and no column reads as one",
                 "pass --kind records if a row says who somebody is, or export when each row happened",
             )  # fmt: skip
-        fields: dict = {"name": name, "files": files, "identifiers": identifiers}
+        where = "files" if isinstance(files, str) else "connector"
+        fields: dict = {"name": name, where: files, "identifiers": identifiers}
         if kind == "records":
             fields["kind"] = "records"
         else:

@@ -27,7 +27,8 @@ from ingestion import excel
 from lake.engine import quote
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".parquet", excel.SUFFIX)
-OURS = {"_row", "_payload"}
+LANDED = ".landed.parquet"  # what a connector has pulled
+OURS = {"_row", "_payload", "_copy"}
 _LONGEST_LINE = 10_000_000
 # the buffer is said too: it would be 16 lines, and compressed files take it whole
 _LIMITS = f"store_rejects=true, max_line_size={_LONGEST_LINE}, buffer_size={2 * _LONGEST_LINE}"
@@ -41,6 +42,7 @@ class Raw:
     columns: the file's columns, or None when rows are JSON (any path may be asked for).
     unreadable: (line, text, reason) of lines that are no rows. line_of: row number -> line in the file.
     aliases, optional: the contract's, once it is known which one reads the file.
+    copy: SQL that says which one of several equal rows a row is.
     """
 
     columns: dict[str, str] | None
@@ -48,6 +50,7 @@ class Raw:
     line_of: Callable[[int], int]
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    copy: str = "row_number() OVER (PARTITION BY _payload ORDER BY _row)"
 
     def expression(self, text: str, *, what: str) -> str:
         """A contract's SQL expression, with its columns resolved against this file."""
@@ -141,6 +144,8 @@ def read(con: duckdb.DuckDBPyConnection, file: Path, sheet: str = "", most: int 
             return _csv(con, file, limit)
         if name.endswith((".jsonl", ".ndjson", ".jsonl.gz")):
             return _json_lines(con, file, limit)
+        if name.endswith(LANDED):
+            return _landed(con, file)
         if name.endswith(".parquet"):
             return _parquet(con, file, limit)
         if name.endswith(excel.SUFFIX):
@@ -227,6 +232,22 @@ def _parquet(con: duckdb.DuckDBPyConnection, file: Path, limit: str) -> Raw:
     )
     _payload(con, list(types))
     return Raw(types, [], lambda row: row)
+
+
+def _landed(con: duckdb.DuckDBPyConnection, file: Path) -> Raw:
+    """Rows that a connector has landed: JSON records, or the columns of a table beside their payload."""
+    described = con.execute(f"DESCRIBE SELECT * FROM read_parquet('{quote(file)}')").fetchall()
+    types = {name: kind for name, kind, *_ in described if name not in OURS}
+    con.execute(
+        f"CREATE TEMP TABLE raw AS SELECT file_row_number + 1 AS _row, * EXCLUDE (file_row_number) "
+        f"FROM read_parquet('{quote(file)}', file_row_number=true)"
+    )
+    if types:  # where a row lay in a pull says nothing
+        return Raw(types, [], lambda row: 0, copy="_copy")
+    wrong = "NOT coalesce(CASE WHEN json_valid(_payload) THEN json_type(_payload) = 'OBJECT' END, false)"
+    broken = con.execute(f"SELECT _payload FROM raw WHERE {wrong} ORDER BY _row").fetchall()
+    con.execute(f"DELETE FROM raw WHERE {wrong}")
+    return Raw(None, [(0, text, "expected a JSON object") for (text,) in broken], lambda row: 0, copy="_copy")
 
 
 def _excel(con: duckdb.DuckDBPyConnection, file: Path, sheet: str, limit: str) -> Raw:

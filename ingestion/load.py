@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,14 @@ import duckdb
 import pyarrow as pa
 
 from foretell.declarations import Source
-from foretell.errors import DataError, ForetellError
+from foretell.errors import DataError, ForetellError, UnknownName
 from foretell.project import Project
+from ingestion.connectors import Piece, pull
 from ingestion.contract import Plan, plan
+from ingestion.drift import drift, with_news
 from ingestion.excel import EmptySheet
 from ingestion.files import Raw, read, sheets_of
+from ingestion.ledger import Seen, later, seen, write
 from lake.engine import connect, last_batch, source_table, table
 from lake.tables import Table
 
@@ -32,6 +36,7 @@ class Loaded:
 
     left_out: rows that the contract's `only` does not count among the source's facts.
     anonymous: good rows without any identifier; undated_links: records without a time of their own.
+    changes: what is new about the source's columns, in words.
     """
 
     source: str
@@ -44,10 +49,12 @@ class Loaded:
     undated_links: int = 0
     anonymous: int = 0
     left_out: int = 0
+    changes: list[str] = field(default_factory=list)
 
 
 def files_of(project: Project, source: Source) -> list[Path]:
     """The files that a source's glob finds. None at all is an error that names the pattern and the folder."""
+    assert source.files
     found = sorted(f for f in map(Path, glob.glob(str(project.exports / source.files), recursive=True)) if f.is_file())
     if not found:
         raise DataError(
@@ -57,30 +64,76 @@ def files_of(project: Project, source: Source) -> list[Path]:
     return found
 
 
-def load(project: Project, names: list[str], files: Iterable[Path] = ()) -> Iterator[Loaded | ForetellError]:
-    """Load every file of the named sources, or `files` instead of those that their globs find.
+def load(
+    project: Project, names: list[str], files: Iterable[Path] = (), *, full: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    keep: Callable[[str, Iterator[Loaded | ForetellError]], Iterator[Loaded | ForetellError]] = lambda _, found: found,
+) -> Iterator[Loaded | ForetellError]:  # fmt: skip
+    """Load every file of the named sources, or `files` instead of those that their globs find; pull what is pulled.
 
-    A file, or a sheet of a workbook, that cannot be loaded yields its error; the others go on.
+    A file, or a sheet of a workbook, that cannot be loaded yields its error; the others go on. full: a connector reads
+    all that there is, not only what is new. keep: is handed each source's results, and hands them on.
     """
     _roll_back(project)
+    given = list(files)
     for name in names:
         source = project.definitions.source(name)
+        pulls = source.connector and not given
+        yield from keep(name, _pull(project, source, full, say) if pulls else _load_files(project, source, given, say))
+
+
+def _load_files(
+    project: Project, source: Source, given: list[Path], say: Callable[[str], None]
+) -> Iterator[Loaded | ForetellError]:
+    try:
+        found = given or files_of(project, source)
+    except ForetellError as error:
+        yield error
+        return
+    before = seen(project, source.name)
+    for file in found:
+        say(f"{source.name}: {_shown(project, file)}")
+        yield from _load_sheets(project, source, file, before)
+
+
+def _pull(project: Project, source: Source, full: bool, say: Callable[[str], None]) -> Iterator[Loaded | ForetellError]:
+    """Pull what is new, then load it piece by piece. What was pulled whole is loaded even if the rest did not come."""
+    assert source.connector
+    before = seen(project, source.name, source.connector.fingerprint)
+    pieces: list[Piece] = []
+    failure = None
+    try:
+        for piece in pull(project, source, None if full else before.watermark, say):
+            pieces.append(piece)
+    except ForetellError as error:
+        failure = error
+    for n, piece in enumerate(pieces, 1):
+        say(f"{source.name}: loading piece {n} of {len(pieces)}")
         try:
-            found = list(files) or files_of(project, source)
-        except ForetellError as error:
+            yield load_file(project, source, piece.file, piece=piece, before=before)
+        except ForetellError as error:  # what comes after it must not move the watermark over it
             yield error
-            continue
-        for file in found:
-            yield from _load_sheets(project, source, file)
+            break
+        finally:
+            piece.file.unlink(missing_ok=True)
+    if failure:
+        yield failure
+    elif not pieces:
+        yield Loaded(source.name, source.connector.shown, skipped=True)
 
 
-def _load_sheets(project: Project, source: Source, file: Path) -> Iterator[Loaded | ForetellError]:
+def _load_sheets(
+    project: Project, source: Source, file: Path, before: Seen | None = None
+) -> Iterator[Loaded | ForetellError]:
     """Load a file, sheet by sheet if it has some: the same line on two sheets is then one fact, as in two files."""
     empty = True
+    if before and before.unchanged(file.absolute()):
+        yield Loaded(source.name, _shown(project, file), skipped=True)
+        return
     try:
         for sheet in sheets_of(file):
             try:
-                yield load_file(project, source, file, sheet)
+                yield load_file(project, source, file, sheet, before=before)
             except EmptySheet:
                 continue
             except ForetellError as error:
@@ -100,56 +153,74 @@ def _roll_back(project: Project) -> None:
         source_table(project, name).roll_back(last)
 
 
-def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> Loaded:
-    """Load one file, or one sheet, as one ingest batch; a file whose bytes were loaded before is skipped."""
-    shown = _shown(project, file) + (f"#{sheet}" if sheet else "")
-    digest = _digest(file, sheet)
-    ledger = table(project, "batches")
-    if (files := ledger.files()) and duckdb.execute(
-        f"SELECT 1 FROM {ledger.scan(files)} WHERE source = ? AND sha256 = ? LIMIT 1", [source.name, digest]
-    ).fetchall():
+def load_file(
+    project: Project, source: Source, file: Path, sheet: str = "", *, piece: Piece | None = None,
+    before: Seen | None = None,
+) -> Loaded:  # fmt: skip
+    """Load one file, or one sheet, as one ingest batch; a file whose bytes were loaded before is skipped.
+
+    piece: what the file is, if a connector has landed it. before: what the source has brought so far; it is kept up.
+    """
+    shown = piece.shown if piece else _shown(project, file) + (f"#{sheet}" if sheet else "")
+    before = before or seen(project, source.name)
+    stat = _stat(file)
+    digest = None if piece else _digest(file, sheet)
+    if digest in before.digests:
         return Loaded(source.name, shown, skipped=True)
     started = datetime.now(UTC)
     batch = last_batch(project) + 1
     con = connect(project)
     try:
         raw = read(con, file, sheet)
-        made = plan(source, raw, file=shown, batch=batch, received_at=started.isoformat(timespec="microseconds"))
+        changes, columns = drift(con, raw, before.columns, source)
+        try:
+            made = plan(source, raw, file=shown, batch=batch, received_at=started.isoformat(timespec="microseconds"))
+        except UnknownName as error:
+            raise with_news(error, changes) from None
         stamp(con, made, source, shown)
+        if stat != _stat(file):
+            raise DataError(shown, "changed while it was read", "it stays, and is loaded when it is whole")
         rows = _count(con, "SELECT count(*) FROM raw")
         if rows + len(raw.unreadable) == 0:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
+        result.changes = changes
+        if piece and piece.note:
+            result.reasons.append(piece.note)
+        kept = table(project, "quarantine").version()
         result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
         result.added = _append_facts(con, source_table(project, source.name), source, made)
         result.known = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL") - result.added
         if source.kind == "records" and not source.event_at and not source.known_since and not source.known_at:
             result.undated_links = result.added
         result.anonymous = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL AND node IS NULL")
-        ledger.append(
-            pa.Table.from_pylist(
-                [{
-                    "batch": batch, "source": source.name, "file": shown, "sha256": digest,
-                    "rows": rows + len(raw.unreadable), "added": result.added, "known": result.known,
-                    "quarantined": result.quarantined, "left_out": result.left_out, "received_at": started,
-                    "finished_at": datetime.now(UTC),
-                }],
-                schema=_LEDGER,
-            ), why=f"load {source.name}",
-        )  # fmt: skip
+        watermark = piece and later(before.watermark, piece.watermark)
+        new = result.added or changes or kept != table(project, "quarantine").version()
+        if piece and not new and watermark == before.watermark:
+            return result  # nothing came that was not here: no batch
+        write(project, {
+            "batch": batch, "source": source.name, "file": shown, "sha256": digest,
+            "rows": rows + len(raw.unreadable), "added": result.added, "known": result.known,
+            "quarantined": result.quarantined, "left_out": result.left_out, "received_at": started,
+            "finished_at": datetime.now(UTC), "columns": json.dumps(columns),
+            "changes": "; ".join(changes) or None,
+            **({"connector": source.connector.fingerprint, "watermark": watermark} if piece and source.connector
+               # of a workbook each sheet is a batch: that one is loaded does not say that the file is
+               else {"path": str(file.absolute()), "size": stat[0], "modified_ns": stat[1]} if not sheet else {}),
+        })  # fmt: skip
+        before.columns = columns
+        if piece:
+            before.watermark = watermark
+        if digest:
+            before.digests.add(digest)
         return result
+    except OSError as error:  # it went away while it was read
+        raise DataError(shown, f"cannot be read: {error.strerror}", "is the file still there?") from None
     finally:
         con.close()
 
 
 _STAMP = pa.timestamp("us", tz="UTC")
-_LEDGER = pa.schema(
-    [
-        *[("batch", pa.int64()), ("source", pa.string()), ("file", pa.string()), ("sha256", pa.string())],
-        *[(n, pa.int64()) for n in ("rows", "added", "known", "quarantined", "left_out")],
-        *[("received_at", _STAMP), ("finished_at", _STAMP)],
-    ]
-)
 _QUARANTINE = pa.schema(
     [
         *[("quarantine_id", pa.string()), ("batch", pa.int64()), ("source", pa.string()), ("file", pa.string())],
@@ -194,6 +265,8 @@ def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, 
     """Append the good rows whose ids are new. Returns how many there were."""
     seen = ""
     files = facts.files()
+    if files and source.key and not source.known_at:
+        _date_changes(con, facts.scan(files))
     if files:
         months = ""
         if source.kind == "events":  # only the months that this file touches
@@ -209,8 +282,30 @@ def _append_facts(con: duckdb.DuckDBPyConnection, facts: Table, source: Source, 
     return reader.num_rows
 
 
+def _date_changes(con: duckdb.DuckDBPyConnection, facts: str) -> None:
+    """A row of which a version is there already has changed since: that was not known before it came."""
+    if "row_key" in {name for name, *_ in con.execute(f"DESCRIBE SELECT * FROM {facts}").fetchall()}:
+        con.execute(
+            f"""UPDATE stamped SET known_at = greatest(known_at, received_at)
+                WHERE row_key IN (SELECT row_key FROM {facts}) AND _reason IS NULL"""
+        )
+
+
 def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(con.execute(query).fetchall()[0][0])
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise _unopened(file, error) from None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _unopened(file: Path, error: OSError) -> DataError:
+    problem = f"cannot be opened: {error.strerror}"
+    return DataError(str(file), problem, "check the path, or the setting `exports`")
 
 
 def _digest(file: Path, sheet: str) -> str:
@@ -220,8 +315,7 @@ def _digest(file: Path, sheet: str) -> str:
             whole.update(sheet.encode())
             return whole.hexdigest()
     except OSError as error:
-        problem = f"cannot be opened: {error.strerror}"
-        raise DataError(str(file), problem, "check the path, or the setting `exports`") from None
+        raise _unopened(file, error) from None
 
 
 def _shown(project: Project, file: Path) -> str:

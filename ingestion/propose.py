@@ -19,6 +19,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from foretell.connectors import Connector
 from foretell.declarations import RESERVED, Source
 from foretell.errors import DataError
 from ingestion.contract import plan
@@ -51,7 +52,7 @@ class Proposal:
 
 
 def propose(
-    con: duckdb.DuckDBPyConnection, file: Path, *, name: str, files: str, kind: str | None = None,
+    con: duckdb.DuckDBPyConnection, file: Path, *, name: str, files: str | Connector, kind: str | None = None,
     known: Iterable[Source] = (), taken: Iterable[str] = (),
 ) -> Proposal:  # fmt: skip
     """Read the first rows of a file, propose a contract, and try it on them.
@@ -167,8 +168,14 @@ def text_of(made: Proposal, file: Path) -> str:
     what = "Records" if source.kind == "records" else "Events"
     variable = f"{source.name}_" if keyword.iskeyword(source.name) else source.name
     lines = [
-        f'"""{what} of {source.name}, as proposed from {file.name}; what says `check` is a guess."""',
-        *("", "from foretell import Source", "", f"{variable} = Source(", f"    name={_literal(source.name)},"),
+        f'"""{what} of {source.name}, as proposed from {_origin(source, file)}; what says `check` is a guess."""',
+        *(
+            "",
+            f"from foretell import {'SQL, ' if source.connector else ''}Source",
+            "",
+            f"{variable} = Source(",
+            f"    name={_literal(source.name)},",
+        ),
     ]
 
     def say(argument: str, value: object, default: object = None) -> None:
@@ -181,7 +188,14 @@ def text_of(made: Proposal, file: Path) -> str:
         lines.extend(f"        {_literal(k)}: {_literal(v)},{_check(made.doubts.get(k))}" for k, v in value.items())
         lines.append("    },")
 
+    if source.connector:
+        said = ", ".join(
+            f"{key}={_literal(value)}" for key, value in vars(source.connector).items() if _is_said(key, value)
+        )
+        lines.append(f"    connector=SQL({said}),{_check(made.doubts.get('connector'))}")
     say("files", source.files)
+    if source.key:
+        say("key", source.key)
     say("kind", source.kind, "events")
     say("role", source.role, "person" if source.kind == "records" else None)
     say("event_at", source.event_at)
@@ -191,6 +205,14 @@ def text_of(made: Proposal, file: Path) -> str:
     say("columns", source.columns)
     say("traits", source.traits)
     return "\n".join([*lines, ")", ""])
+
+
+def _origin(source: Source, file: Path) -> str:
+    return source.connector.shown if source.connector else file.name
+
+
+def _is_said(argument: str, value: object) -> bool:
+    return isinstance(value, str) and argument in {"url", "table", "query", "watermark"}
 
 
 def _check(doubt: str | None) -> str:

@@ -1,10 +1,10 @@
-"""Verbs of serving: score, serve, profile, status."""
+"""Verbs of serving: score, run, serve, profile, status."""
 
 from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -78,6 +78,68 @@ def score(
             click.echo(
                 f"- {s.members - s.eligible:,} of {s.members:,} members are not eligible for {s.task} ({population})"
             )
+
+
+@click.command()
+@click.option("--every", default=None, metavar="TIME", help="Run again at this interval: 30s, 10m, 2h, 1d.")
+@click.option("--only", default=None, metavar="STEPS", help="Of load, unify, score only these: --only load,unify")
+@click.pass_obj
+def run(project: str | None, every: str | None, only: str | None) -> None:
+    """Keep the project up to date: load what is new of every source, unify, score with the champions.
+
+    Without --every it runs once. One command writes at a time: while another does, a run is left out. A source that
+    fails does not stop the others, and is tried less and less often while it goes on failing. `foretell status` shows
+    the last run, the last error of each source and the next run. SIGTERM ends it between two steps.
+
+    \b
+    Examples:
+      foretell run                              once, such as from cron
+      foretell run --every 10m                  until it is stopped
+      foretell run --every 1h --only load,unify
+    """
+    import sys
+
+    from foretell.console import progress
+    from foretell.project import Project
+    from serving.run import STEPS, Stop, keep_running, once
+
+    steps = tuple(part.strip() for part in only.split(",")) if only else STEPS
+    if wrong := [part for part in steps if part not in STEPS]:
+        raise click.UsageError(f"--only: no such step {wrong[0]!r}; steps are {', '.join(STEPS)}")
+    steps = tuple(part for part in STEPS if part in steps)
+    interval = _interval(every) if every else None
+    home = Project.find(project)
+    with Stop().listening() as stop, progress("running") as step:
+        if interval:
+            click.echo(f"Running {', '.join(steps)} every {every}; stop it with Ctrl-C or SIGTERM.")
+            keep_running(str(home.folder), steps, interval, stop, say=_tell, step=step)
+            return
+        _, report = once(home, steps, stop, say=_tell, step=step)
+    if report.errors:
+        sys.exit(2)
+    if not report.stopped and not report.skipped:
+        click.echo(f"{report.added:,} new facts.")
+
+
+def _tell(text: str) -> None:
+    stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  "
+    if text.startswith("Error"):
+        click.secho(stamp + text, fg="red", err=True)
+    else:
+        click.echo(stamp + text)
+
+
+def _interval(text: str) -> timedelta:
+    """An interval as it is said on the command line.
+
+    >>> _interval("10m")
+    datetime.timedelta(seconds=600)
+    """
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.isdigit() or not int(number):
+        raise click.UsageError(f"--every: expected a number with s, m, h or d, such as 10m, got {text!r}")
+    return timedelta(**{units[unit]: int(number)})
 
 
 @click.command()
@@ -162,4 +224,4 @@ def _text(value: object) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
-COMMANDS = [score, serve, profile, status]
+COMMANDS = [score, run, serve, profile, status]

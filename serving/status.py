@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from foretell.project import Project
+from ingestion import journal
 from lake.engine import session, table
 from models.registry import quietly, trained_at
 
@@ -48,6 +49,7 @@ def collect(project: Project) -> Status:
         champion = f"v{trained[0]}, {trained[1]:%Y-%m-%d %H:%M}" if trained else "none"
         tasks.append((task.name, task.population, f"{task.horizon.days}d", champion, f"{scored.get(task.name, 0):,}"))
     notes = [f"{name} is left out: {reason}" for name, reason in known.idle.items()]
+    notes += _history(project)
     if not known.sources:
         step = "declare a source in sources/ (see the README), then `foretell load`"
     elif not loaded:
@@ -60,3 +62,23 @@ def collect(project: Project) -> Status:
         step = "foretell segment list"
     settings = [(name, v.value if v.value is not None else "", v.origin) for name, v in project.settings.items()]
     return Status(project.folder, project.now, settings, sources, tasks, notes, step)
+
+
+def _history(project: Project) -> list[str]:
+    """What runs and loads left to say: the last run, the next one, errors of sources, changes of their columns."""
+    notes = []
+    for run in journal.runs(project, most=1):
+        state = f"ended {run.ended_at:%Y-%m-%d %H:%M}" if run.ended_at else "under way" if run.alive else "was killed"
+        text = f"last run ({run.steps}): began {run.started_at:%Y-%m-%d %H:%M}, {state}, {run.added:,} new facts"
+        notes.append(text + (f": {run.error}" if run.error else ""))
+        if run.next_at and run.alive:
+            notes.append(f"next run: {run.next_at:%Y-%m-%d %H:%M} UTC")
+    for name, fared in journal.sources(project).items():
+        if name not in project.definitions.sources:
+            continue
+        if fared.error:
+            times = f" ({fared.failures} times in a row)" if fared.failures > 1 else ""
+            notes.append(f"{name} failed {fared.tried_at:%Y-%m-%d %H:%M}{times}: {fared.error}")
+        if fared.changes and fared.changed_at:
+            notes.append(f"{name} changed {fared.changed_at:%Y-%m-%d %H:%M}: {fared.changes}")
+    return notes

@@ -230,7 +230,7 @@ def unscored(trained: TrainedShop, folder: Path) -> Project:
     shutil.rmtree(project.home / "lake" / "scores")
     shutil.rmtree(project.home / "features")
     shutil.rmtree(project.home / "feast")
-    (project.home / "derived" / "unified.json").unlink()
+    (project.home / "graph" / "state.json").unlink()
     return project
 
 

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -24,8 +25,9 @@ from foretell.project import Project
 from lake import derived
 from lake.engine import instant, quote, session
 from unification.golden import loaded
-from unification.graph import connect
 from unification.identity import ensure as ensure_unified
+from unification.identity import take_in
+from unification.store import Limits, Store
 
 RULE_VERSION = "1"
 EMAIL = "email domain"
@@ -50,17 +52,17 @@ def build(project: Project) -> int:
     with session(project) as con:
         sources = [source for source in loaded(con, project) if source.account]
         _said(con, sources, set(project.setting("personal_domains") or ()))
-        nodes = con.execute(
-            """SELECT node, 'a' || left(sha256(? || 'account ' || node), 20) AS birth_id, min(known_at) AS known_at
-            FROM account_said GROUP BY node""",
-            [project.key],
-        ).df()
-        links = con.execute("SELECT a, b, min(known_at) AS known_at FROM account_link GROUP BY a, b").df()
-        con.register("account_graph", _membership(nodes, links, project.setting("identity_max")))
+        con.execute(
+            """CREATE TEMP TABLE nodes AS SELECT node, min(known_at) AS known_at FROM account_said GROUP BY node;
+            CREATE TEMP TABLE edges AS SELECT a, b, min(known_at) AS known_at FROM account_link GROUP BY a, b"""
+        )
+        con.register("account_store", _membership(con, project))
+        con.execute(
+            """CREATE TEMP TABLE account_graph AS SELECT node, 'a' || substr(profile_id, 2) AS account_id, known_from,
+            known_to FROM account_store"""
+        )
         derived.write(con, _members_sql(), home / "account_members.parquet")
-        made = derived.write(con, _accounts_sql(home, sources, project.now), home / "accounts.parquet")
-        con.unregister("account_graph")
-        return made
+        return derived.write(con, _accounts_sql(home, sources, project.now), home / "accounts.parquet")
 
 
 def members_at(at: datetime) -> str:
@@ -167,14 +169,10 @@ def _latest(facts: str) -> str:
 _DOMAIN = "lower(regexp_extract(trim(account_domain), '^(?:[a-zA-Z]+://)?(?:[^@/]*@)?([^/:?#]+)', 1))"
 
 
-def _membership(nodes: pd.DataFrame, links: pd.DataFrame, largest: int) -> pd.DataFrame:
-    """node, account_id, known_from, known_to."""
-    if nodes.empty:
-        empty = {"node": pd.Series(dtype=str), "account_id": pd.Series(dtype=str)}
-        return pd.DataFrame(
-            {**empty, **dict.fromkeys(["known_from", "known_to"], pd.Series(dtype="datetime64[us, UTC]"))}
-        )
-    return connect(nodes, links, largest).member.rename(columns={"profile_id": "account_id"}).drop(columns="birth_id")
+def _membership(con: duckdb.DuckDBPyConnection, project: Project) -> Any:
+    """Which account a name belonged to when: the table `member` of a graph of the tables `nodes` and `edges`."""
+    store = Store(Limits(project.setting("identity_max")), None, anew=True)
+    return store.tables(take_in(con, store, project.key))[0]
 
 
 def _members_sql() -> str:
@@ -244,6 +242,6 @@ def _made_from(project: Project) -> str:
         for s in sorted(project.definitions.sources.values(), key=lambda source: source.name)
         if s.account
     ]
-    unified = (project.home / "derived" / "unified.json").read_text()
+    unified = json.loads((project.home / "graph" / "state.json").read_text())["unified"]
     now = str(project.setting("as_of") or project.now.date())
     return json.dumps([RULE_VERSION, unified, said, list(project.setting("personal_domains") or ()), now])

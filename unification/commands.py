@@ -209,6 +209,9 @@ def list_accounts(project: str | None, limit: int) -> None:
         rows = con.execute(
             "SELECT account_id, name, domain, people, known_since FROM accounts ORDER BY people DESC, name, account_id"
         ).fetchall()
+    if not rows:
+        click.echo("No accounts: no e-mail address is a company's, and no source names one by account=…")
+        return
     click.echo(f"{len(rows):,} accounts, {sum(bool(row[3]) for row in rows):,} of them with people")
     table(
         ["account_id", "name", "domain", "people", "known since"],

@@ -66,11 +66,12 @@ def explain(project: Project, one: str, other: str) -> Explanation:
 def _links(con: duckdb.DuckDBPyConnection, project: Project, profile: str) -> list[Link]:
     """The links in use within a profile, the oldest first."""
     rows = con.execute(
-        f"""SELECT e.a, e.b, e.known_at, e.source, e.fact_id, e.evidence FROM edges e
-            JOIN now_member x ON x.node = e.a JOIN now_member y ON y.node = e.b
+        f"""SELECT e.a, e.b, min(e.known_at), min_by(e.source, (e.known_at, e.fact_id)),
+                min_by(e.fact_id, (e.known_at, e.fact_id)), sum(e.evidence)::BIGINT
+            FROM edges e JOIN now_member x ON x.node = e.a JOIN now_member y ON y.node = e.b
             ANTI JOIN refused_edges r ON r.a = e.a AND r.b = e.b
             WHERE x.profile_id = ? AND y.profile_id = ? AND e.known_at < {instant(project.now)}
-            ORDER BY e.known_at, e.a, e.b""",
+            GROUP BY ALL ORDER BY min(e.known_at), e.a, e.b""",
         [profile, profile],
     ).fetchall()
     return [Link(*row) for row in rows]

@@ -1,244 +1,484 @@
 """Which profile did each identifier belong to, and when? A union-find that walks the links as they became known.
 
 **The graph at T is the greedy union of the links known before T, in the order they became known, under the decisions in
-force at T.** A link is refused if the profile would grow too large, if a veto keeps the two sides apart, or if somebody
-said that it is wrong. So a decision changes the graph from when it is made until it is taken back, and never before.
+force at T and without the identifiers that were known to be shared.** A link is refused if the profile would grow
+beyond a limit, if a veto keeps the two sides apart, if somebody said that it is wrong, or if one of its ends is an
+identifier that many people share. So a decision changes the graph from when it is made until it is taken back, and a
+shared device from when it was seen to be one, and never before.
 
 The result is membership in time: to know the graph at T is a filter, not a recomputation. A profile has the id of its
 oldest identifier; when two profiles merge, the older id survives and the younger becomes its alias, until they part.
+
+Links and decisions have an effect only within their part of the graph, which is what links and decisions connect,
+refused ones too. So the parts that something new touches are walked anew, and no other. Here is the walk of some parts,
+compiled; `unification.store` keeps the graph and knows the parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
+from numba import njit
 
-NEVER = np.datetime64("NaT", "us")
+ALWAYS, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 VETO, UNLINK = "veto", "unlink"
+_UNLINK = 1  # the code of its kind; a veto is 0
+FINE, SAID_WRONG, TOO_LARGE, KEPT_APART, TOO_MANY, SHARED = range(6)
 
 
-@dataclass(frozen=True)
-class Graph:
-    """member: node, birth_id, profile_id, known_from, known_to (NaT: still so). An interval holds for every T with
-    known_from < T <= known_to. alias: loser, winner, known_at, known_to, a, b (the edge that merged them).
-    refused: edges that are kept out now, with the reason."""
+class Rules(NamedTuple):
+    """largest: most identifiers of a profile. most[kind]: most of a type in one profile; shared[kind]: an identifier of
+    the type that is met with more than so many of another type is shared. 0: no limit."""
 
-    member: pd.DataFrame
-    alias: pd.DataFrame
-    refused: pd.DataFrame
+    largest: int
+    most: np.ndarray
+    shared: np.ndarray
 
 
-def connect(
-    nodes: pd.DataFrame, edges: pd.DataFrame, largest: int = 50, decisions: pd.DataFrame | None = None
-) -> Graph:
-    """Membership in time.
+class Links(NamedTuple):
+    """Some parts of the graph. Nodes are sorted by part and age, edges by part, time and the ages of their ends.
 
-    nodes: node, birth_id, known_at (when the identifier was first known); unique nodes.
-    edges: a, b (nodes), known_at. largest: most identifiers a profile may hold; an edge beyond is refused, not dropped.
-    decisions: kind ("veto": a and b are never one profile; "unlink": the edge between a and b is wrong), a, b,
-        known_at, known_to (NaT: stands). It is in force for every T with known_at < T <= known_to.
+    node, edge, decision, turn: where the nodes (…) of each part begin, and behind the last one where they end.
+    since, kind: of nodes. left, right (nodes, the older one left), times: of edges. d_*: decisions, with d_kind 1 for
+    "unlink", 0 for "veto". t_*: turns of their part, sorted by time: when, and one or two nodes (-1: none) around which
+    decisions or shared identifiers change. shared: of nodes, since when they are known to be shared.
     """
-    nodes = nodes.sort_values(["known_at", "node"], kind="stable", ignore_index=True)  # position = age
-    edges = edges.sort_values(["known_at", "a", "b"], kind="stable", ignore_index=True)
-    index = pd.Series(nodes.index, index=nodes["node"])
-    walk = _Walk(
-        since=_naive(nodes["known_at"]), left=index.loc[edges["a"]].to_numpy(), right=index.loc[edges["b"]].to_numpy(),
-        times=_naive(edges["known_at"]), largest=largest,
+
+    node: np.ndarray
+    edge: np.ndarray
+    decision: np.ndarray
+    turn: np.ndarray
+    since: np.ndarray
+    kind: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    times: np.ndarray
+    d_kind: np.ndarray
+    d_a: np.ndarray
+    d_b: np.ndarray
+    d_start: np.ndarray
+    d_end: np.ndarray
+    t_time: np.ndarray
+    t_a: np.ndarray
+    t_b: np.ndarray
+    shared: np.ndarray
+
+
+class Walked(NamedTuple):
+    """What a walk found. Instants in microseconds, NEVER for an end that has not come.
+
+    m_*: membership: node, owner (the node whose birth id is the profile's), from, to; sorted by node and time.
+    a_*: aliases: loser, winner, the edge that merged them, from, to. why, detail: of each edge, in the end.
+    """
+
+    m_node: np.ndarray
+    m_owner: np.ndarray
+    m_from: np.ndarray
+    m_to: np.ndarray
+    a_loser: np.ndarray
+    a_winner: np.ndarray
+    a_edge: np.ndarray
+    a_from: np.ndarray
+    a_to: np.ndarray
+    why: np.ndarray
+    detail: np.ndarray
+
+
+def walk(links: Links, rules: Rules) -> Walked:
+    """Membership in time of the nodes of these parts, and what became of their links."""
+    n, m = len(links.since), len(links.left)
+    turning = len(links.t_time) > 0
+    room = max(1024, 3 * n)
+    while True:
+        work = _Work(
+            parent=np.arange(n, dtype=np.int32), ring=np.arange(n, dtype=np.int32), size=np.ones(n, np.int32),
+            oldest=np.arange(n, dtype=np.int32), owner=np.arange(n, dtype=np.int32),
+            counts=_counts(links.kind, rules.most), winner=np.full(n, -1, np.int32), via=np.empty(n, np.int32),
+            start=np.empty(n, np.int64), why=np.zeros(m, np.int8), detail=np.zeros(m, np.int32),
+            used=np.zeros(2, np.int64), log_node=np.empty(room, np.int32), log_owner=np.empty(room, np.int32),
+            log_time=np.empty(room, np.int64), parted=np.empty((room if turning else 0, 5), np.int64),
+            head=np.full(n if turning else 0, -1, np.int32), beside=np.empty(2 * m if turning else 0, np.int32),
+            mark=np.full(n if turning else 0, -1, np.int32), nodes=np.empty(n if turning else 0, np.int32),
+            edges=np.empty(m if turning else 0, np.int32),
+        )  # fmt: skip
+        if _walk(links, work, rules.largest, rules.most):
+            return Walked._make([*_members(links.since, work), *_aliases(work), work.why, work.detail])
+        room *= 4
+
+
+def with_turns(
+    begin: np.ndarray, arcs_begin: np.ndarray, since: np.ndarray, kind: np.ndarray, left: np.ndarray, right: np.ndarray,
+    times: np.ndarray, shared: np.ndarray, made: np.ndarray,
+) -> Links:  # fmt: skip
+    """The links of some parts with the decisions and the turns that belong to them."""
+    made = made[(made[:, 1] >= 0) & (made[:, 2] >= 0)]
+    turns = [(t, a, b) for _, a, b, *when in made.tolist() for t in when if t != NEVER]
+    there = np.flatnonzero((shared != NEVER) & (shared != ALWAYS))
+    turns += [(t, i, -1) for i, t in zip(there.tolist(), shared[there].tolist(), strict=True)]
+    turn = np.array(turns, np.int64).reshape(-1, 3)
+
+    def part(nodes: np.ndarray) -> np.ndarray:
+        return np.searchsorted(begin, nodes, side="right") - 1
+
+    def bounds(nodes: np.ndarray) -> np.ndarray:
+        if not len(nodes):
+            return np.zeros(len(begin), np.int64)
+        return np.concatenate([[0], np.cumsum(np.bincount(part(nodes), minlength=len(begin) - 1))]).astype(np.int64)
+
+    made = made[np.argsort(part(made[:, 1]), kind="stable")]
+    turn = turn[np.lexsort((turn[:, 0], part(turn[:, 1])))]
+    d_kind, d_a, d_b, d_start, d_end = (made[:, i].copy() for i in range(5))
+    t_time, t_a, t_b = (turn[:, i].copy() for i in range(3))
+    return Links(
+        begin, arcs_begin, bounds(d_a), bounds(t_a), since, kind, left, right, times, d_kind, d_a, d_b, d_start, d_end,
+        t_time, t_a, t_b, shared,
     )  # fmt: skip
-    made = _decided(decisions, index)
-    if not made:
-        walk.add(range(len(edges)))
-    else:
-        part = _parts(len(nodes), walk.left, walk.right, made)
-        disputed = {part[d.a] for d in made} | {part[d.b] for d in made}
-        here = part[walk.left]
-        inside = np.isin(here, list(disputed))
-        walk.add(np.flatnonzero(~inside))
-        for each in sorted(disputed):
-            own = [d for d in made if part[d.a] == each]
-            walk.replay(np.flatnonzero(part == each), np.flatnonzero(here == each), own)
-    return walk.result(nodes, edges)
 
 
-@dataclass(frozen=True)
-class _Decision:
-    kind: str
-    a: int
-    b: int
-    start: np.datetime64
-    end: np.datetime64
+@njit(cache=True)
+def shared_since(
+    kind: np.ndarray, left: np.ndarray, right: np.ndarray, times: np.ndarray, limit: np.ndarray, blocked: np.ndarray
+) -> np.ndarray:
+    """For each node when it was met with more different identifiers of one type than its type may be.
 
-    def stands(self, at: np.datetime64) -> bool:
-        """Just after `at`."""
-        return bool(self.start <= at and (np.isnat(self.end) or at < self.end))
+    Edges of a part in the order of time, each pair once. blocked: nodes that count as shared from the beginning.
+    """
+    n = len(kind)
+    shared = np.full(n, NEVER, np.int64)
+    degree = np.zeros(n, np.int32)
+    for k in range(len(left)):
+        degree[left[k]] += 1
+        degree[right[k]] += 1
+    row = np.full(n, -1, np.int32)
+    rows = 0
+    for i in range(n):
+        if blocked[i]:
+            shared[i] = ALWAYS
+        elif limit[kind[i]] > 0 and degree[i] > limit[kind[i]]:
+            row[i] = rows
+            rows += 1
+    if rows == 0:
+        return shared
+    counts = np.zeros((rows, len(limit)), np.int32)
+    for k in range(len(left)):
+        for i, other in ((left[k], right[k]), (right[k], left[k])):
+            if row[i] >= 0 and shared[i] == NEVER:
+                counts[row[i], kind[other]] += 1
+                if counts[row[i], kind[other]] > limit[kind[i]]:
+                    shared[i] = times[k]
+    return shared
 
 
-def _decided(decisions: pd.DataFrame | None, index: pd.Series) -> list[_Decision]:
-    """The decisions about identifiers that exist, as positions."""
-    if decisions is None or decisions.empty:
-        return []
-    known = decisions[decisions["a"].isin(index.index) & decisions["b"].isin(index.index)]
-    starts, ends = _naive(known["known_at"]), _naive(known["known_to"])
-    a, b = index.loc[known["a"]].to_numpy(), index.loc[known["b"]].to_numpy()
-    return [_Decision(*row) for row in zip(known["kind"], a.tolist(), b.tolist(), starts, ends, strict=True)]
+class _Work(NamedTuple):
+    """The state at an instant (parent to start), what was written down (log, parted), and room to work in."""
+
+    parent: np.ndarray
+    ring: np.ndarray  # the next node of the same profile
+    size: np.ndarray
+    oldest: np.ndarray  # of a root: its oldest node
+    owner: np.ndarray  # of a node: its profile as written down
+    counts: np.ndarray  # of a root: nodes of each type
+    winner: np.ndarray  # of a node that was a profile: into which it was merged, by which edge, when
+    via: np.ndarray
+    start: np.ndarray
+    why: np.ndarray
+    detail: np.ndarray
+    used: np.ndarray
+    log_node: np.ndarray
+    log_owner: np.ndarray
+    log_time: np.ndarray
+    parted: np.ndarray  # loser, winner, edge, from, to
+    head: np.ndarray  # of a node: the last of its edges' ends, each of which knows the one before
+    beside: np.ndarray
+    mark: np.ndarray
+    nodes: np.ndarray
+    edges: np.ndarray
 
 
-def _parts(n: int, left: np.ndarray, right: np.ndarray, made: Iterable[_Decision]) -> np.ndarray:
-    """For each node the part of the graph within which links and decisions can have an effect."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    rows = np.concatenate([left, [d.a for d in made]]).astype(int)
-    columns = np.concatenate([right, [d.b for d in made]]).astype(int)
-    graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
+def _counts(kind: np.ndarray, most: np.ndarray) -> np.ndarray:
+    if not most.any():
+        return np.empty((0, 0), np.int32)
+    counts = np.zeros((len(kind), len(most)), np.int32)
+    counts[np.arange(len(kind)), kind] = 1
+    return counts
 
 
-class _Walk:
-    """The state at an instant, and what has been written down of the instants before. Nodes are numbered by age."""
+@njit(cache=True)
+def _walk(links: Links, work: _Work, largest: int, most: np.ndarray) -> bool:
+    """False if there was not enough room to write it down."""
+    simple = work.counts.shape[1] == 0
+    for p in range(len(links.node) - 1):
+        done, end = links.edge[p], links.edge[p + 1]
+        t, last = links.turn[p], links.turn[p + 1]
+        own = (links.decision[p], links.decision[p + 1])
+        if simple and t == last and own[0] == own[1]:
+            if not _plain(
+                done, end, links.left, links.right, links.times, links.shared, work.parent, work.ring, work.size,
+                work.oldest, work.owner, work.winner, work.via, work.start, work.why, work.detail, work.used,
+                work.log_node, work.log_owner, work.log_time, largest,
+            ):  # fmt: skip
+                return False
+            continue
+        if t < last:
+            for k in range(done, end):
+                for side, i in ((0, links.left[k]), (1, links.right[k])):
+                    work.beside[2 * k + side] = work.head[i]
+                    work.head[i] = 2 * k + side
+        while t < last:
+            turn = links.t_time[t]
+            while done < end and links.times[done] < turn:
+                if not _unite(links, work, done, links.times[done], own, largest, most, True):
+                    return False
+                done += 1
+            first = t
+            while t < last and links.t_time[t] == turn:
+                t += 1
+            if not _again(links, work, first, t, done, own, largest, most):
+                return False
+        for k in range(done, end):
+            if not _unite(links, work, k, links.times[k], own, largest, most, True):
+                return False
+    return True
 
-    def __init__(self, since: np.ndarray, left: np.ndarray, right: np.ndarray, times: np.ndarray, largest: int) -> None:
-        n = len(since)
-        self.since, self.times, self.largest = since, times, largest
-        self.left, self.right = left.tolist(), right.tolist()
-        self.parent = list(range(n))
-        self.members: list[list[int]] = [[i] for i in range(n)]
-        self.profile = list(range(n))  # of a root: its oldest node, whose birth id is the profile id
-        self.current = list(range(n))  # of a node: its profile now, since `changes` or since it was known
-        self.changes: list[tuple[int, np.datetime64, int]] = []
-        self.merged: dict[int, tuple[int, int, np.datetime64]] = {}  # loser -> winner, edge, when
-        self.parted: list[tuple[int, int, int, np.datetime64, np.datetime64]] = []  # loser, winner, edge, from, to
-        self.refused: dict[int, str] = {}
-        self.vetoes: list[tuple[int, int]] = []
-        self.unlinked: set[tuple[int, int]] = set()
 
-    def root(self, i: int) -> int:
-        parent = self.parent
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
+@njit(cache=True)
+def _plain(
+    begin: int, end: int, left: np.ndarray, right: np.ndarray, times: np.ndarray, shared: np.ndarray,
+    parent: np.ndarray, ring: np.ndarray, size: np.ndarray, oldest: np.ndarray, owner: np.ndarray, winner: np.ndarray,
+    via: np.ndarray, start: np.ndarray, why: np.ndarray, detail: np.ndarray, used: np.ndarray, log_node: np.ndarray,
+    log_owner: np.ndarray, log_time: np.ndarray, largest: int,
+) -> bool:  # fmt: skip
+    """`_unite` for all edges of a part in which nothing was decided and no type has a limit: nearly every part.
 
-    def add(self, edges: Iterable[int]) -> None:
-        """Walk these edges, in the order they became known."""
-        times, current = self.times, self.current
-        for k, winner, _, nodes in self._unions(edges):
-            for node in nodes:
-                self.changes.append((node, times[k], winner))
-                current[node] = winner
-
-    def _unions(self, edges: Iterable[int]) -> Iterator[tuple[int, int, int, list[int]]]:
-        """Unite what the edges link; yields (edge, winner, loser, the loser's nodes) of each union."""
-        members, profile = self.members, self.profile
-        for k in edges:
-            a, b = self.root(self.left[k]), self.root(self.right[k])
-            if why := self._objection(k, a, b):
-                self.refused[k] = why
-                continue
-            if a == b:
-                continue
-            if profile[b] < profile[a]:
-                a, b = b, a  # the older profile survives
-            winner, loser, nodes = profile[a], profile[b], members[b]
-            self.merged[loser] = (winner, k, self.times[k])
-            yield k, winner, loser, nodes
-            if len(members[a]) < len(members[b]):
-                a, b = b, a  # union by size; the surviving id is kept apart from the root
-            self.parent[b] = a
-            members[a] += members[b]
-            members[b] = []
-            profile[a] = winner
-
-    def _objection(self, k: int, a: int, b: int) -> str:
-        """Why an edge between two roots is refused, or nothing."""
-        if self.unlinked and _pair(self.left[k], self.right[k]) in self.unlinked:
-            return "said to be wrong"
+    It says the same once more, without what the general case asks: five times as fast.
+    """
+    for k in range(begin, end):
+        if shared[left[k]] <= times[k] or shared[right[k]] <= times[k]:
+            why[k], detail[k] = SHARED, 0 if shared[left[k]] <= times[k] else 1
+            continue
+        a, b = left[k], right[k]
+        while parent[a] != a:
+            parent[a] = parent[parent[a]]
+            a = parent[a]
+        while parent[b] != b:
+            parent[b] = parent[parent[b]]
+            b = parent[b]
         if a == b:
-            return ""
-        size = len(self.members[a]) + len(self.members[b])
-        if size > self.largest:
-            return f"profile would hold {size} identifiers, limit {self.largest}"
-        if any({self.root(x), self.root(y)} == {a, b} for x, y in self.vetoes):
-            return "a veto keeps the two apart"
-        return ""
+            continue
+        if size[a] + size[b] > largest:
+            why[k], detail[k] = TOO_LARGE, size[a] + size[b]
+            continue
+        if oldest[b] < oldest[a]:
+            a, b = b, a
+        first, loser = oldest[a], oldest[b]
+        winner[loser], via[loser], start[loser] = first, k, times[k]
+        at = used[0]
+        if at + size[b] > len(log_node):
+            return False
+        i = b
+        for _ in range(size[b]):
+            log_node[at], log_time[at], log_owner[at], owner[i] = i, times[k], first, first
+            at += 1
+            i = ring[i]
+        used[0] = at
+        if size[a] < size[b]:
+            a, b = b, a
+        parent[b] = a
+        size[a] += size[b]
+        oldest[a] = first
+        ring[a], ring[b] = ring[b], ring[a]
+    return True
 
-    def replay(self, nodes: np.ndarray, edges: np.ndarray, decisions: list[_Decision]) -> None:
-        """Walk the edges of a part about which decisions were made; at each it is united anew."""
-        turns = sorted({t for d in decisions for t in (d.start, d.end) if not np.isnat(t)})
-        done = 0
-        for turn in turns:
-            until = int(np.searchsorted(self.times[edges], turn, side="left"))
-            self.add(edges[done:until].tolist())
-            done = until
-            self.vetoes = [(d.a, d.b) for d in decisions if d.kind == VETO and d.stands(turn)]
-            self.unlinked = {_pair(d.a, d.b) for d in decisions if d.kind == UNLINK and d.stands(turn)}
-            self._again(nodes.tolist(), edges[:done].tolist(), turn)
-        self.add(edges[done:].tolist())
-        self.vetoes, self.unlinked = [], set()
 
-    def _again(self, nodes: list[int], edges: list[int], turn: np.datetime64) -> None:
-        """Unite a part from its single nodes, and write down what has changed by it."""
-        before = {node: self.merged.pop(node) for node in nodes if node in self.merged}
-        for node in nodes:
-            self.parent[node], self.members[node], self.profile[node] = node, [node], node
-        for k in edges:
-            self.refused.pop(k, None)
-        for _ in self._unions(edges):
-            pass
-        for node in nodes:
-            owner = self.profile[self.root(node)]
-            if owner != self.current[node]:
-                self.changes.append((node, turn, owner))
-                self.current[node] = owner
-        for loser in nodes:
-            old, new = before.get(loser), self.merged.get(loser)
-            if old and new and old[0] == new[0]:
-                self.merged[loser] = old  # as it was
+@njit(cache=True)
+def _root(parent: np.ndarray, i: int) -> int:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(cache=True)
+def _unite(
+    links: Links, work: _Work, k: int, at: int, own: tuple[int, int], largest: int, most: np.ndarray, log: bool
+) -> bool:
+    """Unite what an edge links, if nothing is against it just after `at`. False: no room to write it down."""
+    a, b = _root(work.parent, links.left[k]), _root(work.parent, links.right[k])
+    work.why[k] = _objection(links, work, k, a, b, at, own, largest, most)
+    if work.why[k] != FINE or a == b:
+        return True
+    if work.oldest[b] < work.oldest[a]:
+        a, b = b, a  # the older profile survives
+    winner, loser = work.oldest[a], work.oldest[b]
+    work.winner[loser], work.via[loser], work.start[loser] = winner, k, links.times[k]
+    if log:
+        if work.used[0] + work.size[b] > len(work.log_node):
+            return False
+        i = b
+        for _ in range(work.size[b]):
+            _note(work, i, links.times[k], winner)
+            i = work.ring[i]
+    if work.size[a] < work.size[b]:
+        a, b = b, a  # union by size; the surviving id is kept apart from the root
+    work.parent[b] = a
+    work.size[a] += work.size[b]
+    work.oldest[a] = winner
+    work.ring[a], work.ring[b] = work.ring[b], work.ring[a]
+    for j in range(work.counts.shape[1]):
+        work.counts[a, j] += work.counts[b, j]
+    return True
+
+
+@njit(cache=True)
+def _note(work: _Work, node: int, time: int, owner: int) -> None:
+    at = work.used[0]
+    work.log_node[at], work.log_time[at], work.log_owner[at] = node, time, owner
+    work.owner[node] = owner
+    work.used[0] += 1
+
+
+@njit(cache=True)
+def _objection(
+    links: Links, work: _Work, k: int, a: int, b: int, at: int, own: tuple[int, int], largest: int, most: np.ndarray
+) -> int:
+    """Why an edge between two roots is refused, or FINE."""
+    left, right = links.left[k], links.right[k]
+    if links.shared[left] <= at or links.shared[right] <= at:
+        work.detail[k] = 0 if links.shared[left] <= at else 1
+        return SHARED
+    for d in range(own[0], own[1]):
+        if links.d_kind[d] == _UNLINK and links.d_start[d] <= at and at < links.d_end[d]:
+            x, y = links.d_a[d], links.d_b[d]
+            if (x == left and y == right) or (x == right and y == left):
+                return SAID_WRONG
+    if a == b:
+        return FINE
+    size = work.size[a] + work.size[b]
+    if size > largest:
+        work.detail[k] = size
+        return TOO_LARGE
+    for j in range(work.counts.shape[1]):
+        if most[j] > 0 and work.counts[a, j] + work.counts[b, j] > most[j]:
+            work.detail[k] = j
+            return TOO_MANY
+    for d in range(own[0], own[1]):
+        if links.d_kind[d] != _UNLINK and links.d_start[d] <= at and at < links.d_end[d]:
+            x, y = _root(work.parent, links.d_a[d]), _root(work.parent, links.d_b[d])
+            if (x == a and y == b) or (x == b and y == a):
+                return KEPT_APART
+    return FINE
+
+
+@njit(cache=True)
+def _again(
+    links: Links, work: _Work, first: int, last: int, done: int, own: tuple[int, int], largest: int, most: np.ndarray
+) -> bool:
+    """Unite from single nodes what some turns of one instant may change, and write down what has changed by them."""
+    turn = links.t_time[first]
+    nodes, edges = _around(links, work, first, last, done)
+    if work.used[0] + len(nodes) > len(work.log_node) or work.used[1] + len(nodes) > len(work.parted):
+        return False
+    old_winner, old_via, old_start = work.winner[nodes], work.via[nodes], work.start[nodes]
+    for i in nodes:
+        work.parent[i], work.ring[i], work.size[i], work.oldest[i], work.winner[i] = i, i, 1, i, -1
+        if work.counts.shape[1]:
+            work.counts[i, :] = 0
+            work.counts[i, links.kind[i]] = 1
+    for k in edges:
+        _unite(links, work, k, turn, own, largest, most, False)
+    for i in nodes:
+        owner = work.oldest[_root(work.parent, i)]
+        if owner != work.owner[i]:
+            _note(work, i, turn, owner)
+    for j in range(len(nodes)):
+        i, old = nodes[j], old_winner[j]
+        if old >= 0 and old == work.winner[i]:  # as it was
+            work.via[i], work.start[i] = old_via[j], old_start[j]
+            continue
+        if old >= 0 and old_start[j] < turn:
+            work.parted[work.used[1], 0], work.parted[work.used[1], 1] = i, old
+            work.parted[work.used[1], 2], work.parted[work.used[1], 3] = old_via[j], old_start[j]
+            work.parted[work.used[1], 4] = turn
+            work.used[1] += 1
+        if work.winner[i] >= 0:
+            work.start[i] = turn
+    return True
+
+
+@njit(cache=True)
+def _around(links: Links, work: _Work, first: int, last: int, done: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes that links known so far (edges before `done`) connect with the nodes of some turns, and these links.
+
+    Not by way of an identifier that was known to be shared before: nothing passes there.
+    """
+    turn, n, m = links.t_time[first], 0, 0
+    for t in range(first, last):
+        for i in (links.t_a[t], links.t_b[t]):
+            if i >= 0 and work.mark[i] != first:
+                work.mark[i] = first
+                work.nodes[n] = i
+                n += 1
+    at = 0
+    while at < n:
+        i = work.nodes[at]
+        at += 1
+        end = work.head[i]
+        while end >= 0:
+            k = end >> 1
+            if k < done and links.shared[links.left[k]] >= turn and links.shared[links.right[k]] >= turn:
+                other = links.right[k] if links.left[k] == i else links.left[k]
+                if work.mark[other] != first:
+                    work.mark[other] = first
+                    work.nodes[n] = other
+                    n += 1
+                if links.left[k] == i:
+                    work.edges[m] = k
+                    m += 1
+            end = work.beside[end]
+    edges = work.edges[:m].copy()
+    edges.sort()
+    return work.nodes[:n].copy(), edges
+
+
+@njit(cache=True)
+def _members(since: np.ndarray, work: _Work) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The log as intervals of each node. Of several changes in one instant the last one counts, if it is one."""
+    n, logged = len(since), work.used[0]
+    begin = np.zeros(n + 1, np.int64)
+    for j in range(logged):
+        begin[work.log_node[j] + 1] += 1
+    for i in range(n):
+        begin[i + 1] += begin[i] + 1  # one more each: the node by itself
+    place = begin.copy()
+    owner, start = np.empty(begin[n], np.int32), np.empty(begin[n], np.int64)
+    for i in range(n):
+        owner[place[i]], start[place[i]] = i, since[i]
+        place[i] += 1
+    for j in range(logged):
+        i = work.log_node[j]
+        owner[place[i]], start[place[i]] = work.log_owner[j], work.log_time[j]
+        place[i] += 1
+    node, end, kept = np.empty(begin[n], np.int32), np.empty(begin[n], np.int64), 0
+    for i in range(n):
+        mine = kept
+        for j in range(begin[i], begin[i + 1]):
+            if j + 1 < begin[i + 1] and start[j + 1] == start[j]:
                 continue
-            if old and old[2] < turn:
-                self.parted.append((loser, old[0], old[1], old[2], turn))
-            if new:
-                self.merged[loser] = (new[0], new[1], turn)
-
-    def result(self, nodes: pd.DataFrame, edges: pd.DataFrame) -> Graph:
-        names, births = nodes["node"].to_numpy(), nodes["birth_id"].to_numpy()
-        n = len(nodes)
-        node, start, owner = (np.array(c) for c in zip(*self.changes, strict=True)) if self.changes else ([], [], [])
-        log = pd.DataFrame({
-            "node": np.concatenate([np.arange(n), np.asarray(node, int)]),
-            "start": np.concatenate([self.since, np.asarray(start, "datetime64[us]")]),
-            "owner": np.concatenate([np.arange(n), np.asarray(owner, int)]),
-        })  # fmt: skip
-        # of several changes in one instant the last one counts, and only if it is one
-        log = log.sort_values(["node", "start"], kind="stable").drop_duplicates(["node", "start"], keep="last")
-        log = log[(log["node"] != log["node"].shift()) | (log["owner"] != log["owner"].shift())]
-        end = log["start"].shift(-1).where(log["node"] == log["node"].shift(-1))
-        member = pd.DataFrame({
-            "node": names[log["node"]], "birth_id": births[log["node"]], "profile_id": births[log["owner"]],
-            "known_from": _utc(log["start"].to_numpy()), "known_to": _utc(end.to_numpy()),
-        }).sort_values(["node", "known_from"], ignore_index=True)  # fmt: skip
-        rows = [*self.parted, *((loser, *w, NEVER) for loser, w in self.merged.items())]
-        loser, winner, edge = (np.array([row[i] for row in rows], dtype=int) for i in range(3))
-        start, end = (np.array([row[i] for row in rows], dtype="datetime64[us]") for i in (3, 4))
-        alias = pd.DataFrame({
-            "loser": births[loser], "winner": births[winner], "known_at": _utc(start), "known_to": _utc(end),
-            "a": edges["a"].to_numpy()[edge], "b": edges["b"].to_numpy()[edge],
-        }).sort_values(["known_at", "loser"], ignore_index=True)  # fmt: skip
-        kept_out = sorted(self.refused)
-        out = edges.iloc[kept_out].assign(reason=[self.refused[k] for k in kept_out])
-        return Graph(member, alias, out.reset_index(drop=True))
+            if kept > mine and owner[kept - 1] == owner[j]:
+                continue
+            if kept > mine:
+                end[kept - 1] = start[j]
+            node[kept], owner[kept], start[kept], end[kept] = i, owner[j], start[j], NEVER
+            kept += 1
+    return node[:kept], owner[:kept], start[:kept], end[:kept]
 
 
-def _pair(a: int, b: int) -> tuple[int, int]:
-    return (a, b) if a < b else (b, a)
-
-
-def _naive(instants: pd.Series) -> np.ndarray:
-    return pd.DatetimeIndex(instants).tz_convert("UTC").tz_localize(None).to_numpy(dtype="datetime64[us]").copy()
-
-
-def _utc(values: np.ndarray) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(values.astype("datetime64[us]"), tz="UTC")
+def _aliases(work: _Work) -> tuple[np.ndarray, ...]:
+    now = np.flatnonzero(work.winner >= 0)
+    parted = work.parted[: work.used[1]]
+    return (
+        np.concatenate([parted[:, 0], now]), np.concatenate([parted[:, 1], work.winner[now]]),
+        np.concatenate([parted[:, 2], work.via[now]]), np.concatenate([parted[:, 3], work.start[now]]),
+        np.concatenate([parted[:, 4], np.full(len(now), NEVER)]),
+    )  # fmt: skip

@@ -52,9 +52,10 @@ def history(project: Project, profile_id: str, attribute: str | None = None) -> 
             [profile_id],
         )
         parts = " UNION ALL BY NAME ".join(
-            f"""SELECT DISTINCT s.* EXCLUDE (node) FROM ({said(i, source, rules)}) s SEMI JOIN own USING (node)
+            f"""SELECT DISTINCT s.* EXCLUDE (node) FROM ({said(i, source, rules, table)}) s SEMI JOIN own USING (node)
                 WHERE known_at < {now} AND event_at < {now}"""
             for i, source in enumerate(sources)
+            for table in [f'"{source.name}"']
         )
         con.execute(f"CREATE TEMP TABLE seen AS {parts}")
         con.execute(

@@ -1,17 +1,23 @@
 """How does the graph come from the facts? Identifiers met in one fact belong to one person.
 
-The graph is a function of the facts, of the decisions made about it and of the home's key: rebuilt from scratch it is
-the same, ids included. It is kept in derived tables `member`, `alias`, `edges` and `refused_edges`.
+The graph is a function of the facts, of the decisions made about it, of the rules and of the home's key: made from
+scratch it is the same, ids included. It is kept in `home/graph`, to which a batch of new facts is added, and shown in
+the derived tables `member`, `alias`, `edges` and `refused_edges`. An update that was cut short is made good from
+scratch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
+import pandas as pd
 
 from foretell.binding import players
 from foretell.errors import NotReady, UnknownName
@@ -21,58 +27,86 @@ from lake import derived
 from lake.engine import instant, last_batch, quote, session
 from unification.decisions import decisions, digest
 from unification.golden import build_golden, declared
-from unification.graph import connect
+from unification.graph import NEVER, UNLINK
+from unification.store import Changed, Decided, Limits, Store
 
 # Part of every feature's fingerprint: another rule is another history.
 IDENTITY_RULE = f"deterministic-1/normalise-{RULE_VERSION}"
 
 
 def unify(project: Project) -> dict[str, int]:
-    """Rebuild graph and golden profiles from the facts. Returns counts for the report."""
+    """Bring graph and golden profiles up to the facts and decisions of now. Returns counts for the report."""
     watermark = last_batch(project)
     if watermark == 0:
         raise NotReady("unify", "nothing has been loaded", "run `foretell load` first")
     with session(project, watermark) as con:
-        _nodes_and_edges(con, project)
-        nodes = con.execute(
-            "SELECT node, 'p' || left(sha256(? || node), 20) AS birth_id, known_at FROM nodes", [project.key]
-        ).df()
-        edges = con.execute("SELECT a, b, known_at FROM edges").df()
-        graph = connect(nodes, edges, project.setting("identity_max"), decisions(project))
-        home = project.home / "derived"
-        for name in ("member", "alias"):
-            con.register(f"{name}_now", getattr(graph, name))
-        con.register("refused_now", graph.refused)
-        derived.write(con, "SELECT * FROM edges ORDER BY known_at, a, b", home / "edges.parquet")
-        derived.write(con, "SELECT * FROM alias_now ORDER BY known_at, loser", home / "alias.parquet")
-        derived.write(
-            con, "SELECT a, b, known_at, reason::VARCHAR AS reason FROM refused_now", home / "refused_edges.parquet"
-        )
-        derived.write(con, "SELECT * FROM member_now ORDER BY node, known_from", home / "member.parquet")
-        profiles = build_golden(con, project)
-        _mark(project, watermark)
+        state = _state(con, project, watermark)
+        before = _kept(project, state)
+        store = Store(limits(project), _folder(project), anew=before is None)
+        store.open()
+        changed = add_facts(con, project, store, since=before["batch"] if before else 0)
+        show(con, project.home / "derived", store, changed, anew=before is None)
+        # what is true of a profile depends on now too, where that is set to another day
+        whole = before is None or any(before[name] != state[name] for name in ("traits", "as_of")) or state["as_of"]
+        profiles = build_golden(con, project, None if whole else _touched(con, project, store, changed))
+        store.close(unified=state)
+        tables = [derived.scan(project.home / "derived" / f"{name}.parquet") for name in ("alias", "refused_edges")]
+        counts = con.execute("SELECT " + ", ".join(f"(SELECT count(*) FROM {one})" for one in tables)).fetchall()
+        merges, refused = counts[0]
         return {
-            "identifiers": len(nodes), "links": len(edges), "profiles": profiles,
-            "merges": len(graph.alias), "refused": len(graph.refused), "undated": _undated(con, project),
+            "identifiers": store.state["nodes"], "links": store.state["edges"], "profiles": profiles,
+            "merges": merges, "refused": refused, "undated": _undated(con, project),
         }  # fmt: skip
 
 
 def ensure(project: Project) -> None:
     """Unify if facts were loaded since the last time (a definition of who is who must not lag behind the facts)."""
-    state = project.home / "derived" / "unified.json"
-    if not state.exists() or json.loads(state.read_text()) != _state(project, last_batch(project)):
+    with session(project) as con:
+        state = _state(con, project, last_batch(project))
+    if _kept(project, state) != state:
         unify(project)
 
 
-def _state(project: Project, watermark: int) -> dict:
-    contracts = {
-        name: [list(s.identifiers.items()), list(s.traits.items()), s.trust]
-        for name, s in project.definitions.sources.items()
+def limits(project: Project) -> Limits:
+    """The guards: what a profile may hold, and how many an identifier may be met with before it counts as shared."""
+    most, shared = (project.setting(name) for name in ("identity_most", "identity_shared"))
+    return Limits(project.setting("identity_max"), most, shared)
+
+
+def _folder(project: Project) -> Path:
+    return project.home / "graph"
+
+
+def _kept(project: Project, now: dict[str, Any]) -> dict[str, Any] | None:
+    """What the graph at hand was made from; None: there is none to which what is missing can be added."""
+    file = _folder(project) / "state.json"
+    if not file.exists() or not (project.home / "derived" / "member.parquet").exists():
+        return None
+    kept = json.loads(file.read_text())["unified"]
+    if any(kept[name] != now[name] for name in ("rules", "boot")) or kept["batch"] > now["batch"]:
+        return None
+    for name in kept["sources"].keys() | now["sources"].keys():
+        old, new = kept["sources"].get(name), now["sources"].get(name)
+        if old != new and (old is not None or new[1] <= kept["batch"]):
+            return None
+    return kept
+
+
+def _state(con: duckdb.DuckDBPyConnection, project: Project, watermark: int) -> dict[str, Any]:
+    """What graph and profiles are made from. sources: of those with facts, the identifiers, and their first batch.
+
+    boot: the arrays are written to the disk when the system finds the time; after it was down they may be torn.
+    """
+    first = dict(con.execute("SELECT source, min(batch) FROM batches GROUP BY 1").fetchall()) if watermark else {}
+    sources = {
+        name: [[] if s.enrich else list(s.identifiers), first.get(name, 0)]
+        for name, s in loaded_sources(con, project).items()
     }
-    now = project.setting("as_of")
+    boot = Path("/proc/sys/kernel/random/boot_id")
     return json.loads(json.dumps({
-        "batch": watermark, "rule": IDENTITY_RULE, "contracts": contracts, "as_of": str(now),
-        "largest": project.setting("identity_max"), "decisions": digest(project), "golden": declared(project),
+        "batch": watermark, "rules": [IDENTITY_RULE, limits(project), project.setting("identity_blocked")],
+        "sources": sources, "traits": declared(project), "as_of": project.setting("as_of") and str(project.now),
+        "decisions": digest(project), "boot": boot.read_text().strip() if boot.exists() else "",
     }))  # fmt: skip
 
 
@@ -80,33 +114,122 @@ def rules(project: Project) -> str:
     """Eight hex digits that change when the same facts might make another graph: contracts, limits, decisions."""
     sources = sorted(project.definitions.sources.items())
     contracts = {name: list(s.identifiers.items()) for name, s in sources if not s.enrich}
-    parts = [IDENTITY_RULE, contracts, project.setting("identity_max"), *filter(None, [digest(project)])]
+    guards = [limits(project), project.setting("identity_blocked")]
+    parts = [IDENTITY_RULE, contracts, guards, *filter(None, [digest(project)])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
-def _mark(project: Project, watermark: int) -> None:
-    state = project.home / "derived" / "unified.json"
-    draft = state.with_suffix(".draft")
-    draft.write_text(json.dumps(_state(project, watermark)))
-    draft.replace(state)
+def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, since: int) -> Changed:
+    """Take identifiers and links of the facts of later batches than `since` into the graph; leaves the tables `nodes`
+    and `edges` of what these facts say."""
+    _nodes_and_edges(con, project, since)
+    return take_in(con, store, project.key, project.setting("identity_blocked"), _made(project))
 
 
-def _nodes_and_edges(con: duckdb.DuckDBPyConnection, project: Project) -> None:
-    nodes, edges = [], []
+def take_in(
+    con: duckdb.DuckDBPyConnection, store: Store, key: str, blocked: Sequence[str] = (), made: Sequence[Decided] = ()
+) -> Changed:
+    """Take the tables `nodes` and `edges` into the graph. key: the home's; blocked: patterns; made: decisions."""
+    no_links = " OR ".join(f"node GLOB '{quote(pattern)}'" for pattern in blocked)
+    nodes: Any = con.sql(
+        f"""SELECT node, epoch_us(known_at) AS since, split_part(node, ':', 1) AS kind,
+            {no_links or "false"} AS blocked, ('0x' || birth[1:16])::UBIGINT AS high,
+            ('0x' || birth[17:20])::USMALLINT AS low
+            FROM (SELECT *, sha256('{quote(key)}' || node) AS birth FROM nodes)"""
+    ).to_arrow_table()
+    links: Any = con.execute(
+        """SELECT x.rowid AS a, y.rowid AS b, epoch_us(e.known_at) AS known_at FROM edges e
+           JOIN nodes x ON x.node = e.a JOIN nodes y ON y.node = e.b"""
+    ).fetchnumpy()
+    kinds: Any = nodes["kind"].combine_chunks().dictionary_encode()
+    numbers = np.array([store.kind(name) for name in kinds.dictionary.to_pylist()], np.int16)
+    column = {name: nodes[name].to_numpy() for name in ("high", "low", "since", "blocked")}
+    return store.add(
+        nodes["node"], column["high"], column["low"], numbers[kinds.indices.to_numpy()], column["since"],
+        links["a"], links["b"], links["known_at"], blocked=column["blocked"], decisions=made,
+    )  # fmt: skip
+
+
+def _made(project: Project) -> list[Decided]:
+    """The decisions as the store wants them."""
+
+    def micros(at: Any) -> int:
+        return NEVER if pd.isna(at) else pd.Timestamp(at).value // 1000
+
+    made: Any = decisions(project).itertuples()
+    return [
+        Decided(
+            d.decision_id, int(d.kind == UNLINK), birth_id(project, d.a), birth_id(project, d.b),
+            micros(d.known_at), micros(d.known_to),
+        )
+        for d in made
+    ]  # fmt: skip
+
+
+def birth_id(project: Project, node: str) -> str:
+    """The id of the profile that an identifier founds. It says nothing to someone without the home's key."""
+    return "p" + hashlib.sha256((project.key + node).encode()).hexdigest()[:20]
+
+
+def show(con: duckdb.DuckDBPyConnection, home: Path, store: Store, changed: Changed, *, anew: bool) -> None:
+    """Write what changed in the graph to its derived tables, the links from the table `edges`."""
+    member, alias, refused = store.tables(changed)
+    edges = "SELECT batch, a, b, known_at, source, fact_id, evidence FROM edges"
+    for name, rows in (("member", member), ("alias", alias), ("refused_edges", refused)):
+        con.register(f"{name}_now", rows)
+    if anew:
+        derived.write(con, edges, home / "edges.parquet")
+        derived.write(con, "SELECT * FROM alias_now", home / "alias.parquet")
+        derived.write(con, "SELECT * FROM refused_edges_now", home / "refused_edges.parquet")
+        derived.write(con, "SELECT * FROM member_now", home / "member.parquet")
+        return
+    import pyarrow as pa
+
+    keys = {
+        "alias": ("loser", store.birth_ids(changed.nodes)), "member": ("node", store.names(changed.nodes)),
+        "refused_edges": ("edge", pa.array(changed.edges, pa.int64())),
+    }  # fmt: skip
+    for name, (key, values) in keys.items():
+        if len(values):
+            con.register("keys_now", pa.table({key: values}))
+            file = home / f"{name}.parquet"
+            derived.patch(con, f"SELECT * FROM {name}_now", file, key=key, keys="SELECT * FROM keys_now")
+    if con.execute("SELECT count(*) FROM edges").fetchall()[0][0]:
+        derived.patch(con, edges, home / "edges.parquet", key="batch", keys="SELECT batch FROM edges")
+
+
+def _touched(con: duckdb.DuckDBPyConnection, project: Project, store: Store, changed: Changed) -> str:
+    """A table of the profiles about which something may be another now: by identifiers, or by new facts."""
+    import pyarrow as pa
+
+    con.register("owners_now", pa.table({"profile_id": store.birth_ids(changed.owners)}))
+    member = derived.scan(project.home / "derived" / "member.parquet")
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE touched AS SELECT profile_id FROM owners_now UNION
+            SELECT profile_id FROM {member} SEMI JOIN (SELECT node FROM nodes UNION ALL FROM enriching) USING (node)"""
+    )
+    return "touched"
+
+
+def _nodes_and_edges(con: duckdb.DuckDBPyConnection, project: Project, since: int) -> None:
+    nodes, edges, enriching = [], [], ["SELECT '' AS node WHERE false"]
     for name, source in loaded_sources(con, project).items():
-        if source.enrich:
-            continue  # it makes no profile and links none
         for kind in source.identifiers:
             here = f"'{kind}:' || id_{kind}"
-            nodes.append(f'SELECT {here} AS node, known_at FROM "{name}" WHERE id_{kind} IS NOT NULL')
+            new = f'"{name}" WHERE id_{kind} IS NOT NULL AND batch > {since}'
+            if source.enrich:  # it makes no profile and links none, but says something about those there are
+                enriching.append(f"SELECT {here} AS node FROM {new}")
+                continue
+            nodes.append(f"SELECT {here} AS node, known_at FROM {new}")
             if len(source.identifiers) > 1:
                 edges.append(
-                    f"SELECT node AS a, {here} AS b, known_at, '{name}' AS source, fact_id FROM \"{name}\" "
-                    f"WHERE id_{kind} IS NOT NULL AND node <> {here}"
+                    f"SELECT least(node, {here}) AS a, greatest(node, {here}) AS b, known_at, '{name}' AS source, "
+                    f"fact_id, batch FROM {new} AND node <> {here}"
                 )
+    con.execute(f"CREATE TEMP TABLE enriching AS {_union(enriching)}")
     nodes = nodes or ["SELECT NULL::VARCHAR AS node, NULL::TIMESTAMPTZ AS known_at WHERE false"]
     edges = edges or [
-        "SELECT ''::VARCHAR AS a, ''::VARCHAR AS b, now() AS known_at, '' AS source, '' AS fact_id WHERE false"
+        "SELECT '' AS a, '' AS b, now() AS known_at, '' AS source, '' AS fact_id, 0::BIGINT AS batch WHERE false"
     ]
     con.execute(
         f"CREATE TEMP TABLE nodes AS SELECT node, min(known_at) AS known_at FROM ({_union(nodes)}) GROUP BY node"
@@ -115,7 +238,7 @@ def _nodes_and_edges(con: duckdb.DuckDBPyConnection, project: Project) -> None:
     con.execute(
         f"""CREATE TEMP TABLE edges AS SELECT a, b, min(known_at) AS known_at,
                 min_by(source, (known_at, fact_id)) AS source, min_by(fact_id, (known_at, fact_id)) AS fact_id,
-                count(*) AS evidence
+                count(*) AS evidence, max(batch) AS batch
             FROM ({_union(edges)}) GROUP BY a, b"""
     )
 

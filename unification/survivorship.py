@@ -7,11 +7,13 @@ so, length), recency, trust, fact id. Groups of facts are numbered: a group is a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import duckdb
 
 from foretell.declarations import Attribute, Source
 from foretell.project import Project
+from lake.engine import instant
 
 # All of the chain but its rule is one integer, so that the survivor is a maximum. From the lowest bit: fact id, trust,
 # microseconds since 1827, the rule's measure, and whether the value does more than fill a gap.
@@ -31,14 +33,16 @@ def decide(
     n<i>. golden_wide: one row per p, v<i>.
     """
     kinds = {kind for source in sources for kind in source.identifiers}
-    claims = [said(i, source, rules) for i, source in enumerate(sources) if not _several(source)]
+    # at an instant of its own each, a group sees every version of a row as a fact
+    tables = [versions(s, at) if at.startswith("TIMESTAMPTZ") else f'"{s.name}"' for s in sources]
+    claims = [said(i, source, rules, tables[i]) for i, source in enumerate(sources) if not _several(source)]
     claims += [_said_by_graph(len(sources), rule.name, rules) for rule in rules if rule.name in kinds]
     about = "SELECT o.p, s.* EXCLUDE (node) FROM ({}) s JOIN golden_owner o USING (node) WHERE " + (
         f"s.known_at < {at} AND s.event_at < {at}"
     )
     parts = [about.format(" UNION ALL ".join(claims))] if claims else []
     parts += [  # one fact once, however many of its identifiers are the profile's
-        f"SELECT DISTINCT * FROM ({about.format(said(i, source, rules))})"
+        f"SELECT DISTINCT * FROM ({about.format(said(i, source, rules, tables[i]))})"
         for i, source in enumerate(sources)
         if _several(source)
     ]
@@ -90,7 +94,18 @@ def decide(
     con.execute(f"CREATE OR REPLACE TEMP TABLE golden_wide AS SELECT p{wide} FROM golden_won GROUP BY p")
 
 
-def said(i: int, source: Source, rules: Sequence[Attribute]) -> str:
+def versions(source: Source, known_by: datetime | str) -> str:
+    """The facts of a source as a table: where its contract has a key, of each row the last version known by then (an
+    instant, or one as SQL)."""
+    if not source.key:
+        return f'"{source.name}"'
+    moment = known_by if isinstance(known_by, str) else instant(known_by)
+    latest = ("known_at DESC, " if source.known_at else "") + "batch DESC, row_nr DESC"
+    return f"""(SELECT * FROM "{source.name}" WHERE known_at < {moment} QUALIFY row_number() OVER
+        (PARTITION BY coalesce(row_key, fact_id) ORDER BY {latest}) = 1)"""
+
+
+def said(i: int, source: Source, rules: Sequence[Attribute], table: str) -> str:
     """SQL for what a source says, and of whom: src, node, stamps, and the values of each attribute as v<i>."""
     values = "".join(
         f", {_clean(rule.name) if rule.name in source.traits else 'NULL::VARCHAR'} AS v{n}"
@@ -98,11 +113,11 @@ def said(i: int, source: Source, rules: Sequence[Attribute]) -> str:
     )
     select = f"SELECT {i}::UTINYINT AS src, fact_id, event_at, known_at{values}"
     if not _several(source):
-        return f'{select}, node FROM "{source.name}"'
+        return f"{select}, node FROM {table}"
     # what enriches makes no profile and links none: it is about whoever has one of its identifiers
     nodes = ", ".join(f"'{kind}:' || id_{kind}" for kind in source.identifiers)
     return f"""SELECT * EXCLUDE (nodes) FROM (
-        {select}, [{nodes}] AS nodes FROM "{source.name}"), unnest(nodes) AS n(node)"""
+        {select}, [{nodes}] AS nodes FROM {table}), unnest(nodes) AS n(node)"""
 
 
 def _several(source: Source) -> bool:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import networkx as nx
 import pandas as pd
 import pytest
+from graphs import NO_LIMIT, Graph, Kept, connect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unification.graph import Graph, connect
+from unification.store import Limits
 
 ZERO = datetime(2024, 1, 1, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 TIMES = 8
-NO_LIMIT = 10_000
 
 Case = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -25,8 +26,15 @@ def at(time: int) -> datetime:
 
 
 def make(nodes: dict[str, int], edges: list[tuple[str, str, int]]) -> Case:
-    """Frames for `connect`; a node is known at its own time or with its first edge, whichever is earlier."""
-    known = dict(nodes)
+    """Frames for `connect`; a node is known at its own time or with its first edge, whichever is earlier.
+
+    Each pair once, known since its first edge, the ends in the order of their names.
+    """
+    known, first = dict(nodes), {}
+    for a, b, time in edges:
+        pair = (min(a, b), max(a, b))
+        first[pair] = min(first.get(pair, time), time)
+    edges = [(a, b, time) for (a, b), time in first.items()]
     for a, b, time in edges:
         for node in (a, b):
             known[node] = min(known.get(node, time), time)
@@ -125,7 +133,10 @@ def test_aliases_lead_to_the_profile_of_now_without_a_cycle(case: Case, largest:
             found = winner[found]
         assert found == profile
     for row in graph.alias.itertuples():  # each names the edge that did it
-        same = (edges["a"] == row.a) & (edges["b"] == row.b) & (edges["known_at"] == row.known_at)
+        ends = {row.a, row.b}
+        same = [{a, b} == ends for a, b in zip(edges["a"], edges["b"], strict=True)] & (
+            edges["known_at"] == row.known_at
+        )
         assert same.any()
 
 
@@ -202,7 +213,7 @@ def in_force(start: datetime, end: datetime, moment: datetime) -> bool:
 
 
 def greedy(
-    case: Case, decisions: pd.DataFrame, largest: int, moment: datetime
+    case: Case, decisions: pd.DataFrame, limits: Limits, moment: datetime, blocked: frozenset[str] = frozenset()
 ) -> tuple[dict[str, str], list[tuple[datetime, str, str]]]:
     """The oracle: node -> profile at T by uniting plain sets link by link; and the links that were refused."""
     nodes, edges = case
@@ -216,15 +227,25 @@ def greedy(
     ]
     wrong = [{row.a, row.b} for row in here if row.kind == "unlink"]
     vetoes = [{row.a, row.b} for row in here if row.kind == "veto"]
+    links = [link for link in zip(edges["known_at"], edges["a"], edges["b"], strict=True) if link[0] < moment]
+    shared = set(blocked)
+    for node in age:
+        met = Counter((b if a == node else a)[0] for _, a, b in links if node in (a, b))
+        if limits.shared.get(node[0], 0) and any(n > limits.shared[node[0]] for n in met.values()):
+            shared.add(node)
     parts, refused = {node: {node} for node in age}, []
-    links = zip(edges["known_at"], edges["a"], edges["b"], strict=True)
-    for link in sorted(link for link in links if link[0] < moment):
+    for link in sorted(links, key=lambda link: (link[0], *sorted((age[link[1]], age[link[2]])))):
         _, a, b = link
         both = parts[a] | parts[b]
-        if {a, b} in wrong:
+        kinds = Counter(node[0] for node in both)
+        if {a, b} in wrong or a in shared or b in shared:
             refused.append(link)
         elif parts[a] is not parts[b]:
-            if len(both) > largest or any(veto <= both for veto in vetoes):
+            if (
+                len(both) > limits.largest
+                or any(kinds[kind] > most for kind, most in limits.most.items() if most)
+                or any(veto <= both for veto in vetoes)
+            ):
                 refused.append(link)
             else:
                 for node in both:
@@ -250,16 +271,23 @@ def test_thousands_of_graphs_are_the_greedy_union_under_the_decisions_of_then(
 
 
 def check(dispute: tuple[Case, pd.DataFrame, int]) -> None:
-    """The graph at every instant against the oracle: profiles, aliases, refused links."""
     (nodes, edges), decisions, largest = dispute
-    graph = connect(nodes, edges, largest, decisions)
+    compare(connect(nodes, edges, largest, decisions), (nodes, edges), decisions, Limits(largest))
+
+
+def compare(
+    graph: Graph, case: Case, decisions: pd.DataFrame, limits: Limits, blocked: frozenset[str] = frozenset()
+) -> None:
+    """The graph at every instant against the oracle: profiles, aliases, refused links."""
+    nodes, edges = case
     rows, alias = graph.member.to_dict("records"), graph.alias.to_dict("records")
     births = dict(zip(nodes["node"], nodes["birth_id"], strict=True))
+    refused: list[tuple[datetime, str, str]] = []
     for moment in moments():
         now = [row for row in rows if in_force(row["known_from"], row["known_to"], moment)]
         found = {row["node"]: row["profile_id"] for row in now}
         assert len(found) == len(now)
-        expected, refused = greedy((nodes, edges), decisions, largest, moment)
+        expected, refused = greedy((nodes, edges), decisions, limits, moment, blocked)
         assert found == expected
         # whoever has an alias in force is no profile of its own, and every other identifier's birth id is one
         force = [row for row in alias if in_force(row["known_at"], row["known_to"], moment)]
@@ -353,3 +381,116 @@ def test_a_graph_without_links_is_a_graph(nodes: dict[str, int]) -> None:
     assert graph.member["node"].tolist() == list(nodes)
     assert graph.alias.empty
     assert graph.refused.empty
+
+
+# Batches: whatever comes in whichever order, the graph is what it would be made of all of it at once.
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Limits, list[tuple]]:
+    """Limits, and operations: batches of identifiers and links (of any time, known ones again too), decisions made and
+    taken back, links deleted, limits changed. Names begin with their type: a, b or c."""
+    names = [f"{'abc'[i % 3]}{i:02d}" for i in draw(st.permutations(range(draw(st.integers(2, 18)))))]
+    name, time = st.sampled_from(names), st.integers(0, TIMES - 1)
+    link = st.tuples(name, name, time)
+    small = st.sampled_from([0, 1, 2, 3])
+    limits = st.builds(
+        Limits, st.sampled_from([2, 3, 4, 6, NO_LIMIT]), st.fixed_dictionaries({}, optional={"a": small, "b": small}),
+        st.fixed_dictionaries({}, optional={"c": small, "b": small}),
+    )  # fmt: skip
+    batch = st.tuples(st.just("add"), st.lists(st.tuples(name, time), max_size=4), st.lists(link, max_size=8))
+    decide = st.tuples(st.sampled_from(["veto", "unlink"]), name, name, st.integers(0, TIMES))
+    other = st.one_of(
+        decide, st.tuples(st.just("undo"), st.integers(0, 9), st.integers(0, TIMES)),
+        st.tuples(st.just("delete"), st.integers(0, 99)), st.tuples(st.just("limits"), limits),
+        st.tuples(st.just("block"), name),
+    )  # fmt: skip
+    return draw(limits), draw(st.lists(st.one_of(batch, batch, other), min_size=1, max_size=9))
+
+
+def play(history: tuple[Limits, list[tuple]]) -> None:
+    """Carry out a history batch by batch: at each step the graph is the oracle's, and it says whom it touched."""
+    limits, steps = history
+    kept, blocked = Kept(limits), frozenset()
+    since: dict[str, int] = {}
+    links: dict[tuple[str, str], int] = {}
+    made: list[list] = []
+    for step in steps:
+        before = kept.frames()
+        whole = False  # facts deleted or rules changed: made anew
+        batch: tuple[dict[str, int], list[tuple[str, str, int]]] = ({}, [])
+        if step[0] == "add":
+            pairs = [(a, b, t) for a, b, t in step[2] if a != b]
+            for name, t in [*step[1], *((n, t) for a, b, t in pairs for n in (a, b))]:
+                batch[0][name] = min(batch[0].get(name, t), t)
+                since[name] = min(since.get(name, t), t)
+            for a, b, t in pairs:
+                pair = (min(a, b), max(a, b))
+                links[pair] = min(links.get(pair, t), t)
+            batch = (batch[0], pairs)
+        elif step[0] in ("veto", "unlink") and step[1] != step[2]:
+            made.append([*step, None])
+        elif step[0] == "undo" and made:
+            made[step[1] % len(made)][4] = max(step[2], made[step[1] % len(made)][3])
+        elif step[0] == "delete" and links:
+            del links[sorted(links)[step[1] % len(links)]]
+            whole = True
+        elif step[0] == "limits":
+            limits, whole = step[1], True
+        elif step[0] == "block":
+            blocked, whole = blocked | {step[1]}, True
+        decisions = decided(*[tuple(m) for m in made])
+        if whole:
+            kept = Kept(limits)
+            batch = (since, [(a, b, t) for (a, b), t in links.items()])
+        raw = pd.DataFrame({"node": list(batch[0]), "known_at": stamps(batch[0].values())})
+        ends = pd.DataFrame([e[:2] for e in batch[1]], columns=["a", "b"])
+        kept.add(raw, ends.assign(known_at=stamps(t for *_, t in batch[1])), decisions, blocked)
+        case = make(since, [(a, b, t) for (a, b), t in links.items()])
+        graph = kept.frames()
+        compare(graph, case, decisions, limits, blocked)
+        if not whole:  # it says which profiles of today gained or lost an identifier
+            old, new = ({(r.node, r.profile_id) for r in members(g, at(99)).itertuples()} for g in (before, graph))
+            assert {owner for _, owner in old ^ new} <= {kept.births[o] for o in kept.owners}
+
+
+def stamps(times) -> pd.Series:
+    return pd.Series(pd.to_datetime([at(t) for t in times], utc=True), dtype="datetime64[us, UTC]")
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories())
+def test_batch_by_batch_the_graph_is_that_of_all_at_once(history: tuple[Limits, list[tuple]]) -> None:
+    play(history)
+
+
+@pytest.mark.slow
+@settings(max_examples=2500, deadline=None)
+@given(histories())
+def test_thousands_of_histories_of_batches_decisions_deletions_and_limits(history: tuple[Limits, list[tuple]]) -> None:
+    play(history)
+
+
+def test_a_device_that_many_share_links_nobody_from_then_on() -> None:
+    links = [("a1", "d", 1), ("a2", "d", 2), ("a3", "d", 3), ("a1", "b", 4)]
+    graph = connect(*make({}, links), limits=Limits(shared={"d": 2}))
+    assert partition(members(graph, at(3))) == {frozenset({"a1", "a2", "d"})}  # as it was known then
+    assert partition(members(graph, at(9))) == {
+        frozenset({"a1", "b"}),
+        frozenset({"a2"}),
+        frozenset({"a3"}),
+        frozenset("d"),
+    }
+    assert set(graph.refused["reason"]) == {"d is shared: met with more than 2 of another type"}
+
+
+def test_a_profile_holds_no_more_of_a_type_than_it_may() -> None:
+    graph = connect(*make({}, [("a1", "b", 1), ("a2", "b", 2)]), limits=Limits(most={"a": 1}))
+    assert partition(members(graph, at(9))) == {frozenset({"a1", "b"}), frozenset({"a2"})}
+    assert graph.refused["reason"].tolist() == ["profile would hold more than 1 identifiers of type a"]
+
+
+def test_a_blocked_value_links_nobody_at_any_time() -> None:
+    graph = connect(*make({}, [("a", "b", 1), ("b", "c", 2)]), blocked={"b"})
+    assert partition(members(graph, at(9))) == {frozenset("a"), frozenset("b"), frozenset("c")}
+    assert set(graph.refused["reason"]) == {"blocked value"}

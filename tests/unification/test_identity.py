@@ -172,9 +172,9 @@ def test_a_profile_too_large_is_refused_and_reported(tmp_path: Path) -> None:
     project = crm(tmp_path / "p", *rows, settings={"identity_max": 4})
     sizes = ask(project, f"SELECT count(*) FROM ({members_at(project.now)}) GROUP BY profile_id ORDER BY 1")
     assert sizes == [(1,), (1,), (1,), (4,)]
-    refused = ask(project, "SELECT a, b, reason FROM refused_edges ORDER BY a")
+    refused = ask(project, "SELECT a, b, reason FROM refused_edges ORDER BY b")
     assert refused == [
-        (f"loyalty_card:CARD{n}", "email:family@x.example", "profile would hold 5 identifiers, limit 4")
+        ("email:family@x.example", f"loyalty_card:CARD{n}", "profile would hold 5 identifiers, limit 4")
         for n in (3, 4, 5)
     ]
     assert unify(project)["refused"] == 3
@@ -217,7 +217,7 @@ def test_an_edge_is_known_since_its_first_evidence_and_counts_the_rest(tmp_path:
     rows = [record(START + n * DAY, "CARD1", "ann@x.example") for n in (5, 2, 9)]
     project = crm(tmp_path / "p", *rows)
     (edge,) = ask(project, "SELECT a, b, known_at, source, evidence FROM edges")
-    assert (edge[0], edge[1], edge[3], edge[4]) == ("loyalty_card:CARD1", "email:ann@x.example", "crm", 3)
+    assert (edge[0], edge[1], edge[3], edge[4]) == ("email:ann@x.example", "loyalty_card:CARD1", "crm", 3)
     assert edge[2] == START + 2 * DAY
 
 

@@ -1,0 +1,241 @@
+"""How fast does the identity graph form, and take in what is new?
+
+Generated people with one to eight identifiers each, linked as events and records would; a few links are wrong.
+
+  identity.stitch_speedup_vs_splink      Splink's clustering of the same encoded links, over ours of all times at once
+  identity.raw_stitch_speedup_vs_splink  the same peer, over ours from identifiers as text to the tables on the disk
+  identity.batch_speedup_vs_full         that full stitch from text, over a batch of 10,000 links of which each brings
+                                         something new: look-up, and the tables patched on the disk, included
+  identity.batch_growth_1m_to_10m        a batch onto ten times as many links, over the same batch onto fewer
+
+Splink says who belongs together; ours also since when, who was who before, and what each profile's lasting id is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks import report
+from benchmarks.report import Usage, measure, progress
+from unification.identity import show, take_in
+from unification.store import Changed, Limits, Store
+
+FULL, QUICK = 5_000_000, 50_000
+LIMITS = Limits(50, {}, {"device": 3, "*": 20})
+KINDS = ("email", "phone", "device", "loyalty_card", "user_id")
+
+
+@dataclass(frozen=True)
+class Links:
+    """nodes: how many. a, b: links as numbers. at: microseconds, ascending."""
+
+    nodes: int
+    a: np.ndarray
+    b: np.ndarray
+    at: np.ndarray
+
+    def text(self) -> pa.Table:
+        """The same with identifiers as text: a, b, known_at."""
+        names = pa.array(_names(np.arange(self.nodes)))
+        return pa.table({
+            "a": names.take(pa.array(self.a)), "b": names.take(pa.array(self.b)),
+            "known_at": pa.array(self.at).cast(pa.timestamp("us", tz="UTC")),
+        })  # fmt: skip
+
+
+def _names(numbers: np.ndarray) -> list[str]:
+    return [f"{KINDS[n % len(KINDS)]}:{n:x}@customers.example" for n in numbers.tolist()]
+
+
+def links(count: int, seed: int = 0) -> Links:
+    """People whose identifiers are met together; a sixth of the links say again what is known, 0.3% are wrong."""
+    draw = np.random.default_rng(seed)
+    people = int(count / 1.45)
+    size = 1 + draw.geometric(0.45, people).clip(1, 7)
+    begin = np.concatenate([[0], np.cumsum(size)])
+    nodes = int(begin[-1])
+    owner = np.repeat(np.arange(people), size)
+    place = np.arange(nodes) - begin[owner]
+    b = np.flatnonzero(place)
+    a = begin[owner[b]] + (draw.random(len(b)) * place[b]).astype(np.int64)
+    more = max(0, count - len(b))
+    who = draw.integers(0, people, more)
+    x = begin[who] + (draw.random(more) * size[who]).astype(np.int64)
+    y = begin[who] + (draw.random(more) * size[who]).astype(np.int64)
+    wrong = draw.random(more) < 0.02
+    y[wrong] = draw.integers(0, nodes, wrong.sum())
+    order = draw.permutation(len(b) + more)[:count]
+    a, b = np.concatenate([a, x])[order], np.concatenate([b, y])[order]
+    there = a != b
+    return Links(nodes, a[there], b[there], np.sort(draw.integers(10**15, 15 * 10**14, int(there.sum()))))
+
+
+def splink(given: Links) -> int:
+    """Splink's clustering on DuckDB: how many clusters."""
+    import logging
+
+    from splink import DuckDBAPI
+    from splink.clustering import cluster_pairwise_predictions_at_threshold
+
+    logging.getLogger("splink").setLevel(logging.ERROR)
+    api = DuckDBAPI()
+    nodes = api.register(pa.table({"unique_id": np.arange(given.nodes)}))
+    edges = api.register(pa.table({"unique_id_l": given.a, "unique_id_r": given.b}))
+    found = cluster_pairwise_predictions_at_threshold(nodes, edges, api, "unique_id")
+    return int(api._con.execute(f"SELECT count(DISTINCT cluster_id) FROM {found.physical_name}").fetchall()[0][0])
+
+
+def stitch(given: Links, names: pa.Array, high: np.ndarray) -> Store:
+    """Our graph of encoded links, in memory."""
+    store = Store(LIMITS)
+    kinds = np.array([store.kind(k) for k in KINDS])[np.arange(given.nodes) % len(KINDS)]
+    since = np.full(given.nodes, given.at[0])
+    low = np.zeros(given.nodes, np.uint16)
+    store.add(names, high, low, kinds, since, given.a, given.b, given.at)
+    return store
+
+
+class Home:
+    """A graph with its tables on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        import duckdb
+
+        self.folder, self.con, self.store, self.batch = folder, duckdb.connect(), Store(LIMITS), 0
+        self.con.execute("SET TimeZone='UTC'; SET threads=2; SET memory_limit='8GB'; SET enable_progress_bar=false")
+        self.rebuild = True
+
+    def add(self, text: pa.Table) -> Changed:
+        """Take in links as text; the tables on the disk are whole when it returns."""
+        self.batch += 1
+        if self.rebuild:
+            self.store = Store(LIMITS, self.folder / "graph", anew=True)
+        self.con.register("given", text)
+        self.con.execute(
+            """CREATE OR REPLACE TEMP TABLE nodes AS SELECT node, min(known_at) AS known_at
+            FROM (SELECT a AS node, known_at FROM given UNION ALL SELECT b, known_at FROM given) GROUP BY node"""
+        )
+        self.con.execute(
+            f"""CREATE OR REPLACE TEMP TABLE edges AS SELECT least(a, b) AS a, greatest(a, b) AS b,
+            min(known_at) AS known_at, 'shop' AS source, '' AS fact_id, count(*) AS evidence, {self.batch} AS batch
+            FROM given GROUP BY ALL"""
+        )
+        self.store.open()
+        changed = take_in(self.con, self.store, "0" * 64)
+        show(self.con, self.folder / "derived", self.store, changed, anew=self.rebuild)
+        self.store.close()
+        self.rebuild = False
+        return changed
+
+
+def batch(given: Links, size: int, number: int) -> pa.Table:
+    """Links that each bring something new: half to an identifier never met, half between known ones of few people."""
+    draw = np.random.default_rng(1000 + number)
+    known, others = draw.integers(0, given.nodes, size), draw.integers(0, given.nodes, size // 2)
+    new = given.nodes + number * size + np.arange(size - size // 2)
+    at = 15 * 10**14 + number * 10**6 + np.arange(size)
+    return pa.table({
+        "a": _names(known), "b": _names(np.concatenate([new, others])),
+        "known_at": pa.array(at).cast(pa.timestamp("us", tz="UTC")),
+    })  # fmt: skip
+
+
+def speed(count: int, size: int, repeats: int) -> tuple[list[report.Bar], dict[str, Any]]:
+    """The bars of speed at `count` links, batches of `size`."""
+    progress(f"{count:,} links are made")
+    given = links(count)
+    names = pa.array(_names(np.arange(given.nodes)))
+    high = np.random.default_rng(5).integers(0, 2**63, given.nodes).astype(np.uint64)
+    text = given.text()
+    little = links(2_000, seed=1)
+    stitch(little, names[: little.nodes], high[: little.nodes])  # compile what is compiled
+    folder = Path(tempfile.mkdtemp())
+    found: dict[str, Any] = {}
+
+    def timed(name: str, what: Callable[[], Any]) -> Callable[[], Usage]:
+        def run() -> Usage:
+            used, found[name] = measure(what)
+            return used
+
+        return run
+
+    def raw() -> Home:
+        shutil.rmtree(folder / "raw", ignore_errors=True)
+        home = Home(folder / "raw")
+        home.add(text)
+        return home
+
+    try:
+        Home(folder / "little").add(little.text())
+        contestants = {
+            "splink": timed("splink", lambda: splink(given)),
+            "encoded": timed("encoded", lambda: stitch(given, names, high)),
+            "from text": timed("from text", raw),
+        }
+        usages = report.interleaved(contestants, repeats)
+        wall = {name: [u.wall for u in used] for name, used in usages.items()}
+        home = found["from text"]
+        batches, touched = _batches(home, given, size, max(5, repeats) + 2)
+        bars = [
+            report.ratio("identity.stitch_speedup_vs_splink", wall["splink"], wall["encoded"], ">=10"),
+            report.ratio("identity.raw_stitch_speedup_vs_splink", wall["splink"], wall["from text"], ">=4"),
+            report.bar(
+                "identity.batch_speedup_vs_full",
+                [statistics.median(wall["from text"]) / b.wall for b in batches], ">=100",
+            ),
+        ]  # fmt: skip
+        del home, found["from text"]
+        grown = []
+        for many in (count // 5, 2 * count):
+            other, larger = links(many, seed=2), Home(folder / f"grown{many}")
+            larger.add(other.text())
+            grown.append([b.wall for b in _batches(larger, other, size, max(5, repeats) + 2)[0]])
+            shutil.rmtree(folder / f"grown{many}")
+        bars.append(report.ratio("identity.batch_growth_1m_to_10m", grown[1], grown[0], "<=2"))
+        details = {
+            "clusters_splink": found["splink"], **report.medians(usages),
+            "batch_ms": 1e3 * statistics.median(b.wall for b in batches),
+            "batch_cpu_ms": 1e3 * statistics.median(b.cpu for b in batches), "identifiers_touched": touched,
+            "batch_vs_encoded": statistics.median(wall["encoded"]) / statistics.median(b.wall for b in batches),
+        }  # fmt: skip
+        return bars, details
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _batches(home: Home, given: Links, size: int, repeats: int) -> tuple[list[Usage], int]:
+    """A batch several times, without the first two, which find cold memory."""
+    used, touched = [], 0
+    for number in range(repeats):
+        one = batch(given, size, number)
+        took, changed = measure(lambda one=one: home.add(one))
+        used.append(took)
+        touched = len(changed.nodes)
+        progress(f"batch {number + 1}: {took.wall * 1e3:.0f} ms, {took.cpu * 1e3:.0f} ms of CPU")
+    return used[2:], touched
+
+
+def main() -> None:
+    """Read the command line, measure, report."""
+    parser = report.options(__doc__ or "", "identity")
+    parser.add_argument("--links", type=int, help=f"how many links (default: {FULL:,}, quick: {QUICK:,})")
+    given = parser.parse_args()
+    count = given.links or (QUICK if given.quick else FULL)
+    size = 10_000 if not given.quick else 500
+    bars, details = speed(count, size, 1 if given.quick else (given.repeats or 3))
+    sizes = {"links": count, "batch": size}
+    report.Report("identity", sizes, bars, report.versions("splink", "numba", "duckdb", "numpy"), details).show()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
