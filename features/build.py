@@ -25,6 +25,7 @@ from foretell.project import Project
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
 from unification.identity import IDENTITY_RULE, ensure, facts_of, members_at, rules
+from unification.survivorship import versions as versions
 
 COMPILER_VERSION = "1"
 
@@ -92,15 +93,6 @@ def versioned(view: FeatureView, sources: dict[str, Source]) -> str:
     return f"{view.name}__{fingerprint(view, sources)}"
 
 
-def versions(source: Source, known_by: datetime) -> str:
-    """The facts of a source as a table: where its contract has a key, of each row the last version known by then."""
-    if not source.key:
-        return f'"{source.name}"'
-    latest = ("known_at DESC, " if source.known_at else "") + "batch DESC, row_nr DESC"
-    return f"""(SELECT * FROM "{source.name}" WHERE known_at < {instant(known_by)} QUALIFY row_number() OVER
-        (PARTITION BY coalesce(row_key, fact_id) ORDER BY {latest}) = 1)"""
-
-
 def facts_before(
     con: duckdb.DuckDBPyConnection, project: Project, source: str, cutoff: datetime, known_by: datetime,
     lookback: timedelta | None = None,
@@ -116,7 +108,7 @@ def facts_before(
     since = f" AND event_at >= {instant(cutoff - lookback)}" if lookback else ""
     # known_at may lie before event_at only where a source says so itself; both must be past
     parts = [
-        f"""SELECT node, {listed}, {s.trust}::INTEGER AS trust, {moment} AS cutoff FROM {versions(s, known_by)}
+        f"""SELECT node, {listed}, {s.standing}::INTEGER AS trust, {moment} AS cutoff FROM {versions(s, known_by)}
             WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
         for s in facts_of(con, project, source)
     ]

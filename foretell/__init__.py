@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foretell.aggregates import entropy, latest, top_share
     from foretell.connectors import REST, SQL, Cursor, NextLink, Offset, PageNumber
-    from foretell.declarations import Enters, FeatureView, Label, PredictionTask, Source
+    from foretell.declarations import Attribute, Enters, FeatureView, Label, PredictionTask, Source
     from foretell.windows import _, days, days_since, future, hours, minutes, past
 
 _HOMES = {
@@ -23,6 +23,7 @@ _HOMES = {
     "Cursor": "foretell.connectors",
     "NextLink": "foretell.connectors",
     "Source": "foretell.declarations",
+    "Attribute": "foretell.declarations",
     "FeatureView": "foretell.declarations",
     "Label": "foretell.declarations",
     "Enters": "foretell.declarations",
@@ -42,6 +43,7 @@ _HOMES = {
 __all__ = [
     "REST",
     "SQL",
+    "Attribute",
     "Cursor",
     "Enters",
     "FeatureView",

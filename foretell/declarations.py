@@ -1,4 +1,4 @@
-"""How is a source, a feature view, a label or a task declared? Frozen dataclasses, checked when they are made.
+"""How is a source, an attribute, a view, a label or a task declared? Frozen dataclasses, checked when they are made.
 
 Equality is identity (`eq=False`): deferred expressions can be pickled, but neither hashed nor compared.
 """
@@ -17,14 +17,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from ibis.common.deferred import Deferred
 
 from foretell.connectors import REST, SQL, Connector
-from foretell.errors import DefinitionError, unknown
+from foretell.errors import DefinitionError, did_you_mean, unknown
 from foretell.roles import REQUIRED, ROLES
 from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_windows, past
 
 # Tables that every lake has beside its sources'.
 RESERVED = {
     "batches", "quarantine", "scores", "attributes", "facts", "member", "alias", "edges", "refused_edges", "golden",
-    "profiles", "normal_forms",
+    "profiles", "normal_forms", "accounts", "account_members",
 }  # fmt: skip
 # What a trait can be, and what those of these names are unless a contract says otherwise.
 KINDS = ("name", "full name", "date", "date dmy", "date mdy", "address", "city", "postcode", "country", "text")
@@ -32,6 +32,10 @@ KIND_OF = {
     "first_name": "name", "last_name": "name", "full_name": "full name", "birth_date": "date", "street": "address",
     "city": "city", "postcode": "postcode", "country": "country",
 }  # fmt: skip
+PARTIES = ("first", "second", "third")
+ENRICH = ("fill", "update")
+_ACCOUNT_COLUMNS = {"id", "domain", "domains", "ids", "people", "known_since"}
+KEEP = ("most_trusted", "most_recent", "most_frequent", "longest")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
@@ -105,6 +109,14 @@ def _check_rule(subject: str, condition: Any, where: str) -> None:
         raise DefinitionError(subject, problem, fix, where=_short(where)) from None
 
 
+def _check_choice(subject: str, what: str, value: Any, known: tuple[str, ...], where: str) -> None:
+    if value not in known:
+        listed = ", ".join(f'"{name}"' for name in known)
+        raise DefinitionError(
+            subject, f"{what} is one of {listed}, got {value!r}", did_you_mean(value, known), where=where
+        )
+
+
 def _say(lengths: list[timedelta]) -> tuple[str, list[str]]:
     """The unit that says all of these durations exactly, and how many of it each is."""
     unit = "days" if all(length % timedelta(days=1) == timedelta(0) for length in lengths) else "hours"
@@ -153,6 +165,15 @@ class Source:
         for which it cannot be reckoned.
     quarantine_at_most: the share of a file's rows that may go to quarantine, 0 to 1. A file with more is refused
         whole, before anything of it is written. None: it is loaded, however many.
+    party: whose data these are: "first" (the company's own), "second" (a partner's), "third" (bought). What is not the
+        company's own enriches profiles that are known by one of the row's identifiers: it makes none, and links none.
+    enrich: how, of a second or third party: "fill" (default) where nobody else says anything, or "update": its values
+        compete with the company's own by the attribute's rule. An Attribute may say otherwise.
+    account: expression that names the account (company) that the row's person belongs to, such as a CRM's company id.
+        In records the latest row of a person's identifier counts, in events each. Sources that share the ids say a type
+        for them, as of identifiers: {"company": "company_id"}.
+    account_domain: expression for that account's internet domain: it links the id with e-mail addresses.
+    account_traits: attribute of the account -> expression, such as its name or industry.
     """
 
     name: str
@@ -182,6 +203,11 @@ class Source:
     kinds: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)
     quarantine_at_most: float | None = None
+    party: str = "first"
+    enrich: str = ""
+    account: str | Mapping[str, str] | None = None
+    account_domain: str | None = None
+    account_traits: Mapping[str, str] = field(default_factory=dict)
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -258,16 +284,82 @@ class Source:
         if most is not None and (isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1):
             problem = f"quarantine_at_most is a share of the rows, 0 to 1, got {most!r}"
             raise DefinitionError(self.name, problem, "say 0.05 for one row in twenty", where=at)
+        _check_choice(self.name, "party", self.party, PARTIES, at)
+        if self.enrich and self.party == "first":
+            raise DefinitionError(
+                self.name, "enrich is for data of others, and party is the first", 'say party="third" too', where=at
+            )
+        if self.party != "first":
+            object.__setattr__(self, "enrich", self.enrich or "fill")
+            _check_choice(self.name, "enrich", self.enrich, ENRICH, at)
+        if isinstance(self.account, Mapping) and len(self.account) != 1:
+            problem = f"expected one type of account id, got {list(self.account)}"
+            raise DefinitionError(self.name, problem, 'write account={"company": "company_id"}', where=at)
+        if self.account:
+            _check_name("type of account id", self.account_kind, self.where)
+            if self.account_kind == "domain":
+                raise DefinitionError("domain", "is what e-mail addresses say", "say account_domain=…", where=at)
+        if (self.account_traits or self.account_domain) and not self.account:
+            raise DefinitionError(
+                self.name, "says something about an account and not which", 'say account="<column>"', where=at
+            )
+        for trait in self.account_traits:
+            _check_name("account trait", trait, self.where)
+            if trait in _ACCOUNT_COLUMNS:
+                raise DefinitionError(trait, "is a column that every account has", "rename it", where=at)
 
     def kind_of(self, trait: str) -> str:
         """What a trait is, of KINDS."""
         return self.kinds.get(trait, KIND_OF.get(trait, "text"))
 
     @property
+    def standing(self) -> int:
+        """Its trust where facts are ranked one by one; whatever merely fills gaps stands below all others."""
+        return self.trust - 1_000_000 if self.enrich == "fill" else self.trust
+
+    @property
+    def account_kind(self) -> str:
+        """The type of its account ids: its own, unless it says one."""
+        return next(iter(self.account)) if isinstance(self.account, Mapping) else self.name
+
+    @property
+    def account_columns(self) -> dict[str, str]:
+        """Columns of its facts that speak of the person's account -> expression."""
+        account = self.account[self.account_kind] if isinstance(self.account, Mapping) else self.account
+        said = {"account_id": account, "account_domain": self.account_domain}
+        said |= {f"account_{trait}": text for trait, text in self.account_traits.items()}
+        return {column: text for column, text in said.items() if text}
+
+    @property
     def fields(self) -> dict[str, str]:
         """Typed columns its facts carry beside stamps and identifiers: name -> SQL type."""
         own = {c: self.types.get(c, "VARCHAR") for c in self.columns if not (self.role and c in ROLES[self.role])}
-        return {**(ROLES[self.role] if self.role else {}), **own, **dict.fromkeys(self.traits, "VARCHAR")}
+        texts = dict.fromkeys([*self.traits, *self.account_columns], "VARCHAR")
+        return {**(ROLES[self.role] if self.role else {}), **own, **texts}
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """Which value of an attribute survives in the golden record, where facts say several.
+
+    name: a trait, or an identifier type. keep: "most_trusted" (the rule of attributes without a declaration),
+    "most_recent", "most_frequent" (said by the most facts) or "longest" (in characters). A tie is settled by recency,
+    then by trust, then by fact id.
+    trust: source -> its rank for this attribute, in place of the source's own.
+    enrich: second- or third-party source -> "fill" or "update", in place of the source's own.
+    """
+
+    name: str
+    keep: str = "most_trusted"
+    trust: Mapping[str, int] = field(default_factory=dict)
+    enrich: Mapping[str, str] = field(default_factory=dict)
+    where: str = field(init=False, default_factory=_caller, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_name("attribute", self.name, self.where)
+        _check_choice(self.name, "keep", self.keep, KEEP, _short(self.where))
+        for source, mode in self.enrich.items():
+            _check_choice(f"{self.name}, {source}", "enrich", mode, ENRICH, _short(self.where))
 
 
 @dataclass(frozen=True, eq=False)

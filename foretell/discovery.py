@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from foretell.binding import bind_task, bind_view
-from foretell.declarations import FeatureView, PredictionTask, Source, _short
+from foretell.declarations import Attribute, FeatureView, PredictionTask, Source, _short
 from foretell.errors import DefinitionError, ForetellError, unknown
 
 # Where the standard definitions live. Names only: the kernel imports no room until it is asked to discover.
@@ -36,6 +36,7 @@ class Definitions:
     views: Mapping[str, FeatureView]
     tasks: Mapping[str, PredictionTask]
     idle: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         return _get("source", self.sources, name)
@@ -88,7 +89,28 @@ def discover(folder: Path) -> Definitions:
             idle[task.name] = reason
             del tasks[task.name]
     _check_attributes(sources, views, tasks)
-    return Definitions(sources, views, tasks, idle)
+    attributes = _collect(Attribute, _files(folder / "attributes"))
+    for attribute in attributes.values():
+        _check_survivorship(attribute, sources)
+    return Definitions(sources, views, tasks, idle, attributes)
+
+
+def _check_survivorship(attribute: Attribute, sources: Mapping[str, Source]) -> None:
+    """A rule is about something that sources say, and names sources that say it."""
+    at = _short(attribute.where)
+    said = {name for source in sources.values() for name in (*source.traits, *source.identifiers)}
+    if attribute.name not in said:
+        raise unknown("trait or identifier", attribute.name, said, where=at)
+    for name in (*attribute.trust, *attribute.enrich):
+        if name not in sources:
+            raise unknown("source", name, sources, where=at)
+        if attribute.name not in sources[name].traits:
+            problem = f"{name} says nothing about it"
+            raise DefinitionError(attribute.name, problem, "leave that source out", where=at)
+    for name in attribute.enrich:
+        if not sources[name].enrich:
+            problem = f"{name} is the company's own and enriches nothing"
+            raise DefinitionError(attribute.name, problem, 'say party="third" in its contract', where=at)
 
 
 def _share_country(sources: Mapping[str, Source]) -> None:

@@ -36,6 +36,7 @@ orders = Source(
 ''',
     "views/README.md": "One feature view a file; see “Add a feature” in Foretell's README.\n",
     "tasks/README.md": "One prediction task a file; see “Add a prediction” in Foretell's README.\n",
+    "attributes/README.md": "Which value of an attribute survives; see “The golden record” in Foretell's README.\n",
     "segments/likely_to_leave.yaml": """\
 name: likely_to_leave
 description: The fifth most likely to place no order in the next 90 days

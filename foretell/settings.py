@@ -44,6 +44,13 @@ def _count(text: Any, least: int = 1) -> int:
     return n
 
 
+def _names(text: Any) -> tuple[str, ...]:
+    found = text.split(",") if isinstance(text, str) else text
+    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
+        raise ValueError("expected names, as a list or separated by commas")
+    return tuple(name.strip() for name in found if name.strip())
+
+
 def _counts(text: Any) -> dict[str, int]:
     """A table of TOML, or "device=3, email=10" from the environment."""
     pairs = text.items() if isinstance(text, Mapping) else [p.split("=", 1) for p in str(text).split(",") if p.strip()]
@@ -65,6 +72,9 @@ SPECS: dict[str, _Spec] = {
     "threads": _Spec(2, _count, "threads of the engine and of model training"),
     "memory": _Spec("3GB", str, "memory limit of the embedded engine"),
     "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),
+    "personal_domains": _Spec(
+        None, _names, "e-mail domains that are no company's, beside the free and disposable ones known everywhere"
+    ),
     "identity_most": _Spec(
         {}, _counts, "most identifiers of a type that one profile may gather, by type: {user_id = 1}; 0: no limit"
     ),

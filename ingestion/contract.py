@@ -49,7 +49,7 @@ def plan(
     checks: list[str] = []
     columns: list[str] = []
     for name, kind in source.fields.items():
-        expression = source.columns.get(name) or source.traits.get(name)
+        expression = source.columns.get(name) or source.traits.get(name) or source.account_columns.get(name)
         value = sql(expression) if expression else "NULL"
         cast = (
             f"TRY_CAST(nullif(trim(({value})::VARCHAR), '') AS {kind})" if kind != "VARCHAR" else f"({value})::VARCHAR"

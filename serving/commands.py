@@ -174,18 +174,30 @@ def serve(project: str | None, host: str, port: int, workers: int, collect: bool
 @click.command()
 @click.argument("who")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--history", "past_of", is_flag=False, flag_value="", metavar="[TRAIT]",
+              help="Every value its traits (or one) had: who said it, and when it survived.")  # fmt: skip
 @click.pass_obj
-def profile(project: str | None, who: str, as_json: bool) -> None:
+def profile(project: str | None, who: str, as_json: bool, past_of: str | None) -> None:
     """Show one person: traits and where they come from, identifiers, scores with reasons, segments.
 
     WHO is a profile id (an old one too) or any identifier: an e-mail, a card number, `phone:6145550123`.
+
+    \b
+    Examples:
+      foretell profile jo@home.org                  the person as known now
+      foretell profile jo@home.org --history        every value of every trait, and when it was held to be true
+      foretell profile jo@home.org --history city   of one
     """
     from foretell.console import progress
     from foretell.project import Project
-    from serving.profile import page, show
+    from serving.profile import page, past, show, show_past
 
     with progress(who):
-        found = page(Project.find(project), who)
+        home = Project.find(project)
+        found = page(home, who) if past_of is None else past(home, who, past_of or None)
+    if past_of is not None and not as_json:
+        show_past(found)
+        return
     click.echo(json.dumps(found, indent=2, default=_text)) if as_json else show(found)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ from foretell.project import Project
 from lake.engine import instant, session
 from segments import attributes
 from segments.audience import selections
+from unification.history import history
 from unification.identity import members_at, resolve
 
 # Of every profile at once; one profile's page is a filter on these, the service's index a copy.
@@ -64,6 +67,34 @@ def page(project: Project, who: str) -> dict[str, Any]:
             "scores": attributes.scores_of(con, project, profile),
             "segments": inside,
         }
+
+
+def past(project: Project, who: str, attribute: str | None = None) -> dict[str, Any]:
+    """Every value that a profile's traits (or one) had: profile_id, history (see unification.history.Value)."""
+    with session(project) as con:
+        profile = resolve(con, project, who)
+    return {"profile_id": profile, "history": [asdict(value) for value in history(project, profile, attribute)]}
+
+
+def show_past(found: dict[str, Any]) -> None:
+    """Print the history of a profile's traits; * marks the values that survive now."""
+    click.secho(f"Profile {found['profile_id']}", bold=True)
+    click.echo()
+    table(
+        ["", "trait", "value", "from", "facts", "first said", "last said", "survived"],
+        [
+            (
+                "*" if v["survived"] and v["survived"][-1][1] is None else "",
+                v["attribute"], v["value"], v["source"], v["facts"], f"{v['first_seen']:%Y-%m-%d}",
+                f"{v['last_seen']:%Y-%m-%d}", ", ".join(_span(*span) for span in v["survived"]) or "never",
+            )
+            for v in found["history"]
+        ],
+    )  # fmt: skip
+
+
+def _span(begin: datetime, end: datetime | None) -> str:
+    return f"{begin:%Y-%m-%d} … {f'{end:%Y-%m-%d}' if end else 'now'}"
 
 
 def show(found: dict[str, Any]) -> None:

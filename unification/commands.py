@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -249,4 +250,72 @@ def replay(project: str | None, source: str | None, mended: Path | None, ids: tu
         sys.exit(2)
 
 
-COMMANDS = [unify, identity]
+@click.group()
+def account() -> None:
+    """Companies and their people: by e-mail domain, and by the account ids that sources declare.
+
+    Free, disposable and reserved e-mail domains are no company; the setting personal_domains names others.
+    """
+
+
+@account.command(name="list")
+@click.option("--limit", default=20, show_default=True, help="How many to show, those of most people first.")
+@click.pass_obj
+def list_accounts(project: str | None, limit: int) -> None:
+    """List the accounts with the number of their people now."""
+    from foretell.console import table
+    from foretell.project import Project
+    from lake.engine import session
+    from unification.accounts import ensure
+
+    home = Project.find(project)
+    ensure(home)
+    with session(home) as con:
+        rows = con.execute(
+            "SELECT account_id, name, domain, people, known_since FROM accounts ORDER BY people DESC, name, account_id"
+        ).fetchall()
+    if not rows:
+        click.echo("No accounts: no e-mail address is a company's, and no source names one by account=…")
+        return
+    click.echo(f"{len(rows):,} accounts, {sum(bool(row[3]) for row in rows):,} of them with people")
+    table(
+        ["account_id", "name", "domain", "people", "known since"],
+        [(i, name, domain, f"{n:,}", f"{at:%Y-%m-%d}" if at else "") for i, name, domain, n, at in rows[:limit]],
+    )
+
+
+@account.command(name="show")
+@click.argument("name")
+@click.option("--at", type=click.DateTime(), default=None, help="Its people as known at T, UTC (default: now).")
+@click.option("--limit", default=20, show_default=True, help="How many people to show.")
+@click.pass_obj
+def show_account(project: str | None, name: str, at: datetime | None, limit: int) -> None:
+    """Show an account and its people. NAME is its id, its domain, an id that a source declares, or its name."""
+    from foretell.console import table
+    from foretell.project import Project
+    from lake.engine import instant, session
+    from unification.accounts import account_named, ensure
+
+    home = Project.find(project)
+    ensure(home)
+    moment = instant(at.replace(tzinfo=UTC) if at else home.now)
+    with session(home) as con:
+        account_id = account_named(con, name)
+        found = con.execute("SELECT * FROM accounts WHERE account_id = ?", [account_id])
+        about = dict(zip([d[0] for d in found.description or []], found.fetchall()[0], strict=True))
+        people = con.execute(
+            f"""SELECT profile_id, string_agg(via, ', ' ORDER BY via), min(known_from) FROM account_members
+                WHERE account_id = ? AND known_from < {moment} AND (known_to IS NULL OR known_to >= {moment})
+                GROUP BY 1 ORDER BY 3, 1""",
+            [account_id],
+        ).fetchall()
+    click.secho(f"{about.pop('name')} ({about.pop('account_id')})", bold=True)
+    for drop in ("domain", "people", "known_since"):
+        about.pop(drop)
+    for what, value in about.items():
+        click.echo(f"{what}: {', '.join(value) if isinstance(value, list) else value if value is not None else ''}")
+    click.echo(f"\n{len(people):,} people{f' at {at:%Y-%m-%d %H:%M}' if at else ''}")
+    table(["profile_id", "by", "known since"], [(p, via, f"{since:%Y-%m-%d}") for p, via, since in people[:limit]])
+
+
+COMMANDS = [unify, identity, account]

@@ -26,7 +26,7 @@ from ingestion.normalise import RULE_VERSION, identifier, other_forms
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
 from unification.decisions import decisions, digest
-from unification.golden import build_golden
+from unification.golden import build_golden, declared
 from unification.graph import NEVER, UNLINK
 from unification.store import Changed, Decided, Limits, Store
 
@@ -98,19 +98,22 @@ def _state(con: duckdb.DuckDBPyConnection, project: Project, watermark: int) -> 
     boot: the arrays are written to the disk when the system finds the time; after it was down they may be torn.
     """
     first = dict(con.execute("SELECT source, min(batch) FROM batches GROUP BY 1").fetchall()) if watermark else {}
-    traits = {name: [list(s.traits.items()), s.trust] for name, s in project.definitions.sources.items()}
-    sources = {name: [list(s.identifiers), first.get(name, 0)] for name, s in loaded_sources(con, project).items()}
+    sources = {
+        name: [[] if s.enrich else list(s.identifiers), first.get(name, 0)]
+        for name, s in loaded_sources(con, project).items()
+    }
     boot = Path("/proc/sys/kernel/random/boot_id")
     return json.loads(json.dumps({
         "batch": watermark, "rules": [IDENTITY_RULE, limits(project), project.setting("identity_blocked")],
-        "sources": sources, "traits": traits, "as_of": project.setting("as_of") and str(project.now),
+        "sources": sources, "traits": declared(project), "as_of": project.setting("as_of") and str(project.now),
         "decisions": digest(project), "boot": boot.read_text().strip() if boot.exists() else "",
     }))  # fmt: skip
 
 
 def rules(project: Project) -> str:
     """Eight hex digits that change when the same facts might make another graph: contracts, limits, decisions."""
-    contracts = {name: list(s.identifiers.items()) for name, s in sorted(project.definitions.sources.items())}
+    sources = sorted(project.definitions.sources.items())
+    contracts = {name: list(s.identifiers.items()) for name, s in sources if not s.enrich}
     guards = [limits(project), project.setting("identity_blocked")]
     parts = [IDENTITY_RULE, contracts, guards, *filter(None, [digest(project)])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
@@ -203,23 +206,27 @@ def _touched(con: duckdb.DuckDBPyConnection, project: Project, store: Store, cha
     member = derived.scan(project.home / "derived" / "member.parquet")
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE touched AS SELECT profile_id FROM owners_now UNION
-            SELECT profile_id FROM {member} SEMI JOIN nodes USING (node)"""
+            SELECT profile_id FROM {member} SEMI JOIN (SELECT node FROM nodes UNION ALL FROM enriching) USING (node)"""
     )
     return "touched"
 
 
 def _nodes_and_edges(con: duckdb.DuckDBPyConnection, project: Project, since: int) -> None:
-    nodes, edges = [], []
+    nodes, edges, enriching = [], [], ["SELECT '' AS node WHERE false"]
     for name, source in loaded_sources(con, project).items():
         for kind in source.identifiers:
             here = f"'{kind}:' || id_{kind}"
             new = f'"{name}" WHERE id_{kind} IS NOT NULL AND batch > {since}'
+            if source.enrich:  # it makes no profile and links none, but says something about those there are
+                enriching.append(f"SELECT {here} AS node FROM {new}")
+                continue
             nodes.append(f"SELECT {here} AS node, known_at FROM {new}")
             if len(source.identifiers) > 1:
                 edges.append(
                     f"SELECT least(node, {here}) AS a, greatest(node, {here}) AS b, known_at, '{name}' AS source, "
                     f"fact_id, batch FROM {new} AND node <> {here}"
                 )
+    con.execute(f"CREATE TEMP TABLE enriching AS {_union(enriching)}")
     nodes = nodes or ["SELECT NULL::VARCHAR AS node, NULL::TIMESTAMPTZ AS known_at WHERE false"]
     edges = edges or [
         "SELECT '' AS a, '' AS b, now() AS known_at, '' AS source, '' AS fact_id, 0::BIGINT AS batch WHERE false"

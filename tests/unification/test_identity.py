@@ -293,7 +293,8 @@ def test_every_value_names_the_fact_it_comes_from(tmp_path: Path) -> None:
     assert name["source"] == "crm"
     assert (found["email"]["value"], found["email"]["source"]) == ("ann@x.example", "identity graph")
     assert found["email"]["fact_id"] == "email:ann@x.example"
-    columns = ["profile_id", "attribute", "value", "source", "fact_id", "event_at", "known_at", "distinct_values"]
+    columns = ["profile_id", "attribute", "value", "source", "fact_id", "event_at", "known_at", "distinct_values",
+               "rule"]  # fmt: skip
     assert [c for (c, *_) in ask(project, "DESCRIBE golden")] == columns
     assert ask(project, "SELECT first_name, email, loyalty_card, identifiers FROM profiles") == [
         ("Ann", "ann@x.example", "CARD1", 2)
