@@ -23,7 +23,7 @@ from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_wi
 # Tables that every lake has beside its sources'.
 RESERVED = {
     "batches", "quarantine", "scores", "attributes", "facts", "member", "alias", "edges", "refused_edges", "golden",
-    "profiles",
+    "profiles", "consents", "training_rows", "erasures", "decisions",
 }  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 

@@ -20,6 +20,7 @@ from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError
 from foretell.project import Project
 from ingestion.contract import Plan, plan
+from ingestion.erased import leave_out, mentions
 from ingestion.excel import EmptySheet
 from ingestion.files import Raw, read, sheets_of
 from lake.engine import connect, last_batch, source_table, table
@@ -30,7 +31,8 @@ from lake.tables import Table
 class Loaded:
     """What one file brought: rows added, rows that were known already, rows in quarantine with samples of why.
 
-    left_out: rows that the contract's `only` does not count among the source's facts.
+    left_out: rows that the contract's `only` does not count among the source's facts. erased: rows of people who were
+    erased, kept out.
     anonymous: good rows without any identifier; undated_links: records without a time of their own.
     """
 
@@ -44,6 +46,7 @@ class Loaded:
     undated_links: int = 0
     anonymous: int = 0
     left_out: int = 0
+    erased: int = 0
 
 
 def files_of(project: Project, source: Source) -> list[Path]:
@@ -120,6 +123,7 @@ def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> 
         if rows + len(raw.unreadable) == 0:
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
+        result.erased = leave_out(con, project, source) + _unreadable(project, raw)
         result.quarantined = _quarantine(con, project, source, shown, raw, batch, started, result.reasons)
         result.added = _append_facts(con, source_table(project, source.name), source, made)
         result.known = _count(con, "SELECT count(*) FROM stamped WHERE _reason IS NULL") - result.added
@@ -131,8 +135,8 @@ def load_file(project: Project, source: Source, file: Path, sheet: str = "") -> 
                 [{
                     "batch": batch, "source": source.name, "file": shown, "sha256": digest,
                     "rows": rows + len(raw.unreadable), "added": result.added, "known": result.known,
-                    "quarantined": result.quarantined, "left_out": result.left_out, "received_at": started,
-                    "finished_at": datetime.now(UTC),
+                    "quarantined": result.quarantined, "left_out": result.left_out, "erased": result.erased,
+                    "received_at": started, "finished_at": datetime.now(UTC),
                 }],
                 schema=_LEDGER,
             ), why=f"load {source.name}",
@@ -146,7 +150,7 @@ _STAMP = pa.timestamp("us", tz="UTC")
 _LEDGER = pa.schema(
     [
         *[("batch", pa.int64()), ("source", pa.string()), ("file", pa.string()), ("sha256", pa.string())],
-        *[(n, pa.int64()) for n in ("rows", "added", "known", "quarantined", "left_out")],
+        *[(n, pa.int64()) for n in ("rows", "added", "known", "quarantined", "left_out", "erased")],
         *[("received_at", _STAMP), ("finished_at", _STAMP)],
     ]
 )
@@ -165,6 +169,15 @@ def stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str
     except duckdb.Error as error:  # an expression of the contract that does not fit the file's types or values
         problem = f"the contract cannot be applied to {shown}: {str(error).splitlines()[0]}"
         raise DataError(source.name, problem, "mend the expression in the contract") from None
+
+
+def _unreadable(project: Project, raw: Raw) -> int:
+    """Drop lines that are no rows, but mention somebody who was erased. Returns how many."""
+    if not raw.unreadable or (finder := mentions(project)) is None:
+        return 0
+    before = len(raw.unreadable)
+    raw.unreadable = [line for line in raw.unreadable if not finder.find(line[1])]
+    return before - len(raw.unreadable)
 
 
 def _quarantine(

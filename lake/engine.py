@@ -44,7 +44,7 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
     con = connect(project)
     try:
         limit = last_batch(project) if watermark is None else watermark
-        for name in ("batches", "quarantine", "scores"):
+        for name in ("batches", "quarantine", "scores", "training_rows", "erasures"):
             if (stored := table(project, name)).exists:
                 con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
         for name, source in project.definitions.sources.items():

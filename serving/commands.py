@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 import click
 
+from serving import rights
+
 
 @click.command()
 @click.argument("tasks", nargs=-1)
@@ -150,4 +152,4 @@ def _text(value: object) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
-COMMANDS = [score, serve, profile, status]
+COMMANDS = [score, serve, profile, status, *rights.COMMANDS]

@@ -23,7 +23,7 @@ from foretell.project import Project
 from lake.engine import last_batch
 from models import encoding
 from models.estimators import candidates
-from training import dataset, metrics
+from training import dataset, lineage, metrics
 from training.cutoffs import Cutoffs, plan
 from training.metrics import Kind
 
@@ -142,7 +142,8 @@ def train(
         "evaluated_on": cutoffs.evaluation.isoformat(), "rows": counts, "reason": reason,
         "tuned": tuned.taken if tuned else {},
     }  # fmt: skip
-    evidence = Evidence(contract, evaluation, judge, predictions, fitted, final, skipped, tuned)
+    whose = lineage.counts({"training": learn, "evaluation": judge, "final": final_rows})
+    evidence = Evidence(contract, evaluation, judge, predictions, fitted, final, skipped, tuned, whose)
     version, run_id = register(project, task, evidence)
     return Trained(
         task, kind, cutoffs, counts, base_rate, evaluation, winner, reason, skipped, version, run_id, tuned,

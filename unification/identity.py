@@ -19,6 +19,7 @@ from foretell.project import Project
 from ingestion.normalise import RULE_VERSION, identifier
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
+from lake.erasure import rebirths
 from unification.decisions import decisions, digest
 from unification.golden import build_golden
 from unification.graph import connect
@@ -37,6 +38,8 @@ def unify(project: Project) -> dict[str, int]:
         nodes = con.execute(
             "SELECT node, 'p' || left(sha256(? || node), 20) AS birth_id, known_at FROM nodes", [project.key]
         ).df()
+        if again := rebirths(project, nodes["node"]):  # erased, and come back: somebody new
+            nodes["birth_id"] = nodes["node"].map(again).fillna(nodes["birth_id"])
         edges = con.execute("SELECT a, b, known_at FROM edges").df()
         graph = connect(nodes, edges, project.setting("identity_max"), decisions(project))
         home = project.home / "derived"
