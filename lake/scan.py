@@ -3,8 +3,8 @@
 Parquet: every value of every column, and the bytes with footer, statistics and metadata. JSON and the Delta log: every
 text, with escapes and JSON within JSON resolved. SQLite: every value of every table, and all bytes, free pages and
 write-ahead log among them. gzip, zip, npz and xlsx: what they pack. Everything else, pickles too: the bytes, in UTF-8,
-UTF-16 and UTF-32, as NumPy keeps text. A text is found where it stands by itself, in any case: not within a longer word
-or number.
+UTF-16 and UTF-32, as NumPy keeps text. In a text a word is found where it stands by itself, not within a longer word or
+number; upper and lower case are one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import pyarrow as pa
 
 # Shorter texts stand in any file by chance.
 SHORTEST = 5
+# In binary data a text of as many bytes is no chance.
+SURE = 8
 _JSON = (".json", ".jsonl", ".ndjson", ".draft")
 
 
@@ -62,25 +64,19 @@ class Words:
     """Finds any of some texts, where it stands by itself, in a text or in bytes."""
 
     def __init__(self, texts: list[str]):
-        self.texts = texts
-        self._by_lower = {text.lower(): text for text in texts}
-        words = "|".join(re.escape(text.lower()) for text in sorted(texts, key=len, reverse=True))
+        # as it is, and as SQL quotes it: the Delta log keeps statements
+        self._by_lower = {form.lower(): text for text in texts for form in (text, text.replace("'", "''"))}
+        words = "|".join(re.escape(form) for form in sorted(self._by_lower, key=len, reverse=True))
         self._text = re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])")
-        forms: dict[bytes, str] = {}
-        for text in texts:
-            spelt = {
-                text,
-                text.lower(),
-                text.upper(),
-                text.title(),
-                json.dumps(text)[1:-1],
-                json.dumps(text.lower())[1:-1],
-            }
-            for form in spelt:
-                forms |= {form.encode(code, "surrogatepass"): text for code in ("utf-8", "utf-16-le", "utf-32-le")}
-        self._forms = {form.lower(): text for form, text in forms.items()}
-        several = b"|".join(re.escape(form) for form in sorted(self._forms, key=len, reverse=True))
-        self._bytes = re.compile(rb"(?<![0-9a-z])(?:" + several + rb")(?![0-9a-z])")
+        forms = {
+            form.encode(code, "surrogatepass").lower(): text
+            for lower, text in self._by_lower.items()
+            for form in (lower, text, text.upper(), text.title(), json.dumps(text)[1:-1])
+            for code in ("utf-8", "utf-16-le", "utf-32-le")
+        }
+        # In binary data a value may be followed at once by another: a short one must stand by itself, a number must not
+        # be part of a longer one.
+        self._forms = {form: (text, re.compile(_apart(form))) for form, text in forms.items()}
 
     def in_text(self, text: str) -> set[str]:
         lower = text.lower()
@@ -90,17 +86,24 @@ class Words:
 
     def in_bytes(self, data: bytes) -> set[str]:
         lower = data.lower()
-        if not any(form in lower for form in self._forms):
-            return set()
-        return {self._forms[m[0]] for m in self._bytes.finditer(lower)}
+        return {text for form, (text, apart) in self._forms.items() if form in lower and apart.search(lower)}
+
+
+def _apart(form: bytes) -> bytes:
+    if len(form) < SURE:
+        before = after = b"[0-9a-z]"
+    else:
+        before, after = (b"[0-9]" if edge.isdigit() else b"" for edge in (form[:1], form[-1:]))
+    return (b"(?<!" + before + b")" if before else b"") + re.escape(form) + (b"(?!" + after + b")" if after else b"")
 
 
 def _search_file(file: Path, words: Words) -> tuple[str, list[tuple[str, str]]]:
     """(format, hits)."""
     hits = [("its name", text) for text in words.in_text(str(file.name))]
     data = file.read_bytes()
-    hits += [("its bytes", text) for text in words.in_bytes(data)]
     kind, more = _decoded(data, file, words)
+    if kind not in ("JSON", "text"):  # these were read whole
+        hits += [("its bytes", text) for text in words.in_bytes(data)]
     return kind, hits + more
 
 
@@ -138,8 +141,9 @@ def _decoded(data: bytes, file: Path | None, words: Words) -> tuple[str, list[tu
 
 
 def _inner(place: str, data: bytes, words: Words) -> list[tuple[str, str]]:
-    _, hits = _decoded(data, None, words)
-    return [(place, text) for text in words.in_bytes(data)] + [(f"{place}: {where}", text) for where, text in hits]
+    kind, hits = _decoded(data, None, words)
+    seen = words.in_bytes(data) if kind not in ("JSON", "text") else ()
+    return [(place, text) for text in seen] + [(f"{place}: {where}", text) for where, text in hits]
 
 
 def _json(text: str, words: Words) -> set[str]:
