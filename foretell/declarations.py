@@ -104,6 +104,8 @@ class Source:
     aliases: column as this contract writes it -> other names under which files have it (in JSON: other paths, of which
         a row has one).
     optional: columns that a file may lack; there they are NULL.
+    consents: purpose -> expression that is yes or no (true, 1, granted, … or false, 0, withdrawn, …); where it is empty
+        the row says nothing. Each is a consent given or withdrawn when the fact happened.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Source:
     only: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    consents: Mapping[str, str] = field(default_factory=dict)
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -173,6 +176,10 @@ class Source:
             raise DefinitionError(self.name, problem, f'write ("{self.optional}",)', where=at)
         for trait in self.traits:
             _check_name("trait", trait, self.where)
+        for purpose in self.consents:
+            _check_name("purpose", purpose, self.where)
+        if self.consents and not self.identifiers:
+            raise DefinitionError(self.name, "consents without identifiers are nobody's", "say identifiers", where=at)
 
     @property
     def fields(self) -> dict[str, str]:

@@ -44,6 +44,19 @@ def _count(text: Any, least: int = 1) -> int:
     return n
 
 
+def _purposes(said: Any) -> dict[str, str]:
+    """Purpose -> "opt-in" or "opt-out", from a table, or from text: "email=opt-in, retention=opt-out"."""
+    if isinstance(said, str):
+        said = dict(pair.split("=", 1) for pair in said.split(",") if pair.strip())
+    found = {}
+    for purpose, text in said.items():
+        rule = str(text).strip().partition(":")[0].strip()
+        if rule not in ("opt-in", "opt-out"):
+            raise ValueError(f"{purpose}: expected opt-in or opt-out, and after a colon perhaps why, got {text!r}")
+        found[purpose.strip()] = rule
+    return found
+
+
 SPECS: dict[str, _Spec] = {
     "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
@@ -55,6 +68,7 @@ SPECS: dict[str, _Spec] = {
     "threads": _Spec(2, _count, "threads of the engine and of model training"),
     "memory": _Spec("3GB", str, "memory limit of the embedded engine"),
     "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),
+    "purposes": _Spec({}, _purposes, 'purpose = "opt-in" (needs a grant) or "opt-out" (ended by a withdrawal)'),
 }
 
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from foretell.project import Project
 
+# Columns of facts that say whether a person agrees to a purpose.
+CONSENT = "consent_"
+
 
 @dataclass(frozen=True)
 class Held:

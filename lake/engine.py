@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from foretell.project import Project
+from lake import consent
 from lake.tables import Table
 
 FACTS = "facts"
@@ -47,9 +48,12 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
         for name in ("batches", "quarantine", "scores", "training_rows", "erasures"):
             if (stored := table(project, name)).exists:
                 con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
+        loaded = []
         for name, source in project.definitions.sources.items():
             if (stored := source_table(project, source.name)).exists:
                 con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan()} WHERE batch <= {int(limit)}')
+                loaded.append(name)
+        consent.create_view(con, project, loaded)
         for file in sorted((project.home / "derived").glob("*.parquet")):
             con.execute(f"CREATE VIEW \"{file.stem}\" AS SELECT * FROM read_parquet('{quote(file)}')")
         yield con

@@ -75,6 +75,9 @@ def score(
         ],
     )
     for s in found:
+        if s.without_consent:
+            purpose = home.definitions.task(s.task).purpose
+            click.echo(f"- {s.without_consent:,} more are not scored for {s.task}: no consent to {purpose}")
         if s.members is not None and s.members > s.eligible:
             population = home.definitions.task(s.task).population
             click.echo(

@@ -6,8 +6,7 @@ profile           profile_id, former_ids, traits (golden record, each with its s
 links             pairs of identifiers, with the source and fact that linked them first, and how many say so
 facts             source -> rows: stamps, identifiers, and `row`, the row as it came
 quarantine        rows that could not be understood and mention an identifier of the person, as they came
-consents          each time something was said: purpose, granted, when, by which source
-consent_now       purpose -> whether it is allowed now
+consents          each time something was said: purpose, granted, when, by which source (now: profile.consents)
 scores            every score, with its contract and the very row that was scored
 decisions         what was decided by hand about these identifiers
 models            which models learned from the person's rows, and from how many
@@ -33,6 +32,7 @@ from lake.engine import session, table
 from lake.erasure import digest, mine
 from serving.profile import page
 from training.lineage import learned_from
+from unification.consent import history
 from unification.decisions import decisions
 from unification.forget import known
 
@@ -57,6 +57,7 @@ def collect(project: Project, who: str) -> dict[str, Any]:
         bad = []
         if table(project, "quarantine").exists:
             bad = [row for row in _rows(con, "SELECT * FROM quarantine") if finder.find(row["raw"])]
+        said = history(con, project, person.profile)
         scores = []
         if table(project, "scores").exists:
             query = "SELECT * FROM scores WHERE profile_id IN (SELECT value FROM ids) ORDER BY cutoff, task, score_id"
@@ -65,7 +66,7 @@ def collect(project: Project, who: str) -> dict[str, Any]:
     about = decided["a"].isin(person.nodes) | decided["b"].isin(person.nodes)
     return {
         "format": FORMAT, "exported_at": datetime.now(UTC), "profile": shown, "links": links, "facts": facts,
-        "quarantine": bad, "scores": scores, "decisions": decided[about].to_dict("records"),
+        "quarantine": bad, "consents": said, "scores": scores, "decisions": decided[about].to_dict("records"),
         "models": learned_from(project, person.profile_ids),
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Verbs of a person's rights: erase, export."""
+"""Verbs of a person's rights: consent, erase, export."""
 
 from __future__ import annotations
 
@@ -159,4 +159,88 @@ def export(project: str | None, who: str, target: Path) -> None:
     click.echo(f"wrote {target}: {sum(rows.values()):,} facts of {len(rows)} sources, {len(found['scores']):,} scores")
 
 
-COMMANDS = [erase, export]
+@click.group()
+def consent() -> None:
+    """What people agreed to, purpose by purpose, and since when.
+
+    Sources bring it (`consents` in a contract), and so does this command. A purpose is opt-in or opt-out, as the
+    setting `purposes` says. Who did not agree is not trained on, scored or in an audience; who withdraws is left out of
+    every training set made from then on, at past cutoffs too.
+    """
+
+
+_because = click.option("--because", default="", help="How or why; kept with it.")
+
+
+@consent.command()
+@click.argument("who")
+@click.argument("purpose")
+@_because
+@click.pass_obj
+def grant(project: str | None, who: str, purpose: str, because: str) -> None:
+    """WHO agreed to PURPOSE, now."""
+    _say(project, who, purpose, True, because)
+
+
+@consent.command()
+@click.argument("who")
+@click.argument("purpose")
+@_because
+@click.pass_obj
+def withdraw(project: str | None, who: str, purpose: str, because: str) -> None:
+    """WHO does not agree to PURPOSE any more."""
+    _say(project, who, purpose, False, because)
+
+
+@consent.command()
+@click.argument("who")
+@click.pass_obj
+def show(project: str | None, who: str) -> None:
+    """Show what WHO may be used for now, and everything they said."""
+    from foretell.console import table
+    from foretell.project import Project
+    from lake.consent import purposes
+    from lake.engine import session
+    from unification.consent import history, without
+    from unification.identity import ensure, resolve
+
+    home = Project.find(project)
+    ensure(home)
+    with session(home) as con:
+        profile, rules = resolve(con, home, who), purposes(home, con)
+        allowed = {purpose: not without(con, home, purpose, home.now, [profile]) for purpose in sorted(rules)}
+        said = history(con, home, profile)
+    click.secho(f"Profile {profile}", bold=True)
+    if not rules:
+        click.echo("No consent is asked for anything here: everybody may be used.")
+        return
+    table(["purpose", "rule", "now"], [(p, rules[p], "yes" if yes else "no") for p, yes in allowed.items()])
+    if said:
+        click.echo()
+        table(
+            ["said", "purpose", "", "by", "known since"],
+            [
+                (f"{s['event_at']:%Y-%m-%d %H:%M}", s["purpose"], "yes" if s["granted"] else "no", s["source"],
+                 f"{s['known_at']:%Y-%m-%d %H:%M}")
+                for s in said
+            ],
+        )  # fmt: skip
+
+
+def _say(project: str | None, who: str, purpose: str, granted: bool, because: str) -> None:
+    from foretell.console import progress
+    from foretell.project import Project
+    from serving.consent import say
+
+    home = Project.find(project)
+    with home.writing("consent"), progress("publishing") as step:
+        found = say(home, who, purpose, granted, because, step)
+    if found.new:
+        click.echo(
+            f"Nobody was asked about {purpose} before. It is opt-out now: everybody may be used who says nothing."
+        )
+    now = "may be used" if found.allowed else "is left out"
+    click.echo(f"Profile {found.profile} {now} for {purpose} from now on.")
+
+
+COMMANDS = [consent, erase, export]

@@ -20,6 +20,8 @@ from deltalake import DeltaTable, write_deltalake
 from lake.scan import search
 
 WHO = "Åse.O'Hara@shop.example.org"
+QUOTED = WHO.replace("'", "''")
+PACKED = gzip.compress(WHO.encode()).hex()
 
 
 def parquet(**columns: pa.Array) -> bytes:
@@ -71,8 +73,8 @@ PLANTED: dict[str, Callable[[Path], object]] = {
     "an array of text": lambda f: np.save(f.with_suffix(".npy"), np.array([WHO, "y"])),
     "UTF-16": lambda f: f.write_bytes(WHO.encode("utf-16")),
     "its name": lambda f: f.with_name(f"{WHO}.txt").write_text("x"),
-    "SQLite": lambda f: sqlite(f, "CREATE TABLE t (x)", f"INSERT INTO t VALUES ('{WHO.replace(chr(39), chr(39) * 2)}')"),
-    "a blob of SQLite": lambda f: sqlite(f, "CREATE TABLE t (x)", f"INSERT INTO t VALUES (x'{gzip.compress(WHO.encode()).hex()}')"),
+    "SQLite": lambda f: sqlite(f, "CREATE TABLE t (x)", f"INSERT INTO t VALUES ('{QUOTED}')"),
+    "a blob of SQLite": lambda f: sqlite(f, "CREATE TABLE t (x)", f"INSERT INTO t VALUES (x'{PACKED}')"),
     "free pages of SQLite": in_free_pages,
 }  # fmt: skip
 
