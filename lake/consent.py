@@ -1,8 +1,8 @@
 """Who said yes or no to what, and when? Consent per purpose, as facts in time, from sources and by hand.
 
 A source whose contract has `consents` brings one in each row that says something; by hand, or by another program, they
-are written here. All of them are the view `consents` of a session: node, purpose, granted, event_at, known_at, source,
-fact_id. What that means for a profile at T is decided in one place, unification/consent.py.
+are written here. All of them are the view `consents` of a session: node, purpose, granted, event_at, known_at,
+received_at, source, fact_id. What that means for a profile at T is decided in one place, unification/consent.py.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SCHEMA = pa.schema([
     ("event_at", _STAMP), ("known_at", _STAMP), ("written_at", _STAMP), ("reason", pa.string()),
 ])  # fmt: skip
 _NOTHING = """SELECT NULL::VARCHAR AS node, NULL::VARCHAR AS purpose, NULL::BOOLEAN AS granted,
-    NULL::TIMESTAMPTZ AS event_at, NULL::TIMESTAMPTZ AS known_at, NULL::VARCHAR AS source, NULL::VARCHAR AS fact_id
-    WHERE false"""
+    NULL::TIMESTAMPTZ AS event_at, NULL::TIMESTAMPTZ AS known_at, NULL::TIMESTAMPTZ AS received_at,
+    NULL::VARCHAR AS source, NULL::VARCHAR AS fact_id WHERE false"""
 
 
 def say(
@@ -55,7 +55,7 @@ def create_view(con: duckdb.DuckDBPyConnection, project: Project, sources: Itera
     for name in sources:
         has = {column for column, *_ in con.execute(f'DESCRIBE "{name}"').fetchall()}
         parts += [
-            f"""SELECT node, '{purpose}' AS purpose, "{CONSENT}{purpose}" AS granted, event_at, known_at,
+            f"""SELECT node, '{purpose}' AS purpose, "{CONSENT}{purpose}" AS granted, event_at, known_at, received_at,
                 '{name}' AS source, fact_id FROM "{name}" WHERE "{CONSENT}{purpose}" IS NOT NULL"""
             for purpose in project.definitions.sources[name].consents
             if f"{CONSENT}{purpose}" in has
@@ -63,8 +63,8 @@ def create_view(con: duckdb.DuckDBPyConnection, project: Project, sources: Itera
     stored = Table(project.home / "lake" / TABLE)
     if files := stored.files():
         parts.append(
-            f"""SELECT node, purpose, granted, event_at, known_at, '{BY_HAND}' AS source, consent_id AS fact_id
-                FROM {stored.scan(files)}"""
+            f"""SELECT node, purpose, granted, event_at, known_at, written_at AS received_at, '{BY_HAND}' AS source,
+                consent_id AS fact_id FROM {stored.scan(files)}"""
         )
     con.execute(f"CREATE VIEW consents AS {' UNION ALL '.join(parts)}")
 

@@ -166,8 +166,8 @@ def _forget_rows(con: duckdb.DuckDBPyConnection, project: Project, name: str, pe
     gone = " OR ".join(parts)
     if keys.follows:
         column, key = keys.follows
-        con.execute(f"CREATE TEMP TABLE leading AS SELECT {key} AS value FROM {stored.scan(files)} WHERE {gone}")
-        gone += f" OR {column} IN (SELECT value FROM leading)"
+        con.execute(f"CREATE TEMP TABLE heads AS SELECT {key} AS value FROM {stored.scan(files)} WHERE {gone}")
+        gone += f" OR {column} IN (SELECT value FROM heads)"
     return stored.rewrite(con, f"coalesce({gone}, false)", why="erase")
 
 

@@ -34,7 +34,7 @@ def erase(project: str | None, who: str | None, yes: bool, file: Path | None, ve
     from foretell.console import progress
     from foretell.errors import DataError
     from foretell.project import Project
-    from lake.erasure import receipts
+    from lake.erasure import receipts, unfinished
     from serving import erase as room
 
     home = Project.find(project)
@@ -46,11 +46,13 @@ def erase(project: str | None, who: str | None, yes: bool, file: Path | None, ve
     if file and file.exists():
         raise DataError(str(file), "is there already", "name another file for the receipt")
     with home.writing("erase"):
+        pending = unfinished(home)
         with progress("finishing what was cut short") as step:
             made = room.resume(home, step)
+        theirs = bool(who and any(_means(home, person, who) for person in pending))
         for receipt in made:
             click.echo(f"An erasure that had been cut short is finished: {receipt['profile_id']}.")
-        if who and not _is_one_of(made, who):
+        if who and not theirs:
             with progress("looking") as step:
                 found = room.plan(home, who)
             _show_plan(found)
@@ -71,8 +73,11 @@ def erase(project: str | None, who: str | None, yes: bool, file: Path | None, ve
             raise problem
 
 
-def _is_one_of(made: list[dict[str, Any]], who: str) -> bool:
-    return any(who in receipt["profile_ids"] for receipt in made)
+def _means(home: Any, person: Any, who: str) -> bool:
+    """Whether a text means somebody whose erasure had been cut short, of whom only digests are known."""
+    from ingestion.erased import Mentions, kinds_of
+
+    return who in person.profile_ids or bool(Mentions(person.key, kinds_of(home), person.digests).find(who))
 
 
 def _show_plan(found: Any) -> None:

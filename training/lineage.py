@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from foretell.project import Project
 from lake.engine import session, table
-from lake.erasure import receipts
+from lake.erasure import mine, receipts
 
 TABLE = "training_rows"
 PARTS = ("training", "evaluation", "final")
@@ -41,13 +41,14 @@ def learned_from(project: Project, profile_ids: Iterable[str]) -> list[dict[str,
     """The models that these ids' rows went into: task, version, and per part its rows and (`of`) everyone's."""
     if not table(project, TABLE).exists:
         return []
-    mine, everyone = (", ".join(f"sum({part}){f}::BIGINT AS {name}{part}" for part in PARTS) for f, name in (
-        (" FILTER (profile_id IN (SELECT unnest(?::VARCHAR[])))", ""), ("", "of_")))  # fmt: skip
     with session(project) as con:
+        mine(con, "ids", profile_ids)
+        theirs = "FILTER (profile_id IN (SELECT value FROM ids))"
+        counted = [f"coalesce(sum({part}) {theirs}, 0)::BIGINT AS {part}" for part in PARTS]
+        counted += [f"sum({part})::BIGINT AS of_{part}" for part in PARTS]
         found = con.execute(
-            f"""SELECT task, version, {mine}, {everyone} FROM training_rows GROUP BY ALL
-                HAVING {" + ".join(f"coalesce({part}, 0)" for part in PARTS)} > 0 ORDER BY task, version::INTEGER""",
-            [list(profile_ids)] * len(PARTS),
+            f"""SELECT task, version, {", ".join(counted)} FROM training_rows GROUP BY task, version
+                HAVING count(*) {theirs} > 0 ORDER BY task, version::INTEGER"""
         )
         names = [d[0] for d in found.description or []]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]

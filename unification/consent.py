@@ -1,6 +1,6 @@
 """Who may be used for a purpose at T? The one answer that training sets, scores and audiences ask for.
 
-The state of a profile at T is what was said last (by `event_at`; of two at once a withdrawal) among what was known
+The state of a profile at T is what was said last (by `event_at`; of two at once what came last) among what was known
 before T, by any of its identifiers as known at T. A purpose is opt-in, which needs a grant, or opt-out, which a
 withdrawal ends. Whatever is known later cannot add anybody to a past T: a grant counts from when it was known. But **a
 withdrawal reaches back**: who has withdrawn by now is left out at every T, under whatever profile they were known then.
@@ -39,7 +39,7 @@ def barred(con: duckdb.DuckDBPyConnection, project: Project, purpose: str, at: d
 
 def _said(purpose: str, at: datetime) -> str:
     """SQL: profile_id and granted, of the profiles at T that have said something known before T."""
-    return f"""SELECT m.profile_id, max_by(c.granted, (c.event_at, c.known_at, NOT c.granted)) AS granted
+    return f"""SELECT m.profile_id, max_by(c.granted, (c.event_at, c.known_at, c.received_at, NOT c.granted)) AS granted
         FROM consents c JOIN ({members_at(at)}) m USING (node)
         WHERE c.purpose = '{purpose.replace("'", "''")}' AND c.known_at < {instant(at)} AND c.event_at < {instant(at)}
         GROUP BY 1"""
@@ -59,7 +59,7 @@ def history(con: duckdb.DuckDBPyConnection, project: Project, profile: str) -> l
     found = con.execute(
         f"""SELECT purpose, granted, event_at, known_at, source, fact_id FROM consents
             WHERE node IN (SELECT node FROM ({members_at(project.now)}) WHERE profile_id = ?)
-            ORDER BY event_at DESC, known_at DESC, granted, fact_id""",
+            ORDER BY event_at DESC, known_at DESC, received_at DESC, granted, fact_id""",
         [profile],
     )
     names = [d[0] for d in found.description or []]
