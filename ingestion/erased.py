@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ BLANK = "[erased]"
 SHARED = 3
 _FIELDS = re.compile(r"""[^,;|"'\t\r\n{}\[\]<>=]+""")
 _WORDS = re.compile(r"""[^\s,;|"'{}\[\]<>()=]+""")
-LINES = (".jsonl", ".ndjson", ".jsonl.gz")
+LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".torn")
 
 
 class Mentions:
@@ -193,17 +194,17 @@ def shared(con: duckdb.DuckDBPyConnection, project: Project, nodes: Iterable[str
 
 
 def forget_files(project: Project, person: Person) -> dict[str, int]:
-    """Remove the lines that mention a person from files that came in below the home. Folder -> lines.
+    """Remove a person from files that came in below the home: what was pulled, and collected lines. Folder -> how many.
 
-    A file is replaced at once. Other kinds of files are left; verifying searches them too.
+    What was pulled is scratch, and goes whole. A collected file is replaced at once; one of another kind is left, and
+    is searched like all others when the erasure is verified.
     """
     finder = Mentions(person.key, kinds_of(project), person.digests)
-    gone: dict[str, int] = {}
-    for folder in ("landing", "collected"):
-        for file in sorted((project.home / folder).rglob("*")):
-            if file.is_file() and file.name.endswith(LINES):
-                gone[folder] = gone.get(folder, 0) + _forget_lines(file, finder)
-    return gone
+    landed = [file for file in (project.home / "landing").rglob("*") if file.is_file()]
+    shutil.rmtree(project.home / "landing", ignore_errors=True)
+    collected = sorted((project.home / "collected").rglob("*"))
+    lines = sum(_forget_lines(f, finder) for f in collected if f.is_file() and f.name.endswith(LINES))
+    return {"landing": len(landed), "collected": lines}
 
 
 def _forget_lines(file: Path, finder: Mentions) -> int:
