@@ -48,7 +48,9 @@ class Mentions:
         # the value after a colon: key:value in a log, or JSON's
         pieces |= {piece.split(":", 1)[1].strip() for piece in pieces if ":" in piece}
         pieces |= {piece.rstrip(".!?:") for piece in pieces}
-        return sorted(filter(self._is_theirs, pieces), key=lambda piece: (-len(piece), piece))
+        found = sorted(filter(self._is_theirs, pieces), key=lambda piece: (-len(piece), piece))
+        # a phone number is one with words around it too: what is around stays
+        return [piece for piece in found if not any(other != piece and other in piece for other in found)]
 
     def blank(self, text: str | None) -> str | None:
         """The text without them."""

@@ -26,6 +26,7 @@ import pyarrow as pa
 SHORTEST = 5
 # In binary data a text of as many bytes is no chance.
 SURE = 8
+LARGE, PIECE = 256_000_000, 64_000_000  # bytes
 _JSON = (".json", ".jsonl", ".ndjson", ".draft")
 
 
@@ -100,11 +101,25 @@ def _apart(form: bytes) -> bytes:
 def _search_file(file: Path, words: Words) -> tuple[str, list[tuple[str, str]]]:
     """(format, hits)."""
     hits = [("its name", text) for text in words.in_text(str(file.name))]
+    if file.stat().st_size > LARGE:
+        return _search_large(file, words, hits)
     data = file.read_bytes()
     kind, more = _decoded(data, file, words)
     if kind not in ("JSON", "text"):  # these were read whole
         hits += [("its bytes", text) for text in words.in_bytes(data)]
     return kind, hits + more
+
+
+def _search_large(file: Path, words: Words, hits: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
+    """Piece by piece: a file that does not fit in memory well. Its bytes, and the values if it is Parquet."""
+    overlap = b""
+    with file.open("rb") as stream:
+        parquet = stream.read(4) == b"PAR1"
+        stream.seek(0)
+        while piece := stream.read(PIECE):
+            hits += [("its bytes", text) for text in words.in_bytes(overlap + piece)]
+            overlap = (overlap + piece)[-4096:]
+    return ("Parquet", hits + _parquet(file, words)) if parquet else ("bytes", hits)
 
 
 def _decoded(data: bytes, file: Path | None, words: Words) -> tuple[str, list[tuple[str, str]]]:
@@ -182,12 +197,12 @@ def _texts(value: object) -> Iterator[str]:
         yield str(value)
 
 
-def _parquet(data: bytes, words: Words) -> list[tuple[str, str]]:
+def _parquet(data: bytes | Path, words: Words) -> list[tuple[str, str]]:
     """Every value of every column, the parts of nested ones too; and the metadata of the footer."""
     import pyarrow.parquet as pq
 
     found: dict[tuple[str, str], None] = {}
-    with pq.ParquetFile(io.BytesIO(data)) as opened:
+    with pq.ParquetFile(io.BytesIO(data) if isinstance(data, bytes) else data) as opened:
         for key, value in (opened.metadata.metadata or {}).items():
             found |= {("the footer", text): None for text in words.in_bytes(key + b" " + value)}
         for part in opened.iter_batches(batch_size=65_536):

@@ -52,7 +52,8 @@ class Table:
 
     @property
     def exists(self) -> bool:
-        return self._open() is not None
+        """Whether it has rows to be read: one of which every row is gone is as if it had never been."""
+        return bool(self.files())
 
     def files(self) -> list[str]:
         """The active Parquet files of the current version."""

@@ -25,7 +25,7 @@ from lake.erasure import Person, mine
 from lake.scan import Searched, Words, search
 from serving.http.index import file_of
 from serving.publish import publish
-from training.lineage import learned_from
+from training.lineage import learned_from, untraced
 from unification import forget as graph
 from unification.forget import Known
 
@@ -131,7 +131,7 @@ def _carry_out(project: Project, person: Person, found: Plan | None, progress: C
         "erasure_id": person.erasure_id, "profile_id": person.profile_id, "profile_ids": sorted(person.profile_ids),
         "finished_at": datetime.now(UTC).isoformat(), "blocks_facts_before": person.before.isoformat(),
         "identifiers": len(person.digests), "erased": {name: n for name, n in gone.items() if n},
-        "rebuilt": rebuilt, "models": models,
+        "rebuilt": rebuilt, "models": models, "models_of_unknown_rows": untraced(project),
         "kept_as_shared": _kinds(found.known.shared if found else []),
         "verified": _verified(project, inside, complete=found is not None),
         "outside_our_control": {

@@ -101,6 +101,8 @@ def _show(receipt: dict[str, Any]) -> None:
             f"- {model['task']} v{model['version']} learned from {model['final']:,} of {model['of_final']:,} rows that "
             "were theirs; it holds none of them"
         )
+    if unknown := receipt["models_of_unknown_rows"]:
+        click.echo(f"- whom {', '.join(unknown)} learned from was not written down; train anew to be sure")
     for kind, count in receipt["kept_as_shared"].items():
         click.echo(f"- {count} {kind} stays: it stands in rows of many others")
     for name in receipt["outside_our_control"]["files"]:

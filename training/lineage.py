@@ -7,6 +7,7 @@ starts from n − k rows, and must name both beside the deviation.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 from foretell.project import Project
 from lake.engine import session, table
 from lake.erasure import mine, receipts
+from models.registry import client, quietly
 
 TABLE = "training_rows"
 PARTS = ("training", "evaluation", "final")
@@ -52,6 +54,19 @@ def learned_from(project: Project, profile_ids: Iterable[str]) -> list[dict[str,
         )
         names = [d[0] for d in found.description or []]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def untraced(project: Project) -> list[str]:
+    """Models ("churn v1") in the registry of which it was not written down whom they learned from."""
+    if not (os.environ.get("MLFLOW_TRACKING_URI") or (project.home / "mlflow" / "mlflow.db").exists()):
+        return []
+    known: set[tuple[str, str]] = set()
+    if table(project, TABLE).exists:
+        with session(project) as con:
+            known = set(con.execute("SELECT DISTINCT task, version FROM training_rows").fetchall())
+    found = quietly(lambda: client(project).search_model_versions(max_results=10_000))
+    models = sorted((m.name, int(m.version)) for m in found if m.name in project.definitions.tasks)
+    return [f"{name} v{version}" for name, version in models if (name, str(version)) not in known]
 
 
 def erased_rows(project: Project, task: str, version: str) -> int:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from lake import scan
 from lake.scan import search
 
 WHO = "Åse.O'Hara@shop.example.org"
@@ -85,6 +86,14 @@ def test_found(tmp_path: Path, plant: Callable[[Path], object]) -> None:
     found = search([tmp_path], [WHO, "somebody@else.org"])
     assert {text for *_, text in found.hits} == {WHO}
     assert found.files == 1
+
+
+@pytest.mark.parametrize("name", ["a column of Parquet", "text", "a pickle"])
+def test_a_large_file_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    PLANTED[name](tmp_path / "file")
+    monkeypatch.setattr(scan, "LARGE", 1)
+    monkeypatch.setattr(scan, "PIECE", 7)
+    assert {text for *_, text in search([tmp_path], [WHO]).hits} == {WHO}
 
 
 def test_a_zip_and_an_npz_are_opened(tmp_path: Path) -> None:
