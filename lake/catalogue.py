@@ -56,6 +56,7 @@ FOLDERS: Mapping[str, str] = {
     "collector": "keys of those who send: stays",
     "journal.db": "names, times and counts of loads: stays",
     "mlflow": "models and their reports: no row of anyone",
+    "tuning.db": "parameters that were tried: no row of anyone",
     "key": "stays",
     "writer.lock": "empty",
     "writer.txt": "the last command",
