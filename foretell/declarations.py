@@ -24,7 +24,7 @@ from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_wi
 # Tables that every lake has beside its sources'.
 RESERVED = {
     "batches", "quarantine", "scores", "attributes", "facts", "member", "alias", "edges", "refused_edges", "golden",
-    "profiles", "normal_forms", "accounts", "account_members",
+    "profiles", "normal_forms", "accounts", "account_members", "consents", "training_rows", "erasures", "decisions",
 }  # fmt: skip
 # What a trait can be, and what those of these names are unless a contract says otherwise.
 KINDS = ("name", "full name", "date", "date dmy", "date mdy", "address", "city", "postcode", "country", "text")
@@ -174,6 +174,8 @@ class Source:
         for them, as of identifiers: {"company": "company_id"}.
     account_domain: expression for that account's internet domain: it links the id with e-mail addresses.
     account_traits: attribute of the account -> expression, such as its name or industry.
+    consents: purpose -> expression that is yes or no (true, 1, granted, … or false, 0, withdrawn, …); where it is empty
+        the row says nothing. Each is a consent given or withdrawn when the fact happened.
     """
 
     name: str
@@ -208,6 +210,7 @@ class Source:
     account: str | Mapping[str, str] | None = None
     account_domain: str | None = None
     account_traits: Mapping[str, str] = field(default_factory=dict)
+    consents: Mapping[str, str] = field(default_factory=dict)
     where: str = field(init=False, default_factory=_caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -307,6 +310,10 @@ class Source:
             _check_name("account trait", trait, self.where)
             if trait in _ACCOUNT_COLUMNS:
                 raise DefinitionError(trait, "is a column that every account has", "rename it", where=at)
+        for purpose in self.consents:
+            _check_name("purpose", purpose, self.where)
+        if self.consents and not self.identifiers:
+            raise DefinitionError(self.name, "consents without identifiers are nobody's", "say identifiers", where=at)
 
     def kind_of(self, trait: str) -> str:
         """What a trait is, of KINDS."""

@@ -61,6 +61,19 @@ def _texts(text: Any) -> list[str]:
     return sorted(map(str, text) if isinstance(text, list) else filter(None, map(str.strip, str(text).split(","))))
 
 
+def _purposes(said: Any) -> dict[str, str]:
+    """Purpose -> "opt-in" or "opt-out", from a table, or from text: "email=opt-in, retention=opt-out"."""
+    if isinstance(said, str):
+        said = dict(pair.split("=", 1) for pair in said.split(",") if pair.strip())
+    found = {}
+    for purpose, text in said.items():
+        rule = str(text).strip().partition(":")[0].strip()
+        if rule not in ("opt-in", "opt-out"):
+            raise ValueError(f"{purpose}: expected opt-in or opt-out, and after a colon perhaps why, got {text!r}")
+        found[purpose.strip()] = rule
+    return found
+
+
 SPECS: dict[str, _Spec] = {
     "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
@@ -87,6 +100,7 @@ SPECS: dict[str, _Spec] = {
     "identity_blocked": _Spec(
         [], _texts, 'identifiers that link nobody, with their type; * stands for anything: ["email:*@test.example"]'
     ),
+    "purposes": _Spec({}, _purposes, 'purpose = "opt-in" (needs a grant) or "opt-out" (ended by a withdrawal)'),
 }
 
 

@@ -68,6 +68,7 @@ def load(project: str | None, sources: tuple[str, ...], files: tuple[Path, ...],
             text = f"{result.source:<18}{result.file}: {result.added:,} facts"
             text += f", {result.known:,} known already" if result.known else ""
             text += f", {result.left_out:,} left out by `only`" if result.left_out else ""
+            text += f", {result.erased:,} of erased people kept out" if result.erased else ""
             text += f", {result.quarantined:,} in quarantine" if result.quarantined else ""
             text += f", {result.anonymous:,} of them without an identifier" if result.anonymous else ""
             click.echo(text)

@@ -10,8 +10,12 @@ from foretell.roles import REQUIRED
 from ingestion.files import Raw
 from ingestion.normalise import identifier
 from ingestion.traits import trait
+from lake.catalogue import CONSENT
 from lake.engine import instant, quote
 
+_YES = "('yes', 'y', 'true', 't', '1', 'granted', 'given', 'opt_in', 'opt-in', 'opted_in', 'subscribed')"
+_NO = """('no', 'n', 'false', 'f', '0', 'withdrawn', 'denied', 'revoked', 'opt_out', 'opt-out', 'opted_out',
+    'unsubscribed')"""
 # A clock may be ahead of ours by this much before we say that a fact comes from the future.
 CLOCK_SKEW = "INTERVAL 10 MINUTE"
 
@@ -71,6 +75,14 @@ def plan(
                 f"""WHEN {cast} IS NULL AND nullif(trim(({value})::VARCHAR), '') IS NOT NULL
                     THEN '{name}: expected {kind}, got "' || ({value})::VARCHAR || '"'"""
             )
+    for purpose, expression in source.consents.items():
+        value = f"nullif(trim(({sql(expression)})::VARCHAR), '')"
+        agreed = f"CASE WHEN lower({value}) IN {_YES} THEN true WHEN lower({value}) IN {_NO} THEN false END"
+        columns.append(f'{agreed} AS "{CONSENT}{purpose}"')
+        checks.append(
+            f"""WHEN {value} IS NOT NULL AND ({agreed}) IS NULL
+                THEN 'consent to {purpose}: expected yes or no, got "' || {value} || '"'"""
+        )
     identifiers = {
         kind: identifier(kind, sql(text), source.country, lookup=kind in asked)
         for kind, text in source.identifiers.items()

@@ -23,7 +23,7 @@ STAMP = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(
     [
         *[("batch", pa.int64()), ("source", pa.string()), ("file", pa.string()), ("sha256", pa.string())],
-        *[(n, pa.int64()) for n in ("rows", "added", "known", "quarantined", "left_out")],
+        *[(n, pa.int64()) for n in ("rows", "added", "known", "quarantined", "left_out", "erased")],
         *[("received_at", STAMP), ("finished_at", STAMP)],
         *[("path", pa.string()), ("size", pa.int64()), ("modified_ns", pa.int64())],
         *[("connector", pa.string()), ("watermark", pa.string()), ("columns", pa.string())],

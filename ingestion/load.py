@@ -27,6 +27,7 @@ from ingestion.collector.segments import segments_of, set_aside
 from ingestion.connectors import Piece, pull
 from ingestion.contract import Plan, plan, told
 from ingestion.drift import drift, with_news
+from ingestion.erased import leave_out, mentions
 from ingestion.excel import EmptySheet
 from ingestion.files import Raw, read, sheets_of
 from ingestion.forms import look_up
@@ -39,7 +40,8 @@ from lake.tables import Table
 class Loaded:
     """What one file brought: rows added, rows that were known already, rows in quarantine with samples of why.
 
-    left_out: rows that the contract's `only` does not count among the source's facts.
+    left_out: rows that the contract's `only` does not count among the source's facts. erased: rows of people who were
+    erased, kept out.
     anonymous: good rows without any identifier; undated_links: records without a time of their own.
     changes: what is new about the source's columns, in words.
     """
@@ -55,6 +57,7 @@ class Loaded:
     anonymous: int = 0
     left_out: int = 0
     changes: list[str] = field(default_factory=list)
+    erased: int = 0
 
 
 def files_of(project: Project, source: Source) -> list[Path]:
@@ -235,6 +238,7 @@ def load_file(
             raise DataError(shown, "expected rows, got none", "export it again, or remove the file")
         result = Loaded(source.name, shown, left_out=rows - _count(con, "SELECT count(*) FROM stamped"))
         result.changes = changes
+        result.erased = leave_out(con, project, source) + _unreadable(project, raw)
         _check_share(con, source, shown, raw)
         kept = table(project, "quarantine").version()
         result.quarantined, result.reasons = quarantine.keep(con, project, source.name, shown, raw, batch, started)
@@ -253,8 +257,8 @@ def load_file(
         write(project, {
             "batch": batch, "source": source.name, "file": shown, "sha256": digest,
             "rows": rows + len(raw.unreadable), "added": result.added, "known": result.known,
-            "quarantined": result.quarantined, "left_out": result.left_out, "received_at": started,
-            "finished_at": datetime.now(UTC), "columns": json.dumps(columns),
+            "quarantined": result.quarantined, "left_out": result.left_out, "erased": result.erased,
+            "received_at": started, "finished_at": datetime.now(UTC), "columns": json.dumps(columns),
             "changes": "; ".join(changes) or None,
             **({"connector": source.connector.fingerprint, "watermark": watermark} if piece and source.connector
                # of a workbook each sheet is a batch: that one is loaded does not say that the file is
@@ -294,6 +298,15 @@ def stamp(con: duckdb.DuckDBPyConnection, made: Plan, source: Source, shown: str
         con.execute(f"CREATE TEMP TABLE stamped AS {made.sql}")
     except duckdb.Error as error:
         raise _inapplicable(source, shown, error) from None
+
+
+def _unreadable(project: Project, raw: Raw) -> int:
+    """Drop lines that are no rows, but mention somebody who was erased. Returns how many."""
+    if not raw.unreadable or (finder := mentions(project)) is None:
+        return 0
+    before = len(raw.unreadable)
+    raw.unreadable = [line for line in raw.unreadable if not finder.find(line[1])]
+    return before - len(raw.unreadable)
 
 
 def _inapplicable(source: Source, shown: str, error: duckdb.Error) -> DataError:

@@ -25,6 +25,7 @@ from foretell.declarations import Source
 from foretell.errors import DataError, ForetellError, UnknownName
 from foretell.project import Project
 from ingestion import ledger, quarantine
+from ingestion.erased import leave_out
 from ingestion.files import Raw
 from ingestion.load import append_facts, compiled, roll_back, stamp
 from ingestion.quarantine import Chosen
@@ -96,6 +97,7 @@ def _replay_file(
     made = compiled(con, project, source, raw, file, batch, started, again=True)
     con.execute("DROP TABLE IF EXISTS stamped; DROP TABLE IF EXISTS known")
     stamp(con, made, source, file)
+    leave_out(con, project, source)
     con.execute(  # what became of each row; a row that `only` leaves out is in none of the others
         """CREATE OR REPLACE TEMP TABLE outcome AS SELECT p.*, s.payload, CASE
                 WHEN r._row IS NULL THEN coalesce(p.reason, 'cannot be read')

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
@@ -85,3 +85,27 @@ def _rows(con: duckdb.DuckDBPyConnection, files: list[Path], where: str = "") ->
 
 def _patches(file: Path) -> Path:
     return file.with_name(f"{file.stem}.patches")
+
+
+def forget(folder: Path, profiles: Iterable[str]) -> tuple[int, int]:
+    """Write again, without these profiles, every Parquet file below a folder that has rows of them by `profile_id`.
+
+    Everyone else's rows, their order and the footer's text stay. Returns (rows, files).
+    """
+    wanted, rows, files = list(profiles), 0, 0
+    for file in sorted(folder.rglob("*.parquet")):
+        with duckdb.connect() as con:
+            con.execute("SET TimeZone='UTC'")
+            source = f"read_parquet('{quote(file)}', hive_partitioning=false)"
+            if "profile_id" not in {name for name, *_ in con.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}:
+                continue
+            con.execute("CREATE TEMP TABLE gone AS SELECT unnest(?::VARCHAR[]) AS profile_id", [wanted])
+            theirs = f"FROM {source} WHERE profile_id IN (SELECT profile_id FROM gone)"
+            if not (count := int(con.execute(f"SELECT count(*) {theirs}").fetchall()[0][0])):
+                continue
+            pairs = con.execute("SELECT key, value FROM parquet_kv_metadata(?)", [str(file)]).fetchall()
+            said = {key.decode(): value.decode() for key, value in pairs if not key.startswith((b"ARROW", b"duckdb"))}
+            kept = f"SELECT * FROM {source} WHERE profile_id NOT IN (SELECT profile_id FROM gone)"
+            write(con, kept, file, metadata=said)
+            rows, files = rows + count, files + 1
+    return rows, files

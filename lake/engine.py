@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import duckdb
 
 from foretell.project import Project
-from lake import derived
+from lake import consent, derived
 from lake.literals import instant as instant
 from lake.literals import quote as quote
 from lake.tables import Table
@@ -46,14 +46,17 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
     con = connect(project)
     try:
         limit = last_batch(project) if watermark is None else watermark
-        for name in ("batches", "scores"):
+        for name in ("batches", "scores", "training_rows", "erasures"):
             if (stored := table(project, name)).exists:
                 con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
         if rows := in_quarantine(project, limit):
             con.execute(f"CREATE VIEW quarantine AS {rows}")
+        loaded = []
         for name, source in project.definitions.sources.items():
             if (stored := source_table(project, source.name)).exists:
                 con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan()} WHERE batch <= {int(limit)}')
+                loaded.append(name)
+        consent.create_view(con, project, loaded)
         for file in sorted((project.home / "derived").glob("*.parquet")):
             con.execute(f'CREATE VIEW "{file.stem}" AS SELECT * FROM {derived.scan(file)}')
         yield con

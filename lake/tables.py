@@ -8,6 +8,7 @@ any point can simply run again.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -51,7 +52,8 @@ class Table:
 
     @property
     def exists(self) -> bool:
-        return self._open() is not None
+        """Whether it has rows to be read: one of which every row is gone is as if it had never been."""
+        return bool(self.files())
 
     def files(self) -> list[str]:
         """The active Parquet files of the current version."""
@@ -97,6 +99,52 @@ class Table:
         if latest is None or latest <= last_batch:
             return 0
         return int(table.delete(f"batch > {int(last_batch)}")["num_deleted_rows"])
+
+    def rewrite(
+        self, con: duckdb.DuckDBPyConnection, gone: str, *, changed: str = "false",
+        columns: Mapping[str, str] | None = None, why: str,
+    ) -> int:  # fmt: skip
+        """Write the table again without the rows of which `gone` is true, in one commit. Returns how many they were.
+
+        gone, changed: SQL conditions on a row `t`, which may read tables of `con`. columns: column -> SQL for its new
+        value, in the rows of which `changed` is true. The log names ingest batches at most: what a condition was about
+        never gets into it, as it would with a delete. Nothing is committed if no row is concerned.
+        """
+        table, scan = self._open(), f"(SELECT * FROM {self.scan()}) t" if self.files() else ""
+        if table is None or not scan:
+            return 0
+        names = [field.name for field in table.schema().fields]
+        has_batch = "batch" in names
+        found = con.execute(
+            f"""SELECT {"batch" if has_batch else "0"}, count(*) FILTER ({gone}), count(*) FROM {scan}
+                WHERE ({gone}) OR ({changed}) GROUP BY 1"""
+        ).fetchall()
+        if not found:
+            return 0
+        where = f"batch IN ({', '.join(str(int(batch)) for batch, *_ in found)})" if has_batch else None
+        new = columns or {}
+        listed = ", ".join(
+            f'CASE WHEN {changed} THEN {new[name]} ELSE t."{name}" END AS "{name}"' if name in new else f't."{name}"'
+            for name in names
+        )
+        rows = con.sql(f"SELECT {listed} FROM {scan} WHERE ({where or 'true'}) AND ({gone}) IS NOT TRUE")
+        write_deltalake(
+            self.path,
+            rows.to_arrow_reader(100_000),
+            mode="overwrite",
+            predicate=where,
+            partition_by=table.metadata().partition_columns or None,
+            commit_properties=CommitProperties(custom_metadata={"why": why}),
+        )
+        return sum(n for _, n, _ in found)
+
+    def vacuum(self) -> int:
+        """Remove every file that the current version does not need, also what killed writers left. Older versions
+        cannot be read any more. Returns how many files."""
+        table = self._open()
+        if table is None:
+            return 0
+        return len(table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True))
 
     def history(self) -> list[dict]:
         table = self._open()

@@ -12,7 +12,10 @@ import duckdb
 from features import build
 from foretell.errors import NotReady
 from foretell.project import Project
-from lake.engine import instant, table
+from lake.catalogue import CONSENT
+from lake.consent import purposes
+from lake.engine import instant, quote, table
+from unification.consent import barred
 from unification.identity import members_at
 
 # What a score adds to a profile, as <task> and <task>_<suffix>.
@@ -22,7 +25,9 @@ SCORE_COLUMNS = {"": "value", "_percentile": "percentile"}
 def create(con: duckdb.DuckDBPyConnection, project: Project) -> dict[str, str]:
     """Make the temporary table `attributes` in a lake session; returns its columns with their types.
 
-    One row per profile: its golden traits and identifiers, its features at the latest scored cutoff, its scores.
+    One row per profile: its golden traits and identifiers, its features at the latest scored cutoff, its scores, and
+    for each purpose whether it may be used for that now (`consent_<purpose>`, which rules call consent('<purpose>')).
+    A score whose purpose its person did not agree to is no attribute.
     """
     if not (project.home / "derived" / "profiles.parquet").exists():
         raise NotReady("attributes", "there are no profiles yet", "run `foretell load` and `foretell unify` first")
@@ -45,6 +50,10 @@ def create(con: duckdb.DuckDBPyConnection, project: Project) -> dict[str, str]:
             if cutoff is not None and build.file_of(project, view, cutoff).exists():
                 joins.append(f'LEFT JOIN {build.read(project, view, cutoff)} AS "{view.name}" USING (profile_id)')
                 columns.append(f'"{view.name}".* EXCLUDE (profile_id, event_timestamp, created)')
+    for purpose in sorted({*purposes(project, con), *(task.purpose for task in project.definitions.tasks.values())}):
+        query = barred(con, project, purpose, project.now)
+        allowed = f"p.profile_id NOT IN ({query})" if query else "true"
+        columns.append(f'{allowed} AS "{CONSENT}{purpose}"')
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE attributes AS SELECT {', '.join(columns)} FROM profiles p {' '.join(joins)}"
     )
@@ -56,9 +65,15 @@ def _scores(con: duckdb.DuckDBPyConnection, project: Project) -> str | None:
     if not table(project, "scores").exists:
         return None
     now = instant(project.now)
+    found = con.execute("SELECT DISTINCT purpose FROM scores WHERE purpose IS NOT NULL ORDER BY 1").fetchall()
+    refused = "".join(  # a score is used for its purpose, whoever asks
+        f" AND NOT (s.purpose = '{quote(purpose)}' AND m.profile_id IN ({query}))"
+        for (purpose,) in found
+        if (query := barred(con, project, purpose, project.now))
+    )
     return f"""SELECT m.profile_id, s.* EXCLUDE (profile_id) FROM scores s
         JOIN (SELECT DISTINCT birth_id, profile_id FROM ({members_at(project.now)})) m ON m.birth_id = s.profile_id
-        WHERE s.cutoff <= {now} AND s.expires_at > {now}
+        WHERE s.cutoff <= {now} AND s.expires_at > {now}{refused}
         QUALIFY row_number() OVER (PARTITION BY m.profile_id, s.task
             ORDER BY s.cutoff DESC, s.model_version::INTEGER DESC, s.profile_id = m.profile_id DESC, s.scored_at DESC,
                 s.score_id) = 1"""

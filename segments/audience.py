@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 
 from foretell.errors import DataError, ForetellError, NotReady, UnknownName, unknown
@@ -16,15 +17,22 @@ from lake.engine import session
 from segments import attributes
 from segments.definitions import Segment, load_segments
 from segments.predicate import Predicate, parse
+from unification.consent import barred, without
 
 
 @dataclass(frozen=True)
 class Audience:
-    """The members of a rule now: a frame of profile_id and the attributes the rule reads; total: all profiles."""
+    """The members of a rule now: a frame of profile_id and the attributes the rule reads; total: all profiles.
+
+    purpose: what they are chosen for, "" if for nothing in particular. without_consent: how many more satisfy the rule,
+    but did not agree to that.
+    """
 
     name: str
     members: pd.DataFrame
     total: int
+    purpose: str = ""
+    without_consent: int = 0
 
 
 def declared(project: Project) -> Mapping[str, Segment]:
@@ -41,9 +49,15 @@ def rule_of(project: Project, name: str) -> Predicate:
     return parse(name)
 
 
-def audience(project: Project, name: str, columns: list[str] | None = None) -> Audience:
-    """The profiles that satisfy a segment or a rule now, with the attributes it reads (or `columns`), by profile_id."""
-    rule = rule_of(project, name)
+def audience(
+    project: Project, name: str, columns: list[str] | None = None, purpose: str | None = None
+) -> Audience:  # fmt: skip
+    """The profiles that satisfy a segment or a rule now, with the attributes it reads (or `columns`), by profile_id.
+
+    purpose: only who agreed to it is a member; None: as the segment says.
+    """
+    rule, known = rule_of(project, name), declared(project)
+    purpose = (known[name].purpose if name in known else "") if purpose is None else purpose
     with session(project) as con:
         schema = attributes.create(con, project)
         bound = _bound(project, rule, schema)
@@ -56,7 +70,10 @@ def audience(project: Project, name: str, columns: list[str] | None = None) -> A
             f"SELECT profile_id{listed} FROM attributes WHERE profile_id IN ({bound.sql()}) ORDER BY profile_id"
         ).df()
         total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
-    return Audience(name, members, total)
+        found = members["profile_id"].tolist()
+        refused = without(con, project, purpose, project.now, found) if purpose else set()
+    members = members[~members["profile_id"].isin(refused)].reset_index(drop=True)
+    return Audience(name, members, total, purpose, len(refused))
 
 
 def _bound(project: Project, rule: Predicate, schema: Mapping[str, str]) -> Predicate:
@@ -71,15 +88,20 @@ def _bound(project: Project, rule: Predicate, schema: Mapping[str, str]) -> Pred
     return rule.bind(schema)
 
 
-def selections(project: Project, schema: Mapping[str, str]) -> list[tuple[Segment, str | ForetellError]]:
-    """Every declared segment with the SQL for its members, once `attributes` is made in the session.
+def selections(
+    con: duckdb.DuckDBPyConnection, project: Project, schema: Mapping[str, str]
+) -> list[tuple[Segment, str | ForetellError]]:
+    """Every declared segment with the SQL for its members, once `attributes` is made in the session `con`.
 
     Instead of SQL, the error of a rule that reads an attribute which does not exist (yet: its task may be unscored).
     """
     found: list[tuple[Segment, str | ForetellError]] = []
     for segment in declared(project).values():
         try:
-            found.append((segment, _bound(project, segment.rule, schema).sql()))
+            query = _bound(project, segment.rule, schema).sql()
+            if segment.purpose and (refused := barred(con, project, segment.purpose, project.now)):
+                query = f"SELECT profile_id FROM ({query}) WHERE profile_id NOT IN ({refused})"
+            found.append((segment, query))
         except (UnknownName, NotReady) as error:
             found.append((segment, error))
     return found
@@ -96,7 +118,7 @@ def sizes(project: Project) -> list[tuple[Segment, int | ForetellError, int]]:
                 return query
             return int(con.execute(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
 
-        return [(segment, size(query), total) for segment, query in selections(project, schema)]
+        return [(segment, size(query), total) for segment, query in selections(con, project, schema)]
 
 
 def export(found: Audience, file: Path) -> int:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from segments.audience import Audience
+
+
+_purpose = click.option(
+    "--purpose", default=None, help="What for: who did not agree to it is left out (default: as the segment says)."
+)
 
 
 @click.group()
@@ -45,15 +54,16 @@ def list_(project: str | None) -> None:
 @click.option(
     "--with", "columns", multiple=True, help="Attribute to show; may be repeated (default: those of the rule)."
 )
+@_purpose
 @click.pass_obj
-def show(project: str | None, name: str, limit: int, columns: tuple[str, ...]) -> None:
+def show(project: str | None, name: str, limit: int, columns: tuple[str, ...], purpose: str | None) -> None:
     """Show the size and some members of a segment, or of a rule: `foretell segment show "churn > 0.5"`."""
     from foretell.console import table
     from foretell.project import Project
     from segments.audience import audience
 
-    found = audience(Project.find(project), name, list(columns) or None)
-    click.echo(f"{len(found.members):,} of {found.total:,} profiles")
+    found = audience(Project.find(project), name, list(columns) or None, purpose)
+    click.echo(f"{len(found.members):,} of {found.total:,} profiles{_refused(found)}")
     shown = found.members.head(limit)
     table(
         list(shown.columns),
@@ -65,15 +75,20 @@ def show(project: str | None, name: str, limit: int, columns: tuple[str, ...]) -
 @click.argument("name")
 @click.option("--to", "file", type=click.Path(path_type=Path), required=True, help="CSV file to write.")
 @click.option("--with", "columns", multiple=True, help="Attribute to export, such as email; may be repeated.")
+@_purpose
 @click.pass_obj
-def export(project: str | None, name: str, file: Path, columns: tuple[str, ...]) -> None:
+def export(project: str | None, name: str, file: Path, columns: tuple[str, ...], purpose: str | None) -> None:
     """Export the members of a segment, or of a rule, to a CSV file: profile_id and attributes."""
     from foretell.project import Project
     from segments.audience import audience
     from segments.audience import export as write
 
-    found = audience(Project.find(project), name, list(columns) or None)
-    click.echo(f"wrote {write(found, file):,} members to {file}")
+    found = audience(Project.find(project), name, list(columns) or None, purpose)
+    click.echo(f"wrote {write(found, file):,} members to {file}{_refused(found)}")
+
+
+def _refused(found: Audience) -> str:
+    return f"; {found.without_consent:,} more did not agree to {found.purpose}" if found.without_consent else ""
 
 
 COMMANDS = [segment]

@@ -3,6 +3,7 @@
 name: at-risk            # the file's stem unless given
 rule: churn > 0.6 and top(clv, 0.2)
 description: The best customers we are about to lose.
+purpose: marketing       # only who agreed to it is a member; without it nobody's consent is asked
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import yaml
 from foretell.errors import DefinitionError, did_you_mean
 from segments.predicate import EXAMPLE, Predicate, parse
 
-KEYS = ("name", "rule", "description")
+KEYS = ("name", "rule", "description", "purpose")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Segment:
     rule: Predicate
     description: str
     path: Path
+    purpose: str = ""
 
 
 def load_segment(path: Path) -> Segment:
@@ -45,7 +47,7 @@ def load_segment(path: Path) -> Segment:
             raise DefinitionError(str(path), problem, did_you_mean(str(key), KEYS))
     if "rule" not in said:
         raise DefinitionError(str(path), "expected a rule, got none", f"add e.g. rule: {EXAMPLE}")
-    values = {"name": path.stem, "description": "", **said}
+    values = {"name": path.stem, "description": "", "purpose": "", **said}
     for key, value in values.items():
         if not isinstance(value, str):
             problem = f"expected text as {key}, got {value!r} ({type(value).__name__})"
@@ -56,7 +58,7 @@ def load_segment(path: Path) -> Segment:
         problem = f"expected a name of letters, digits, - and _, got {values['name']!r}"
         raise DefinitionError(str(path), problem, "add e.g. name: at-risk")
     rule = parse(values["rule"], where=str(path))
-    return Segment(values["name"], rule, values["description"].strip(), path)
+    return Segment(values["name"], rule, values["description"].strip(), path, values["purpose"].strip())
 
 
 def load_segments(folder: Path) -> dict[str, Segment]:

@@ -20,7 +20,8 @@ The meaning is SQL's, with its three-valued logic: a comparison with a missing v
 for a profile does not select it**; neither does its negation (say `churn is null` or `coalesce(churn, 0) > 0.6`).
 `top(clv, 0.2)` ranks the whole table: it is true for exactly ceil(0.2 × n) of the n profiles that have a clv, those
 with the highest values (`bottom`: the lowest), ties going to the lower profile_id, and NULL for a profile without one.
-Division by zero is NULL. Names of attributes are lower case, whatever case the rule writes them in.
+`consent('email')` is true for who may be used for that purpose now. Division by zero is NULL. Names of attributes are
+lower case, whatever case the rule writes them in.
 
 Nothing of the text reaches the database: the SQL is rebuilt, node by node, from the tree of what is allowed.
 """
@@ -42,8 +43,9 @@ from sqlglot import TokenType, exp
 from sqlglot.errors import ParseError, TokenError
 
 from foretell.errors import DefinitionError, unknown
+from lake.catalogue import CONSENT
 
-FUNCTIONS = ("abs", "bottom", "coalesce", "lower", "top")
+FUNCTIONS = ("abs", "bottom", "coalesce", "consent", "lower", "top")
 ALLOWED = (
     "allowed are and, or, not, comparisons, between, in (…), like, ilike, is null, + - * /, numbers, 'text', true, "
     f"false, null, date '…', timestamp '…', interval '…', and the functions {', '.join(FUNCTIONS)}"
@@ -369,8 +371,10 @@ class _Walk:
         return _Piece(kind, f"coalesce({', '.join(value.sql for value in values)})", atom=True)
 
     def function(self, node: Any) -> _Piece:
-        """top(attribute, share) and bottom(attribute, share), the only functions sqlglot does not know itself."""
+        """consent(purpose), top(attribute, share) and bottom(attribute, share): sqlglot does not know them itself."""
         name = node.name.lower()
+        if name == "consent":
+            return self.consent(node)
         if name not in ("top", "bottom"):
             self.refuse_construct(_construct(node))
         example = f"as in {name}(clv, 0.2) for the {'best' if name == 'top' else 'lowest'} fifth"
@@ -391,6 +395,17 @@ class _Walk:
         best += f" ORDER BY {attribute.sql} {order}, profile_id LIMIT ({count})"
         sql = f"CASE WHEN {attribute.sql} IS NOT NULL THEN profile_id IN ({best}) END"
         return _Piece(Kind.BOOLEAN, sql)
+
+    def consent(self, node: Any) -> _Piece:
+        purpose = node.expressions[0].name if len(node.expressions) == 1 else ""
+        if not purpose or not (isinstance(node.expressions[0], exp.Literal) and node.expressions[0].is_string):
+            self.refuse("got other arguments", "write it as consent('email')", "the name of a purpose in consent()")
+        name = f"{CONSENT}{purpose}"
+        self.columns.add(name)
+        if self.schema is not None and name not in self.schema:
+            known = [column.removeprefix(CONSENT) for column in self.schema if column.startswith(CONSENT)]
+            raise unknown("purpose", purpose, known, where=f"in the rule {self.quoted}")
+        return _Piece(Kind.BOOLEAN, _quoted(name), atom=True)
 
     def column(self, node: Any) -> _Piece:
         if not isinstance(node.this, exp.Identifier):

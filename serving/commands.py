@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+from serving import rights
+
 
 @click.command()
 @click.argument("tasks", nargs=-1)
@@ -73,6 +75,9 @@ def score(
         ],
     )
     for s in found:
+        if s.without_consent:
+            purpose = home.definitions.task(s.task).purpose
+            click.echo(f"- {s.without_consent:,} more are not scored for {s.task}: no consent to {purpose}")
         if s.members is not None and s.members > s.eligible:
             population = home.definitions.task(s.task).population
             click.echo(
@@ -225,4 +230,4 @@ def _text(value: object) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
-COMMANDS = [score, run, serve, profile, status]
+COMMANDS = [score, run, serve, profile, status, *rights.COMMANDS]

@@ -10,9 +10,11 @@ import click
 
 from foretell.console import table
 from foretell.project import Project
+from lake.consent import purposes
 from lake.engine import instant, session
 from segments import attributes
 from segments.audience import selections
+from unification.consent import without
 from unification.history import history
 from unification.identity import members_at, resolve
 
@@ -39,7 +41,9 @@ def former_ids(project: Project) -> str:
 
 
 def page(project: Project, who: str) -> dict[str, Any]:
-    """Everything about a profile: profile_id, traits, identifiers, scores, segments, former_ids.
+    """Everything about a profile: profile_id, traits, identifiers, scores, segments, former_ids, consents.
+
+    consents: purpose -> may it be used for that now, of every purpose that somebody was asked about.
 
     who: a profile id, an old one, or any identifier ("jo@example.org", "loyalty_card:40001234").
     """
@@ -55,7 +59,7 @@ def page(project: Project, who: str) -> dict[str, Any]:
         schema = attributes.create(con, project)
         inside = [
             segment.name
-            for segment, query in selections(project, schema)
+            for segment, query in selections(con, project, schema)
             if isinstance(query, str)
             and con.execute(f"SELECT 1 FROM ({query}) WHERE profile_id = ?", [profile]).fetchall()
         ]
@@ -66,6 +70,10 @@ def page(project: Project, who: str) -> dict[str, Any]:
             "former_ids": [row["former_id"] for row in rows(former_ids(project), "former_id")],
             "scores": attributes.scores_of(con, project, profile),
             "segments": inside,
+            "consents": {
+                purpose: not without(con, project, purpose, project.now, [profile])
+                for purpose in sorted(purposes(project, con))
+            },
         }
 
 
@@ -123,6 +131,9 @@ def show(found: dict[str, Any]) -> None:
         for reason in score["reasons"]:
             click.echo(f"  - {reason['text']}")
         click.echo(f"  score id {score['score_id']}")
+    if found["consents"]:
+        said = ", ".join(f"{purpose} {'yes' if yes else 'no'}" for purpose, yes in found["consents"].items())
+        click.echo(f"\nConsent: {said}")
     click.echo(f"\nSegments: {', '.join(found['segments']) or 'none'}")
 
 

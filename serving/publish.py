@@ -7,7 +7,8 @@ It holds personal data, as `derived/` does.
   task(name, facts)       facts: JSON of what is asked, and of the batch that can be answered for, or why there is none
   crowd(task, sorted)     the values of everyone eligible in that batch, sorted, as 64 bit floats
   who(key, profile_id)    a current identifier ("email:jo@example.org"), a profile id or a former one
-  page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (tasks)
+  page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (tasks), refused (purposes that the
+                          person did not agree to)
   segment(name, facts)    JSON: name, rule, description, size, problem
   about(key, value)       published_at, kinds (JSON: the types of identifiers), countries (JSON: of phone numbers)
 """
@@ -31,6 +32,7 @@ from segments import attributes
 from segments.audience import selections
 from serving import batch, profile
 from serving.http.index import file_of
+from unification.consent import barred
 from unification.identity import members_at
 
 _TABLES = """
@@ -110,7 +112,7 @@ def _write_profiles(
     _copy(con, keys, out, "who")
     schema = attributes.create(con, project)
     con.execute("CREATE TEMP TABLE inside (profile_id VARCHAR, segment VARCHAR)")
-    for segment, query in selections(project, schema):
+    for segment, query in selections(con, project, schema):
         facts: dict[str, Any] = {"name": segment.name, "rule": segment.rule.text, "description": segment.description}
         if isinstance(query, ForetellError):
             facts |= {"size": None, "problem": str(query)}
@@ -121,6 +123,13 @@ def _write_profiles(
         out.execute("INSERT INTO segment VALUES (?, ?)", [segment.name, json.dumps(facts)])
     eligible = " UNION ALL ".join(
         f"SELECT profile_id, '{name}' AS task FROM read_parquet('{quote(last.file)}')" for name, last in served.items()
+    )
+    purposes = {task.purpose for task in project.definitions.tasks.values()}
+    refusals = {purpose: barred(con, project, purpose, project.now) for purpose in sorted(purposes)}
+    refused = " UNION ALL ".join(
+        f"SELECT profile_id, '{quote(purpose)}' AS purpose FROM ({query})"
+        for purpose, query in refusals.items()
+        if query
     )
     parts = {
         "traits": (
@@ -134,6 +143,9 @@ def _write_profiles(
         "former_ids": ("former_id", "former_id", profile.former_ids(project)),
         "segments": ("segment", "segment", "SELECT * FROM inside"),
         "eligible": ("task", "task", eligible or "SELECT NULL::VARCHAR AS profile_id, NULL::VARCHAR AS task LIMIT 0"),
+        "refused": (
+            "purpose", "purpose", refused or "SELECT NULL::VARCHAR AS profile_id, NULL::VARCHAR AS purpose LIMIT 0"
+        ),
     }  # fmt: skip
     joins = "".join(
         f" LEFT JOIN (SELECT profile_id, list({value} ORDER BY {order}) AS {name} FROM ({query}) GROUP BY 1) AS {name}_"

@@ -29,6 +29,7 @@ from serving.batch import online_cutoff
 from serving.contract import SCHEMA, Terms, contract_rows
 from serving.publish import publish
 from training import dataset
+from unification.consent import without
 from unification.identity import resolve
 
 
@@ -37,6 +38,7 @@ class Scored:
     """One task's batch: how many profiles were eligible, how many scores are new, their mean, the model and cutoff.
 
     members: of a segment that was scored, how many profiles it has; eligible then counts those among them.
+    without_consent: how many more would be eligible, but did not agree to the task's purpose: they are not scored.
     """
 
     task: str
@@ -47,6 +49,7 @@ class Scored:
     estimator: str
     cutoff: datetime
     members: int | None = None
+    without_consent: int = 0
 
 
 def score(
@@ -93,10 +96,12 @@ def _score_task(
 ) -> Scored:  # fmt: skip
     with session(project) as con:
         eligible = dataset.population(con, project, task, cutoff)
+        refused = dataset.left_out(con, project, task, cutoff)
     size = None if members is None else len(members)
     if not eligible:
         batch.keep(project, model, cutoff, [], np.empty(0))
-        return Scored(task.name, 0, 0, float("nan"), model.version, model.contract["estimator"], cutoff, size)
+        made = model.version, model.contract["estimator"], cutoff, size, refused
+        return Scored(task.name, 0, 0, float("nan"), *made)
     progress(f"{task.name}: scoring {len(eligible):,} profiles")
     rows = pd.DataFrame({"profile_id": pd.Series(eligible, dtype=object), "event_timestamp": pd.Timestamp(cutoff)})
     rows = dataset.with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
@@ -120,7 +125,7 @@ def _score_task(
     batch.keep(project, model, cutoff, rows["profile_id"].tolist(), values)
     mean = float(np.mean(values[wanted])) if len(found) else float("nan")
     return Scored(
-        task.name, len(found), len(new), mean, model.version, model.contract["estimator"], cutoff, size
+        task.name, len(found), len(new), mean, model.version, model.contract["estimator"], cutoff, size, refused
     )  # fmt: skip
 
 
@@ -137,6 +142,8 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
         raise NotReady(name, problem, f"run `foretell score {name}` first")
     with session(project) as con:
         profile = resolve(con, project, who)
+        if without(con, project, task.purpose, project.now, [profile]):
+            raise refused_for(who, task.purpose)
     scored = last.values()
     if profile not in set(scored["profile_id"]):
         raise NotReady(
@@ -150,6 +157,12 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
     terms = Terms(last.cutoff, last.cutoff + task.horizon, last.batch, task.purpose)
     X = encode_rows(rows.values([0]), model.contract["columns"], model.categories)
     return contract_rows(model, [profile], X, last.crowd(), terms)[0]
+
+
+def refused_for(who: str, purpose: str) -> NotReady:
+    """The error of asking for a score that its person did not agree to."""
+    fix = f"`foretell consent show {who}` says what they said, and when"
+    return NotReady(who, f"must not be scored: no consent to {purpose}", fix)
 
 
 def _matching_champion(project: Project, task: PredictionTask) -> Champion:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from foretell.project import Project
 from ingestion import journal
+from lake.consent import purposes
 from lake.engine import session, table
+from lake.erasure import unfinished
 from models.registry import quietly, trained_at
 
 
@@ -31,6 +34,7 @@ def collect(project: Project) -> Status:
     loaded: dict[str, tuple] = {}
     scored: dict[str, int] = {}
     with session(project) as con:
+        rules = purposes(project, con)
         if table(project, "batches").exists:
             # a replay of rows in quarantine is a batch without a file of its own
             files = "count(*) FILTER (sha256 <> '')"
@@ -53,7 +57,10 @@ def collect(project: Project) -> Status:
         tasks.append((task.name, task.population, f"{task.horizon.days}d", champion, f"{scored.get(task.name, 0):,}"))
     notes = [f"{name} is left out: {reason}" for name, reason in known.idle.items()]
     notes += _history(project)
-    if not known.sources:
+    notes += _consent(rules, {task.purpose for task in known.tasks.values()})
+    if unfinished(project):
+        step = "foretell erase (an erasure was cut short)"
+    elif not known.sources:
         step = "declare a source in sources/ (see the README), then `foretell load`"
     elif not loaded:
         step = "foretell load"
@@ -63,7 +70,11 @@ def collect(project: Project) -> Status:
         step = "foretell score"
     else:
         step = "foretell segment list"
-    settings = [(name, v.value if v.value is not None else "", v.origin) for name, v in project.settings.items()]
+    settings = [
+        (name, v.value if v.value is not None else "", v.origin)
+        for name, v in project.settings.items()
+        if name != "purposes"
+    ]
     return Status(project.folder, project.now, settings, sources, tasks, notes, step)
 
 
@@ -84,4 +95,13 @@ def _history(project: Project) -> list[str]:
             notes.append(f"{name} failed {fared.tried_at:%Y-%m-%d %H:%M}{times}: {fared.error}")
         if fared.changes and fared.changed_at:
             notes.append(f"{name} changed {fared.changed_at:%Y-%m-%d %H:%M}: {fared.changes}")
+    return notes
+
+
+def _consent(rules: Mapping[str, str], asked: set[str]) -> list[str]:
+    """What consent is asked for, and what not."""
+    said = [f"{purpose} is {rule}" for purpose, rule in rules.items()]
+    notes = [f"consent: {', '.join(said)}"] if said else []
+    if free := sorted(asked - rules.keys()):
+        notes.append(f"no consent is asked for {', '.join(free)}: everybody may be used")
     return notes

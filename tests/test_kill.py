@@ -37,6 +37,7 @@ for module in modules:
 from foretell.__main__ import main
 
 HOOKS = [("lake.tables", "Table", "append"), ("lake.derived", None, "write"), ("ingestion.load", None, "read"),
+         ("lake.tables", "Table", "rewrite"),
          ("features.store.repository", None, "apply"), ("features.store.repository", None, "materialise")]
 
 

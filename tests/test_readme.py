@@ -77,6 +77,24 @@ def test_undo_a_wrong_merge(project: Path) -> None:
     assert run(explain, project) == before
 
 
+def test_consent_and_erasure(project: Path, tmp_path: Path) -> None:
+    """As printed, on a copy: the settings first, then one command after the other."""
+    folder = tmp_path / "shop"
+    shutil.copytree(project, folder)
+    (settings,) = blocks("toml")
+    with (folder / "foretell.toml").open("a") as toml:
+        toml.write("\n" + settings)
+    lines = [line.split("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    withdraw, show, export, erase, verify = [
+        line for line in lines if line.split()[1] in ("consent", "export", "erase")
+    ]
+    assert "is left out for marketing" in run(withdraw, folder)
+    assert re.search(r"marketing +opt-in +no", run(show, folder))
+    assert "facts of" in run(export, folder)
+    assert "nothing found" in run(erase, folder)
+    assert run(verify, folder).endswith("nothing found.\n")
+
+
 def code() -> list[str]:
     """The README's blocks that are files of a project, in order."""
     return [*blocks("python"), *blocks("yaml")]

@@ -23,7 +23,7 @@ from foretell.project import Project
 from lake.engine import last_batch
 from models import encoding
 from models.estimators import candidates
-from training import dataset, metrics
+from training import dataset, lineage, metrics
 from training.cutoffs import Cutoffs, plan
 from training.metrics import Kind
 
@@ -52,7 +52,8 @@ class Trained:
 
     evaluation: model, metric, value, low, high. winner, runner_up: names; reason: why the winner was chosen, in words.
     skipped: candidates that could not be fitted, and why. version: of the registered model. tuned: what tuning the
-    learned candidate found out, if it was asked to. plots: name -> file, among the artifacts of the MLflow run.
+    learned candidate found out, if it was asked to. without_consent: rows left out as their people did not agree to the
+    task's purpose, or have withdrawn since. plots: name -> file, among the artifacts of the MLflow run.
     """
 
     task: PredictionTask
@@ -67,6 +68,7 @@ class Trained:
     version: str
     run_id: str
     tuned: Tuning | None = None
+    without_consent: int = 0
     plots: dict[str, Path] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -110,6 +112,7 @@ def train(
     rows = dataset.training_set(
         project, task, [*cutoffs.training, cutoffs.evaluation, *cutoffs.final], progress=progress
     )
+    without_consent = int(rows.attrs.get("without_consent", 0))
     # codes are given by the rows learned from: what came later has no say in them
     categories = encoding.learn(rows[rows["cutoff"].isin(cutoffs.training)], columns)
     rows[columns] = encoding.encode(rows, columns, categories)
@@ -142,11 +145,12 @@ def train(
         "evaluated_on": cutoffs.evaluation.isoformat(), "rows": counts, "reason": reason,
         "tuned": tuned.taken if tuned else {},
     }  # fmt: skip
-    evidence = Evidence(contract, evaluation, judge, predictions, fitted, final, skipped, tuned)
+    whose = lineage.counts({"training": learn, "evaluation": judge, "final": final_rows})
+    evidence = Evidence(contract, evaluation, judge, predictions, fitted, final, skipped, tuned, whose)
     version, run_id = register(project, task, evidence)
     return Trained(
         task, kind, cutoffs, counts, base_rate, evaluation, winner, reason, skipped, version, run_id, tuned,
-        plots_of(project, run_id),
+        without_consent, plots_of(project, run_id),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from foretell.project import Project
 from lake.engine import session
 from segments.predicate import parse
 from training import entering
+from unification.consent import without
 from unification.identity import ensure, facts_of
 
 META = ["profile_id", "cutoff", "label", "weight", "person", "split"]
@@ -63,7 +64,14 @@ def population(con: duckdb.DuckDBPyConnection, project: Project, task: Predictio
 
 
 def _satisfying(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> list[str]:
-    """The profiles that satisfy the rule of the task's population at the cutoff."""
+    """The profiles that satisfy the rule of the task's population at the cutoff, and may be used for its purpose."""
+    return _may_be_used(con, project, task, cutoff)[0]
+
+
+def _may_be_used(
+    con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime
+) -> tuple[list[str], int]:
+    """Of those that satisfy the rule of the population: who may be used for the task's purpose, how many may not."""
     views = population_views(project, task)
     relation = build.read(project, views[0], cutoff)
     for view in views[1:]:
@@ -72,7 +80,14 @@ def _satisfying(con: duckdb.DuckDBPyConnection, project: Project, task: Predicti
     con.execute(f"CREATE OR REPLACE TEMP VIEW eligible AS SELECT * FROM {relation}")
     schema = {name: kind for name, kind, *_ in con.execute("DESCRIBE eligible").fetchall()}
     rule = parse(task.population, where=f"population of {task.name}").bind(schema)
-    return sorted(p for (p,) in con.execute(rule.sql("eligible")).fetchall())
+    found = sorted(p for (p,) in con.execute(rule.sql("eligible")).fetchall())
+    barred = without(con, project, task.purpose, cutoff, found)
+    return [p for p in found if p not in barred], len(barred)
+
+
+def left_out(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> int:
+    """How many satisfy the rule of the population at the cutoff, but must not be used for the task's purpose."""
+    return _may_be_used(con, project, task, cutoff)[1]
 
 
 def labels_at(
@@ -96,14 +111,17 @@ def training_set(
 ) -> pd.DataFrame:
     """One row per eligible profile and cutoff: META, then the task's features (numbers; text where a feature is text).
 
-    Profiles that fell apart before their label was known are kept and flagged in `split`.
+    Profiles that fell apart before their label was known are kept and flagged in `split`. Rows of people who did not
+    agree to the task's purpose, as known at the cutoff, or who have withdrawn since, are left out: `.attrs` says how
+    many, as "without_consent".
     """
     cutoffs = sorted(set(cutoffs))
     build_for(project, [task], cutoffs, progress)
-    frames = []
+    frames, without_consent = [], 0
     with session(project) as con:
         for cutoff in cutoffs:
             progress(f"{task.name}: labels at {cutoff:%Y-%m-%d}")
+            without_consent += left_out(con, project, task, cutoff)
             eligible = pd.DataFrame({"profile_id": population(con, project, task, cutoff)}, dtype=object)
             found = eligible.merge(labels_at(con, project, task, cutoff), on="profile_id")
             if unknown := int(found["label"].isna().sum()):
@@ -114,13 +132,16 @@ def training_set(
             frames.append(found.assign(cutoff=pd.Timestamp(cutoff)))
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
+        refused = f"; {without_consent:,} more did not agree to {task.purpose}" if without_consent else ""
         raise DataError(
-            task.name, f"nobody is eligible ({task.population}) at {len(cutoffs)} cutoffs",
+            task.name, f"nobody is eligible ({task.population}) at {len(cutoffs)} cutoffs{refused}",
             "loosen the population, or load more data",
         )  # fmt: skip
     progress(f"{task.name}: features from Feast")
     rows["event_timestamp"] = rows["cutoff"]
-    return with_features(project, task, rows).sort_values(["cutoff", "profile_id"], ignore_index=True)
+    made = with_features(project, task, rows).sort_values(["cutoff", "profile_id"], ignore_index=True)
+    made.attrs["without_consent"] = without_consent
+    return made
 
 
 def with_features(project: Project, task: PredictionTask, rows: pd.DataFrame) -> pd.DataFrame:

@@ -31,11 +31,13 @@ from models.estimators.similarity import Centroid
 from models.explain import contributions
 from segments.audience import audience, declared, rule_of
 from training import metrics
+from unification.consent import without
 from unification.identity import resolve
 
 FOLDS = 5
 METRIC = "auc"
 LEARNED = "lightgbm"
+PURPOSE = "marketing"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def expand(
     progress("finding the seed")
     members, hidden, unknown = _members(project, seed)
     rows = _rows(project, progress)
+    with session(project) as con:  # nobody is compared, nor found, who did not agree to it
+        refused = without(con, project, _purpose(project, seed), project.now, rows["profile_id"].tolist())
+    rows = rows[~rows["profile_id"].isin(refused)].reset_index(drop=True)
     if among:
         kept = set(audience(project, among).members["profile_id"]) | members
         rows = rows[rows["profile_id"].isin(kept)].reset_index(drop=True)
@@ -98,6 +103,12 @@ def expand(
         seed, seeds, ranked, evaluation, winner, reason, _marks(model, X, y, categories), unknown,
         _replayable(project, seed),
     )  # fmt: skip
+
+
+def _purpose(project: Project, seed: str) -> str:
+    """What a lookalike of this seed is for: as the segment says, else marketing."""
+    known = declared(project)
+    return (known[seed].purpose if seed in known else "") or PURPOSE
 
 
 def check_file(file: Path) -> None:
@@ -141,7 +152,7 @@ from foretell import Enters, PredictionTask, days
     label=Enters({seed!r}),
     views={views!r},
     metric="log_loss",
-    purpose="marketing",
+    purpose="{_purpose(project, seed)}",
 )
 ''')
     return file

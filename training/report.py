@@ -35,6 +35,8 @@ def show(found: Trained) -> None:
     if found.tuned:
         click.echo(f"{LEARNED}, {len(found.tuned.trials)} trials before that cutoff: {found.tuned.reason}.")
     click.echo(f"Champion: {found.winner}, version {found.version}. {found.reason}.")
+    if found.without_consent:
+        click.echo(f"- {found.without_consent:,} rows are left out: no consent to {task.purpose}, or withdrawn since")
     for name, why in found.skipped.items():
         click.echo(f"- {name} did not compete: {why}")
 
@@ -59,6 +61,12 @@ def summary(trainings: Sequence[Trained]) -> None:
         )  # fmt: skip
     header = ["task", "rows", "base rate", "champion", "metric", "its value, 95%", "best baseline", "verdict"]
     table(header, rows)
+    for found in trainings:
+        if found.without_consent:
+            said = (
+                f"{found.without_consent:,} rows are left out: no consent to {found.task.purpose}, or withdrawn since"
+            )
+            click.echo(f"- {found.task.name}: {said}")
     if kept := [found.task.name for found in trainings if found.winner != LEARNED]:
         click.echo(f"Learning did not beat the best baseline beyond chance: {', '.join(kept)}. There it is served.")
     if tuned := [found.task.name for found in trainings if found.tuned and found.tuned.taken]:

@@ -16,7 +16,7 @@ from foretell.declarations import PredictionTask
 from foretell.project import Project
 from models import registry
 from models.explain import contributions
-from training import plots
+from training import lineage, plots
 
 if TYPE_CHECKING:
     from training.tuning import Tuning
@@ -28,7 +28,8 @@ _RUNTIME = ("scikit-learn", "lightgbm", "numpy", "pandas", "scipy")
 @dataclass(frozen=True)
 class Evidence:
     """A judged training: the contract, the evaluation table, the evaluation rows with every candidate's predictions,
-    the candidates as judged, the winner fitted for use, the candidates that could not be fitted, and the tuning."""
+    the candidates as judged, the winner fitted for use, the candidates that could not be fitted, the tuning, and whose
+    rows it all is made of (see training/lineage.py)."""
 
     contract: dict[str, Any]
     evaluation: pd.DataFrame
@@ -38,6 +39,7 @@ class Evidence:
     final: Any
     skipped: dict[str, str]
     tuned: Tuning | None = None
+    lineage: pd.DataFrame | None = None
 
 
 def register(project: Project, task: PredictionTask, evidence: Evidence) -> tuple[str, str]:
@@ -76,6 +78,8 @@ def _register(project: Project, task: PredictionTask, evidence: Evidence) -> tup
         )
     found = registry.client(project).search_model_versions(f"name='{task.name}' and run_id='{run.info.run_id}'")
     number = str(max(int(v.version) for v in found))
+    if evidence.lineage is not None:  # before it is in use
+        lineage.keep(project, task.name, number, run.info.run_id, evidence.lineage)
     registry.promote(project, task.name, number)
     return number, run.info.run_id
 

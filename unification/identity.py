@@ -25,6 +25,7 @@ from foretell.project import Project
 from ingestion.normalise import RULE_VERSION, identifier, other_forms
 from lake import derived
 from lake.engine import instant, last_batch, quote, session
+from lake.erasure import rebirths
 from unification.decisions import decisions, digest
 from unification.golden import build_golden, declared
 from unification.graph import NEVER, UNLINK
@@ -123,19 +124,30 @@ def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, si
     """Take identifiers and links of the facts of later batches than `since` into the graph; leaves the tables `nodes`
     and `edges` of what these facts say."""
     _nodes_and_edges(con, project, since)
-    return take_in(con, store, project.key, project.setting("identity_blocked"), _made(project))
+    nodes = (node for (node,) in con.execute("SELECT node FROM nodes").fetchall())
+    again = rebirths(project, nodes)  # erased, and come back: somebody new
+    return take_in(con, store, project.key, project.setting("identity_blocked"), _made(project), again)
 
 
 def take_in(
-    con: duckdb.DuckDBPyConnection, store: Store, key: str, blocked: Sequence[str] = (), made: Sequence[Decided] = ()
-) -> Changed:
-    """Take the tables `nodes` and `edges` into the graph. key: the home's; blocked: patterns; made: decisions."""
+    con: duckdb.DuckDBPyConnection, store: Store, key: str, blocked: Sequence[str] = (), made: Sequence[Decided] = (),
+    again: Mapping[str, str] | None = None,
+) -> Changed:  # fmt: skip
+    """Take the tables `nodes` and `edges` into the graph.
+
+    key: the home's; blocked: patterns of nodes that link nothing; made: decisions; again: birth ids other than usual.
+    """
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE reborn AS SELECT unnest(?::VARCHAR[]) AS node, unnest(?::VARCHAR[]) AS birth",
+        [list(again or {}), [birth[1:] for birth in (again or {}).values()]],
+    )
     no_links = " OR ".join(f"node GLOB '{quote(pattern)}'" for pattern in blocked)
     nodes: Any = con.sql(
         f"""SELECT node, epoch_us(known_at) AS since, split_part(node, ':', 1) AS kind,
             {no_links or "false"} AS blocked, ('0x' || birth[1:16])::UBIGINT AS high,
             ('0x' || birth[17:20])::USMALLINT AS low
-            FROM (SELECT *, sha256('{quote(key)}' || node) AS birth FROM nodes)"""
+            FROM (SELECT n.*, coalesce(r.birth, sha256('{quote(key)}' || n.node)) AS birth
+                  FROM nodes n LEFT JOIN reborn r USING (node) ORDER BY n.rowid)"""
     ).to_arrow_table()
     links: Any = con.execute(
         """SELECT x.rowid AS a, y.rowid AS b, epoch_us(e.known_at) AS known_at FROM edges e
@@ -168,7 +180,8 @@ def _made(project: Project) -> list[Decided]:
 
 def birth_id(project: Project, node: str) -> str:
     """The id of the profile that an identifier founds. It says nothing to someone without the home's key."""
-    return "p" + hashlib.sha256((project.key + node).encode()).hexdigest()[:20]
+    usual = "p" + hashlib.sha256((project.key + node).encode()).hexdigest()[:20]
+    return rebirths(project, [node]).get(node, usual)
 
 
 def show(con: duckdb.DuckDBPyConnection, home: Path, store: Store, changed: Changed, *, anew: bool) -> None:

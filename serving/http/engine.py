@@ -182,6 +182,11 @@ def _answer(
         for place, profile in enumerate(profiles):
             if problem := problems[name]:
                 refused[profile][name] = problem
+            elif task.facts["purpose"] in pages.get(profile, {}).get("refused", ()):
+                refused[profile][name] = NotReady(
+                    name, f"the profile must not be scored: no consent to {task.facts['purpose']}",
+                    "ask the person, and write down the answer: `foretell consent grant`",
+                )  # fmt: skip
             elif name not in pages.get(profile, {}).get("eligible", ()):
                 refused[profile][name] = NotReady(
                     name, f"the profile is not in its population ({task.facts['population']})",

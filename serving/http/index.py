@@ -141,7 +141,7 @@ class Index:
         return self._pick("SELECT key, profile_id FROM who WHERE key IN", sorted(keys))
 
     def pages(self, profiles: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """traits, identifiers, former_ids, segments and eligible of each profile."""
+        """traits, identifiers, former_ids, segments, eligible and refused of each profile."""
         found = self._pick("SELECT profile_id, page FROM page WHERE profile_id IN", profiles)
         return {profile: json.loads(page) for profile, page in found.items()}
 
