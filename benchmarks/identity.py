@@ -1,12 +1,17 @@
 """How fast does the identity graph form, and take in what is new?
 
-Generated people with one to eight identifiers each, linked as events and records would; a few links are wrong.
+Generated people with two to forty identifiers each, linked as events and records would; a few links are wrong.
 
   identity.stitch_speedup_vs_splink      Splink's clustering of the same encoded links, over ours of all times at once
   identity.raw_stitch_speedup_vs_splink  the same peer, over ours from identifiers as text to the tables on the disk
   identity.batch_speedup_vs_full         that full stitch from text, over a batch of 10,000 links of which each brings
                                          something new: look-up, and the tables patched on the disk, included
   identity.batch_growth_1m_to_10m        a batch onto ten times as many links, over the same batch onto fewer
+
+With --speed also what stands beside the graph, as their own benchmarks (golden, collector) measure it:
+
+  identity.golden_vs_group_by            golden profiles from scratch, over one GROUP BY of the same rows
+  identity.collector_vs_raw              events a second of the collector, over a bare route that appends and fsyncs
 
 Splink says who belongs together; ours also since when, who was who before, and what each profile's lasting id is.
 """
@@ -18,28 +23,31 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from benchmarks import report
+from benchmarks import collector, golden, report
 from benchmarks.report import Usage, measure, progress
+from unification.graph import Rules, Walked, shared_since, walk, with_turns
 from unification.identity import show, take_in
 from unification.store import Changed, Limits, Store
 
 FULL, QUICK = 5_000_000, 50_000
 LIMITS = Limits(50, {}, {"device": 3, "*": 20})
+SAME = {"golden.vs_group_by": "identity.golden_vs_group_by", "collector.single_vs_bare": "identity.collector_vs_raw"}
 KINDS = ("email", "phone", "device", "loyalty_card", "user_id")
 
 
 @dataclass(frozen=True)
 class Links:
-    """nodes: how many. a, b: links as numbers. at: microseconds, ascending."""
+    """nodes: how many. person: of each. a, b: links as numbers. at: microseconds, ascending."""
 
     nodes: int
+    person: np.ndarray
     a: np.ndarray
     b: np.ndarray
     at: np.ndarray
@@ -58,26 +66,29 @@ def _names(numbers: np.ndarray) -> list[str]:
 
 
 def links(count: int, seed: int = 0) -> Links:
-    """People whose identifiers are met together; a sixth of the links say again what is known, 0.3% are wrong."""
+    """People whose identifiers are met together, five each on average and up to forty; 0.3% of the links are wrong.
+
+    Half of the links bring a new identifier, to one of the last three that the person had; the others link known ones.
+    """
     draw = np.random.default_rng(seed)
-    people = int(count / 1.45)
-    size = 1 + draw.geometric(0.45, people).clip(1, 7)
+    people = int(count / 8)
+    size = 1 + draw.geometric(0.25, people).clip(1, 39)
     begin = np.concatenate([[0], np.cumsum(size)])
     nodes = int(begin[-1])
     owner = np.repeat(np.arange(people), size)
     place = np.arange(nodes) - begin[owner]
     b = np.flatnonzero(place)
-    a = begin[owner[b]] + (draw.random(len(b)) * place[b]).astype(np.int64)
+    a = b - 1 - (draw.random(len(b)) * np.minimum(place[b], 3)).astype(np.int64)
     more = max(0, count - len(b))
     who = draw.integers(0, people, more)
     x = begin[who] + (draw.random(more) * size[who]).astype(np.int64)
     y = begin[who] + (draw.random(more) * size[who]).astype(np.int64)
-    wrong = draw.random(more) < 0.02
+    wrong = draw.random(more) < 0.006
     y[wrong] = draw.integers(0, nodes, wrong.sum())
     order = draw.permutation(len(b) + more)[:count]
     a, b = np.concatenate([a, x])[order], np.concatenate([b, y])[order]
     there = a != b
-    return Links(nodes, a[there], b[there], np.sort(draw.integers(10**15, 15 * 10**14, int(there.sum()))))
+    return Links(nodes, owner, a[there], b[there], np.sort(draw.integers(10**15, 15 * 10**14, int(there.sum()))))
 
 
 def splink(given: Links) -> int:
@@ -95,14 +106,22 @@ def splink(given: Links) -> int:
     return int(api._con.execute(f"SELECT count(DISTINCT cluster_id) FROM {found.physical_name}").fetchall()[0][0])
 
 
-def stitch(given: Links, names: pa.Array, high: np.ndarray) -> Store:
-    """Our graph of encoded links, in memory."""
-    store = Store(LIMITS)
-    kinds = np.array([store.kind(k) for k in KINDS])[np.arange(given.nodes) % len(KINDS)]
-    since = np.full(given.nodes, given.at[0])
-    low = np.zeros(given.nodes, np.uint16)
-    store.add(names, high, low, kinds, since, given.a, given.b, given.at)
-    return store
+def stitch(given: Links) -> Walked:
+    """Our walk of encoded links: who belonged to whom at any time, and by which link they merged."""
+    first, other = np.full(given.nodes, given.at[-1]), np.full(given.nodes, given.at[-1])
+    first[given.a[::-1]], other[given.b[::-1]] = given.at[::-1], given.at[::-1]  # the last write is the earliest
+    first = np.minimum(first, other)
+    order = np.argsort(first, kind="stable")
+    age = np.empty(given.nodes, np.int32)
+    age[order] = np.arange(given.nodes, dtype=np.int32)
+    a, b = age[given.a], age[given.b]
+    left, right, since = np.minimum(a, b), np.maximum(a, b), first[order]
+    kind = (order % len(KINDS)).astype(np.int32)
+    most, many = np.zeros(len(KINDS), np.int32), np.array([LIMITS.shared.get(k, 20) for k in KINDS], np.int32)
+    shared = shared_since(kind, left, right, given.at, many, np.zeros(given.nodes, bool))
+    begin, ends = np.array([0, given.nodes]), np.array([0, len(left)])
+    links = with_turns(begin, ends, since, kind, left, right, given.at, shared, np.empty((0, 5), np.int64))
+    return walk(links, Rules(LIMITS.largest, most, many))
 
 
 class Home:
@@ -139,13 +158,18 @@ class Home:
 
 
 def batch(given: Links, size: int, number: int) -> pa.Table:
-    """Links that each bring something new: half to an identifier never met, half between known ones of few people."""
+    """Links as the next hour would bring them: half to an identifier never met, half between known ones of a person
+    (neighbours of one number), 0.3% of them wrong."""
     draw = np.random.default_rng(1000 + number)
-    known, others = draw.integers(0, given.nodes, size), draw.integers(0, given.nodes, size // 2)
+    known = draw.integers(0, given.nodes, size)
+    other = np.minimum(known[: size // 2] + 1, given.nodes - 1)
+    other = np.where(given.person[other] == given.person[known[: size // 2]], other, known[: size // 2] - 1)
+    wrong = draw.random(len(other)) < 0.006
+    other[wrong] = draw.integers(0, given.nodes, wrong.sum())
     new = given.nodes + number * size + np.arange(size - size // 2)
     at = 15 * 10**14 + number * 10**6 + np.arange(size)
     return pa.table({
-        "a": _names(known), "b": _names(np.concatenate([new, others])),
+        "a": _names(known), "b": _names(np.concatenate([np.abs(other), new])),
         "known_at": pa.array(at).cast(pa.timestamp("us", tz="UTC")),
     })  # fmt: skip
 
@@ -154,11 +178,9 @@ def speed(count: int, size: int, repeats: int) -> tuple[list[report.Bar], dict[s
     """The bars of speed at `count` links, batches of `size`."""
     progress(f"{count:,} links are made")
     given = links(count)
-    names = pa.array(_names(np.arange(given.nodes)))
-    high = np.random.default_rng(5).integers(0, 2**63, given.nodes).astype(np.uint64)
     text = given.text()
     little = links(2_000, seed=1)
-    stitch(little, names[: little.nodes], high[: little.nodes])  # compile what is compiled
+    stitch(little)  # compile what is compiled
     folder = Path(tempfile.mkdtemp())
     found: dict[str, Any] = {}
 
@@ -179,7 +201,7 @@ def speed(count: int, size: int, repeats: int) -> tuple[list[report.Bar], dict[s
         Home(folder / "little").add(little.text())
         contestants = {
             "splink": timed("splink", lambda: splink(given)),
-            "encoded": timed("encoded", lambda: stitch(given, names, high)),
+            "encoded": timed("encoded", lambda: stitch(given)),
             "from text": timed("from text", raw),
         }
         usages = report.interleaved(contestants, repeats)
@@ -228,12 +250,21 @@ def _batches(home: Home, given: Links, size: int, repeats: int) -> tuple[list[Us
 def main() -> None:
     """Read the command line, measure, report."""
     parser = report.options(__doc__ or "", "identity")
+    parser.add_argument("--speed", action="store_true", help="golden profiles and the collector too")
     parser.add_argument("--links", type=int, help=f"how many links (default: {FULL:,}, quick: {QUICK:,})")
     given = parser.parse_args()
     count = given.links or (QUICK if given.quick else FULL)
     size = 10_000 if not given.quick else 500
     bars, details = speed(count, size, 1 if given.quick else (given.repeats or 3))
     sizes = {"links": count, "batch": size}
+    if given.speed:
+        rounds = report.repeats(given)
+        for other in (
+            golden.found(golden.QUICK if given.quick else golden.FULL, rounds),
+            collector.run(given.quick, rounds),
+        ):
+            bars += [replace(bar, id=SAME.get(bar.id, bar.id)) for bar in other.bars]
+            details[other.benchmark] = dict(other.details)
     report.Report("identity", sizes, bars, report.versions("splink", "numba", "duckdb", "numpy"), details).show()
 
 

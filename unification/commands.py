@@ -14,20 +14,40 @@ from ingestion.commands import choosing, chosen_rows, quarantine
 
 
 @click.command()
+@click.option("--dry-run", is_flag=True, help="Only show what other rules would do to the profiles.")
+@click.option("--yes", is_flag=True, help="Apply other rules without asking.")
 @click.pass_obj
-def unify(project: str | None) -> None:
+def unify(project: str | None, dry_run: bool, yes: bool) -> None:
     """Decide which identifiers belong to the same person, and make one golden profile of each.
 
     Identifiers met in one fact belong together. Profile ids persist: after a merge the older one stays, and the younger
-    one still finds the person. Later steps do this by themselves when facts were loaded since.
+    one still finds the person. Later steps do this by themselves when facts were loaded since. If the rules are others
+    than last time (limits, shared or blocked identifiers, identifiers of a source), it first shows which profiles would
+    merge or split, and asks.
+
+    \b
+    Examples:
+      FORETELL_IDENTITY_SHARED=device=1 foretell unify --dry-run    what if a device of two people linked nobody?
     """
     from foretell.console import progress
     from foretell.project import Project
+    from unification.identity import preview
     from unification.identity import unify as run
 
     home = Project.find(project)
-    with home.writing("unify"), progress("unifying"):
-        found = run(home)
+    with home.writing("unify"):
+        with progress("comparing"):
+            other = preview(home)
+        if other:
+            _show_preview(*other)
+        elif dry_run:
+            click.echo("The rules are those by which the profiles were made.")
+        if dry_run:
+            return
+        if other and not yes:
+            click.confirm("Apply them?", abort=True)
+        with progress("unifying"):
+            found = run(home)
     click.echo(
         f"{found['identifiers']:,} identifiers, {found['links']:,} links, {found['merges']:,} merges "
         f"-> {found['profiles']:,} profiles"
@@ -38,6 +58,19 @@ def unify(project: str | None) -> None:
         click.echo(
             f"{found['undated']:,} links have no time of their own: kept out of every cutoff before they were loaded"
         )
+
+
+def _show_preview(rules: str, found: list[tuple[list[str], list[str]]], same: int, most: int = 20) -> None:
+    merged, split = sum(len(new) < len(old) for old, new in found), sum(len(new) > len(old) for old, new in found)
+    click.echo(f"Other rules: {rules}")
+    other = len(found) - merged - split
+    click.echo(
+        f"{merged:,} merges, {split:,} splits" + (f", {other:,} regrouped" if other else "") + f", {same:,} untouched:"
+    )
+    for old, new in found[:most]:
+        click.echo(f"  {' and '.join(old)} -> {' and '.join(new)}")
+    if len(found) > most:
+        click.echo(f"  and {len(found) - most:,} more")
 
 
 @click.group()

@@ -64,8 +64,49 @@ def ensure(project: Project) -> None:
     """Unify if facts were loaded since the last time (a definition of who is who must not lag behind the facts)."""
     with session(project) as con:
         state = _state(con, project, last_batch(project))
-    if _kept(project, state) != state:
-        unify(project)
+    if _kept(project, state) == state:
+        return
+    if said := other_rules(project, state):
+        raise NotReady(
+            "unify", f"the rules of who is who are others than when the profiles were made ({said})",
+            "`foretell unify` shows which profiles would merge or split by them, and applies them",
+        )  # fmt: skip
+    unify(project)
+
+
+def other_rules(project: Project, now: dict[str, Any]) -> str:
+    """What is another rule now than when the graph at hand was made; "" if nothing is, or there is no graph."""
+    file = _folder(project) / "state.json"
+    if not file.exists():
+        return ""
+    kept = json.loads(file.read_text())["unified"]
+    names = ("normal forms", "limits", "identity_blocked")
+    said = [
+        f"{n}: {old} -> {new}" for n, old, new in zip(names, kept["rules"], now["rules"], strict=True) if old != new
+    ]
+    for name in sorted(kept["sources"].keys() & now["sources"].keys()):
+        old, new = kept["sources"][name][0], now["sources"][name][0]
+        said += [f"identifiers of {name}: {', '.join(old)} -> {', '.join(new)}"] if old != new else []
+    return "; ".join(said)
+
+
+def preview(project: Project) -> tuple[str, list[tuple[list[str], list[str]]], int] | None:
+    """What other rules would do, without doing it: which rules, which profiles become which, how many stay as they are.
+
+    None if the rules are those of the graph at hand.
+    """
+    with session(project) as con:
+        said = other_rules(project, _state(con, project, last_batch(project)))
+        if not said:
+            return None
+        before = owners(project)
+        store = Store(limits(project))
+        member, _, _ = store.tables(add_facts(con, project, store, since=0))
+        con.register("member_then", member)
+        after = dict(con.execute(f"SELECT node, profile_id FROM ({members_at(project.now, 'member_then')})").fetchall())
+    found = differences(before, after)
+    same = set(before.values()) - {profile for old, _ in found for profile in old}
+    return said, found, len(same)
 
 
 def limits(project: Project) -> Limits:
@@ -273,11 +314,11 @@ def _undated(con: duckdb.DuckDBPyConnection, project: Project) -> int:
     return int(con.execute(f"SELECT count(*) FROM edges WHERE source IN ({names})").fetchall()[0][0])
 
 
-def members_at(at: datetime) -> str:
+def members_at(at: datetime, table: str = "member") -> str:
     """SQL for the graph at T: node, birth_id, profile_id of every identifier known before T."""
     moment = instant(at)
     return (
-        f"SELECT node, birth_id, profile_id FROM member WHERE known_from < {moment} "
+        f"SELECT node, birth_id, profile_id FROM {table} WHERE known_from < {moment} "
         f"AND (known_to IS NULL OR known_to >= {moment})"
     )
 

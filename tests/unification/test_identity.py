@@ -9,9 +9,11 @@ from pathlib import Path
 import networkx as nx
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from conftest import SOURCES, START, Facts, click, identifiers, known_at, make_shop, record, sale, shop_facts
 
 from features.build import build, read
+from foretell.__main__ import cli
 from foretell.errors import NotReady, UnknownName
 from foretell.project import Project
 from lake.engine import session
@@ -180,7 +182,7 @@ def test_a_profile_too_large_is_refused_and_reported(tmp_path: Path) -> None:
     assert unify(project)["refused"] == 3
 
 
-def test_ensure_rebuilds_when_facts_or_settings_changed_and_only_then(tmp_path: Path) -> None:
+def test_other_rules_are_shown_before_they_are_applied(tmp_path: Path) -> None:
     rows = [record(START, f"CARD{n}", "family@x.example") for n in range(3)]
     project = crm(tmp_path / "p", *rows)
     file = project.home / "derived" / "member.parquet"
@@ -190,8 +192,23 @@ def test_ensure_rebuilds_when_facts_or_settings_changed_and_only_then(tmp_path: 
     with (project.folder / "foretell.toml").open("a") as toml:
         toml.write("identity_max = 2\n")
     again = Project(project.folder)
+    with pytest.raises(NotReady, match=r"limits: .*50.* -> .*2.*`foretell unify` shows which"):
+        ensure(again)
+    assert len(set(owners(again).values())) == 1
+    before = set(owners(again).values())
+
+    def said(*words: str, answer: str = "") -> str:
+        return CliRunner().invoke(cli, ["--project", str(again.folder), "unify", *words], input=answer).output
+
+    shown = said("--dry-run")
+    assert "0 merges, 1 splits, 0 untouched" in shown
+    assert f"  {before.pop()} -> " in shown
+    said(answer="n\n")
+    assert len(set(owners(again).values())) == 1
+    assert "-> 3 profiles" in said(answer="y\n")
+    assert len(set(owners(again).values())) == 3  # e-mail and one card, and two cards alone
     ensure(again)
-    assert len(set(owners(again).values())) == 3 - 1 + 1  # e-mail and one card, and two cards alone
+    assert "The rules are those" in said("--dry-run")
 
 
 @pytest.mark.parametrize("change", ["contract", "limit"])
@@ -207,6 +224,7 @@ def test_features_are_built_again_when_other_rules_make_another_graph(tmp_path: 
         with (project.folder / "foretell.toml").open("a") as toml:
             toml.write("identity_max = 2\n")
     again = Project(project.folder)
+    unify(again)
     view = again.definitions.view("orders")
     assert build(again, [view], [at]) == 1
     assert build(again, [view], [at]) == 0
