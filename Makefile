@@ -49,4 +49,5 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install -q --require-hashes -r .venv/uv.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -c 'from unification.store import warm; warm()'
 	touch $(READY)

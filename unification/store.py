@@ -363,3 +363,13 @@ def _numbers(births: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return (
         np.array([int(b[1:17], 16) for b in births], np.uint64), np.array([int(b[17:], 16) for b in births], np.uint16)
     )  # fmt: skip
+
+
+def warm() -> None:
+    """Compile the loops, once for all processes, as installing does: the first run would take half a minute longer."""
+    import pyarrow as pa
+
+    store, one = Store(Limits()), np.zeros(1, np.int64)
+    numbers = np.arange(2)
+    store.add(pa.array(["a:1", "a:2"]), numbers, numbers, numbers * store.kind("a"), numbers, one, one + 1, one)
+    store.tables(store.add(pa.array([], pa.string()), one[:0], one[:0], one[:0], one[:0], one[:0], one[:0], one[:0]))
