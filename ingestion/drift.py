@@ -5,9 +5,7 @@ Nothing is lost by a change: a row's payload keeps whatever came. What the contr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Mapping
 
 import duckdb
 import sqlglot
@@ -18,9 +16,8 @@ from foretell.declarations import Source
 from foretell.errors import UnknownName
 from ingestion.files import Raw
 
-T = TypeVar("T")
 _SAMPLE = 10_000  # rows that say of which kind a column is
-_AT_ONCE = 200  # columns: the engine's time for a query grows faster than the query
+_WIDE = 500
 _WORDS = {
     "integer": ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
     "number": ("FLOAT", "DOUBLE", "DECIMAL"),
@@ -85,20 +82,25 @@ def kinds(con: duckdb.DuckDBPyConnection, raw: Raw) -> dict[str, str | None]:
         return {}
     as_text = all(kind == "VARCHAR" for kind in raw.columns.values())  # a format that knows nothing but text
     found: dict[str, str | None] = {}
-    for some in batched(raw.columns.items(), _AT_ONCE):
-        asked = ", ".join(_question(column, as_text) for column, _ in some)
-        names = ", ".join(_quoted(column) for column, _ in some)
-        (answer,) = con.execute(f"SELECT {asked} FROM (SELECT {names} FROM raw LIMIT {_SAMPLE})").fetchall()
-        for (column, kind), said in zip(some, answer, strict=True):
-            found[column] = said if said is None or as_text else _KINDS.get(kind.split("(")[0].split(" ")[0], "text")
+    if as_text and len(raw.columns) > _WIDE:
+        return dict.fromkeys(raw.columns) | _of_wide(con, len(raw.columns))
+    asked = ", ".join(_question(column, as_text) for column in raw.columns)
+    (answer,) = con.execute(f"SELECT {asked} FROM (SELECT * FROM raw LIMIT {_SAMPLE})").fetchall()
+    for (column, kind), said in zip(raw.columns.items(), answer, strict=True):
+        found[column] = said if said is None or as_text else _KINDS.get(kind.split("(")[0].split(" ")[0], "text")
     return found
 
 
-def batched(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
-    """As itertools.batched, which Python 3.11 lacks."""
-    rest = iter(items)
-    while some := tuple(islice(rest, n)):
-        yield some
+def _of_wide(con: duckdb.DuckDBPyConnection, columns: int) -> dict[str, str | None]:
+    """The same of very many columns of text, where a query that names each would take minutes to be understood."""
+    rows = max(1, 1_000_000 // columns)
+    value = "nullif(trim(e.value->>'$'), '')"
+    return dict(
+        con.execute(
+            f"""SELECT e.key, {_kind_of(value)} FROM (SELECT _payload FROM raw LIMIT {rows}), json_each(_payload) e
+                GROUP BY 1"""
+        ).fetchall()
+    )
 
 
 def _quoted(column: str) -> str:
