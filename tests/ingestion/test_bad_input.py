@@ -308,7 +308,8 @@ def test_an_identifier_shared_by_ten_thousand_people(tmp_path):
     assert ask(made, "SELECT max(identifiers) FROM profiles") == [(1,)]
     assert found["profiles"] == 10_001
     ((reason,),) = ask(made, "SELECT DISTINCT reason FROM refused_edges")
-    assert reason.startswith("phone:") and reason.endswith("is shared: met with more than 20 of another type")
+    assert reason.startswith("phone:")
+    assert reason.endswith("is shared: met with more than 20 of another type")
 
 
 @pytest.mark.slow

@@ -253,18 +253,9 @@ def greedy(
     return {node: born[min(part, key=age.__getitem__)] for node, part in parts.items()}, refused
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(disputes())
 def test_the_graph_at_any_time_is_the_greedy_union_under_the_decisions_of_then(
-    dispute: tuple[Case, pd.DataFrame, int],
-) -> None:
-    check(dispute)
-
-
-@pytest.mark.slow
-@settings(max_examples=2500, deadline=None)
-@given(disputes())
-def test_thousands_of_graphs_are_the_greedy_union_under_the_decisions_of_then(
     dispute: tuple[Case, pd.DataFrame, int],
 ) -> None:
     check(dispute)
@@ -458,14 +449,14 @@ def stamps(times) -> pd.Series:
     return pd.Series(pd.to_datetime([at(t) for t in times], utc=True), dtype="datetime64[us, UTC]")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(histories())
 def test_batch_by_batch_the_graph_is_that_of_all_at_once(history: tuple[Limits, list[tuple]]) -> None:
     play(history)
 
 
 @pytest.mark.slow
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(histories())
 def test_thousands_of_histories_of_batches_decisions_deletions_and_limits(history: tuple[Limits, list[tuple]]) -> None:
     play(history)
