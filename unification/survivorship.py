@@ -47,7 +47,7 @@ def decide(
         if _several(source)
     ]
     ranks = _ranks(project, rules)
-    stand = " ".join(f"WHEN {i} THEN {ranks[s.trust]}" for i, s in enumerate(sources))
+    stand = " ".join(["WHEN -1 THEN 0", *(f"WHEN {i} THEN {ranks[s.trust]}" for i, s in enumerate(sources))])
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE golden_claim AS SELECT *, ((epoch_us(event_at)::HUGEINT + {2**52}) << {_TIME})
             + ((CASE src {stand} ELSE {ranks[0]} END)::HUGEINT << {_TRUST}) + {_TIE} AS k

@@ -32,9 +32,9 @@ REFUSED = {
     "files and a connector": (
         make_source,
         {"connector": SQL(url="env:X", table="t")},
-        "till: expected files or a connector, one of them",
+        "till: expected files, a connector or a stream, one of them",
     ),
-    "neither": (make_source, {"files": None}, 'say files="orders/*.csv", or connector=SQL(…)'),
+    "neither": (make_source, {"files": None}, 'say files="orders/*.csv", connector=SQL(…) or stream="web"'),
     "no connector": (make_pulled, {"connector": "orders"}, "connector is SQL(…) or REST(…), got 'orders'"),
     "other database": (make_sql, {"url": "mysql://me:hunter2@h/db"}, "got 'mysql://h/db'; write \"postgresql://"),
     "password": (
