@@ -94,6 +94,7 @@ def survivors(
     _identifiers(con, [rules[kind] for kind in alone])
     rows = [long_sql([rules[name] for name in traits], sources)] if traits else []
     rows += [_long_identifier(rules[kind]) for kind in alone]
+    rows = rows or [_NOTHING]
     columns = ["i.identifiers"] + [
         f'w.v{traits.index(name)} AS "{name}"' if name in traits else f'substr(i."{name}", {_SKIPPED}) AS "{name}"'
         for name in sorted({*traits, *kinds})
@@ -130,6 +131,8 @@ def _identifiers(con: duckdb.DuckDBPyConnection, rules: Sequence[Attribute]) -> 
 
 
 _SKIPPED = 5 + 17 + 1
+_NOTHING = """SELECT 0 AS p, '' AS attribute, '' AS value, '' AS source, '' AS fact_id, NULL::TIMESTAMPTZ AS event_at,
+    NULL::TIMESTAMPTZ AS known_at, 0::BIGINT AS distinct_values, '' AS rule WHERE false"""
 _SPAN = 125_000
 
 

@@ -37,10 +37,11 @@ def decide(
     tables = [versions(s, at) if at.startswith("TIMESTAMPTZ") else f'"{s.name}"' for s in sources]
     claims = [said(i, source, rules, tables[i]) for i, source in enumerate(sources) if not _several(source)]
     claims += [_said_by_graph(len(sources), rule.name, rules) for rule in rules if rule.name in kinds]
+    claims = claims or [_said_by_graph(0, "", rules)]  # nobody says anything
     about = "SELECT o.p, s.* EXCLUDE (node) FROM ({}) s JOIN golden_owner o USING (node) WHERE " + (
         f"s.known_at < {at} AND s.event_at < {at}"
     )
-    parts = [about.format(" UNION ALL ".join(claims))] if claims else []
+    parts = [about.format(" UNION ALL ".join(claims))]
     parts += [  # one fact once, however many of its identifiers are the profile's
         f"SELECT DISTINCT * FROM ({about.format(said(i, source, rules, tables[i]))})"
         for i, source in enumerate(sources)
@@ -133,7 +134,8 @@ def _clean(column: str) -> str:
 def _said_by_graph(i: int, kind: str, rules: Sequence[Attribute]) -> str:
     """SQL for what the graph says of an identifier type that is a trait too."""
     values = "".join(
-        f", {f'substr(node, {len(kind) + 2})' if rule.name == kind else 'NULL'} AS v{n}" for n, rule in enumerate(rules)
+        f", {f'substr(node, {len(kind) + 2})' if rule.name == kind else 'NULL::VARCHAR'} AS v{n}"
+        for n, rule in enumerate(rules)
     )
     return f"""SELECT DISTINCT {i}::UTINYINT AS src, node AS fact_id, known_at AS event_at, known_at{values}, node
         FROM golden_owner WHERE starts_with(node, '{kind}:')"""

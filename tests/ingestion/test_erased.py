@@ -56,7 +56,7 @@ def test_a_device_that_many_use_is_nobodys(tmp_path: Path) -> None:
     """It stays with the others, and is no tombstone: their rows of the past still come in."""
     cards = ["AAAA1", "BBBB2", "CCCC3", "DDDD4"]
     facts = Facts(shop=[sale(START + n * DAY, card, device="kiosk-7") for n, card in enumerate(cards)])
-    project = make_shop(tmp_path / "shop", facts=facts)
+    project = make_shop(tmp_path / "shop", facts=facts, settings={"identity_shared": "device=9"})
     for card in cards[1:]:
         decide(project, "unlink", f"loyalty_card:{card}", "device:kiosk-7")
     unify(project)
