@@ -226,8 +226,8 @@ def load_file(
         if source.stream:
             set_aside(con, raw, report=source is _first_of(project, source.stream))
         changes, columns = drift(con, raw, before.columns, source)
-        if not _same(state, _state(file)):
-            raise DataError(shown, "changed while it was being read", "load it again when it is whole")
+        if state != _state(file):  # its last line may be half a line
+            raise DataError(shown, "changed while it was read", "it stays, and is loaded when it is whole")
         try:
             made = compiled(con, project, source, raw, shown, batch, started)
         except UnknownName as error:
@@ -373,10 +373,13 @@ def _unopened(file: Path, error: OSError) -> DataError:
 
 
 def _digest(file: Path, sheet: str) -> str:
-    with file.open("rb") as stream:
-        whole = hashlib.file_digest(stream, "sha256")
-        whole.update(sheet.encode())
-        return whole.hexdigest()
+    try:
+        with file.open("rb") as stream:
+            whole = hashlib.file_digest(stream, "sha256")
+    except OSError as error:
+        raise _unopened(file, error) from None
+    whole.update(sheet.encode())
+    return whole.hexdigest()
 
 
 def _state(file: Path) -> tuple[int, int, int]:
@@ -386,11 +389,6 @@ def _state(file: Path) -> tuple[int, int, int]:
     except OSError as error:
         raise _unopened(file, error) from None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _same(before: tuple[int, int, int], after: tuple[int, int, int]) -> bool:
-    """Whether what was read is what the digest is of, or that with more at its end, which comes with the next load."""
-    return before == after or (before[0] == after[0] and before[1] < after[1])
 
 
 def _first_of(project: Project, stream: str) -> Source:

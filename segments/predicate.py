@@ -255,6 +255,8 @@ class _Walk:
         return self.boolean(tree, "a true/false rule").sql
 
     def visit(self, node: Any) -> _Piece:
+        if node is None:
+            self.refuse("got an operator with nothing beside it", "say what it compares or changes")
         rule, args = _NODES.get(type(node), (None, ""))
         if rule is None:
             self.refuse_construct(_construct(node))

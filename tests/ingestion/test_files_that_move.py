@@ -55,7 +55,7 @@ def after(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[Path], Any]
     monkeypatch.setattr(loading, name, wrapped)
 
 
-@pytest.mark.parametrize("step", ["sheets_of", "_stat", "_digest", "read"])
+@pytest.mark.parametrize("step", ["sheets_of", "_state", "_digest", "read"])
 def test_a_file_that_vanishes_while_it_is_read(project: Project, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         after(patched, step, Path.unlink)
