@@ -45,7 +45,7 @@ def test_code_blocks(project: Path) -> None:
     placed = [re.match(r"# ((?:sources|views|tasks|segments)/\w+\.(?:py|yaml))\n", b) for b in code()]
     folders = []
     for block, match in zip(code(), placed, strict=True):
-        if match is None:
+        if match is None or match[1] == "sources/shop_db.py":  # which has a test with a database of its own
             continue
         file = project / match[1]
         file.write_text(block)
@@ -81,7 +81,7 @@ def test_consent_and_erasure(project: Path, tmp_path: Path) -> None:
     """As printed, on a copy: the settings first, then one command after the other."""
     folder = tmp_path / "shop"
     shutil.copytree(project, folder)
-    (settings,) = blocks("toml")
+    (settings,) = [block for block in blocks("toml") if "purposes" in block]
     with (folder / "foretell.toml").open("a") as toml:
         toml.write("\n" + settings)
     lines = [line.split("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]

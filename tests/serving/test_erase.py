@@ -251,6 +251,7 @@ def test_loading_the_same_sources_again_brings_nothing_back(done: Done, tmp_path
     assert after == before
 
 
+@pytest.mark.slow
 def test_who_comes_back_is_somebody_new(done: Done, tmp_path: Path) -> None:
     project = copy_of(done.project, tmp_path / "shop")
     toml = project.folder / "foretell.toml"
@@ -306,6 +307,7 @@ def test_the_export_has_everything(done: Done, tmp_path: Path) -> None:
         write(found, tmp_path / "anna.csv")
 
 
+@pytest.mark.slow
 def test_the_commands(full: Project, tmp_path: Path) -> None:
     project = copy_of(full, tmp_path / "shop")
     said = CliRunner()
@@ -359,12 +361,13 @@ def _killed_and_finished(full: Project, folder: Path, *kills: tuple[str, int]) -
     assert others > 190
 
 
+@pytest.mark.slow
 def test_an_erasure_that_was_killed_is_finished_by_running_it_again(full: Project, tmp_path: Path) -> None:
     """Once it has been written down (the first commit), every run goes on where the last one was cut short."""
     _killed_and_finished(full, tmp_path / "shop", ("after", 1), ("after", 2), ("before", 3), ("after", 6))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nth", range(1, 21))
+@pytest.mark.parametrize("nth", range(1, 21, 4))
 def test_an_erasure_that_was_killed_anywhere(full: Project, tmp_path: Path, nth: int) -> None:
     _killed_and_finished(full, tmp_path / "shop", ("before", nth), ("after", max(1, nth - 2)))

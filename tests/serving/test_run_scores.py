@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
 from fixtures_trained import TrainedShop, copy_of, trained
 
 from lake.engine import session
@@ -13,6 +14,7 @@ from serving.run import STEPS, Stop, once
 __all__ = ["trained"]
 
 
+@pytest.mark.slow
 def test_scores_follow_new_facts(trained: TrainedShop, tmp_path: Path) -> None:
     project = copy_of(trained.project, tmp_path / "shop")
     said: list[str] = []

@@ -98,7 +98,7 @@ class Kept:
                 if column == "a":  # which end is called a says nothing
                     ends = [sorted(pair) for pair in zip(frame["a"], frame["b"], strict=True)]
                     frame["a"], frame["b"] = [e[0] for e in ends], [e[1] for e in ends]
-                elif not column.startswith("known"):
+                if not column.startswith("known"):
                     frame[column] = frame[column].astype(object)
                 if column in ("birth_id", "profile_id", "loser", "winner"):
                     frame[column] = frame[column].map(self.births)

@@ -166,6 +166,7 @@ for at in range(1, 40):
 """
 
 
+@pytest.mark.slow
 def test_an_update_killed_before_or_after_any_write_is_made_good(tmp_path: Path) -> None:
     batches = parts_of(shop_facts(seed=7, people=20, days=90), Random(7), 2)
     project = write_shop(tmp_path / "shop", batches[0])
