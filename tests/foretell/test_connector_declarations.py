@@ -65,7 +65,7 @@ def test_refused_with_what_why_and_where(case):
     assert said.startswith("till: ")
     assert message in said
     assert error.value.fix
-    assert said.endswith("(foretell/test_connectors.py)")
+    assert said.endswith("(foretell/test_connector_declarations.py)")
     assert "hunter2" not in said
 
 
