@@ -179,10 +179,10 @@ def test_a_million_rows_need_less_than_a_gigabyte(orders: Postgres, tmp_path: Pa
     )
     project = make_project(tmp_path / "shop", orders.connector(rows=100_000))
     code = (
-        "import resource, sys; from foretell.project import Project; from pathlib import Path\n"
+        "import sys; from benchmarks.report import peak_rss; from foretell.project import Project; from pathlib import Path\n"
         "from ingestion.load import load\n"
         "print(sum(r.added for r in load(Project(Path(sys.argv[1])), ['orders'])))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "print(peak_rss() // 2**20)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(project.folder)], capture_output=True, text=True, check=True)
     added, megabytes = map(int, done.stdout.split())
