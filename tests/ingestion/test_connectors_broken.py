@@ -179,8 +179,8 @@ def test_a_million_rows_need_less_than_a_gigabyte(orders: Postgres, tmp_path: Pa
     )
     project = make_project(tmp_path / "shop", orders.connector(rows=100_000))
     code = (
-        "import sys; from benchmarks.report import peak_rss; from foretell.project import Project; from pathlib import Path\n"
-        "from ingestion.load import load\n"
+        "import sys; from pathlib import Path; from benchmarks.report import peak_rss\n"
+        "from foretell.project import Project; from ingestion.load import load\n"
         "print(sum(r.added for r in load(Project(Path(sys.argv[1])), ['orders'])))\n"
         "print(peak_rss() // 2**20)"
     )
