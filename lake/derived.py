@@ -29,8 +29,8 @@ def write(con: duckdb.DuckDBPyConnection, query: str, file: Path, metadata: Mapp
     return _replace(con, query, file, metadata)
 
 
-def patch(con: duckdb.DuckDBPyConnection, query: str, file: Path, *, key: str, keys: str) -> int:
-    """Replace the rows of some keys. Returns how many rows they have now.
+def patch(con: duckdb.DuckDBPyConnection, query: str, file: Path, *, key: str, keys: str) -> None:
+    """Replace the rows of some keys.
 
     query: the new rows, with the table's columns (others are added). key: the table's first column, whose a row is.
     keys: a query of the keys, in a column of that name; those without rows in `query` have none any more.
@@ -42,12 +42,11 @@ def patch(con: duckdb.DuckDBPyConnection, query: str, file: Path, *, key: str, k
     rows = f"""WITH fresh AS MATERIALIZED ({query})
         SELECT *, false AS _gone, {number} AS _patch FROM fresh UNION ALL BY NAME
         SELECT DISTINCT {key}, true AS _gone, {number} AS _patch FROM ({keys}) ANTI JOIN fresh USING ({key})"""
-    _replace(con, rows, file=folder / f"{number:06}.parquet")
-    made = _rows(con, [folder / f"{number:06}.parquet"], "WHERE NOT _gone")
-    if len(earlier) >= MOST_PATCHES or 4 * _rows(con, [*folder.glob("*.parquet")]) > _rows(con, [file]):
+    made = folder / f"{number:06}.parquet"
+    _replace(con, rows, made)
+    if len(earlier) >= MOST_PATCHES or 4 * sum(map(_rows, [*earlier, made])) > _rows(file):
         _replace(con, f"SELECT * FROM {scan(file)} ORDER BY {key}", file)
         shutil.rmtree(folder)  # if this is cut short the same rows are patched in once more
-    return made
 
 
 def scan(file: Path) -> str:
@@ -76,11 +75,10 @@ def _replace(con: duckdb.DuckDBPyConnection, query: str, file: Path, metadata: M
     return int(row[0][0])
 
 
-def _rows(con: duckdb.DuckDBPyConnection, files: list[Path], where: str = "") -> int:
-    listed = ", ".join(f"'{quote(f)}'" for f in files)
-    return int(
-        con.execute(f"SELECT count(*) FROM read_parquet([{listed}], union_by_name=true) {where}").fetchall()[0][0]
-    )
+def _rows(file: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(file).num_rows
 
 
 def _patches(file: Path) -> Path:

@@ -25,8 +25,8 @@ from foretell.project import Project
 from lake import derived
 from lake.engine import instant, quote, session
 from unification.golden import loaded
+from unification.identity import describing, take_in
 from unification.identity import ensure as ensure_unified
-from unification.identity import take_in
 from unification.store import Limits, Store
 
 RULE_VERSION = "1"
@@ -172,7 +172,10 @@ _DOMAIN = "lower(regexp_extract(trim(account_domain), '^(?:[a-zA-Z]+://)?(?:[^@/
 def _membership(con: duckdb.DuckDBPyConnection, project: Project) -> Any:
     """Which account a name belonged to when: the table `member` of a graph of the tables `nodes` and `edges`."""
     store = Store(Limits(project.setting("identity_max")), None, anew=True)
-    return store.tables(take_in(con, store, project.key))[0]
+    rows = """SELECT a, b, known_at, '' AS source, '' AS fact_id, 0::BIGINT AS batch FROM edges UNION ALL
+        SELECT node, NULL, known_at, '', '', 0 FROM nodes"""
+    take_in(con, store, [rows])
+    return store.tables(store.walk(describing(con, project.key)))[0]
 
 
 def _members_sql() -> str:

@@ -1,7 +1,7 @@
 """How are the arrays of the identity graph read and written? Compiled loops over nodes, links and hash tables.
 
-A node is a row of NODE, a link one of EDGE. Tables of open addresses find a node by its birth id and a link by its
-ends. A ring runs through the nodes of each part of the graph, and a chain through the links of each node.
+A node is a row of NODE, a link one of EDGE. Tables of open addresses find a node by its name and a link by its ends. A
+ring runs through the nodes of each part of the graph, and a chain through the links of each node.
 """
 
 from __future__ import annotations
@@ -37,115 +37,216 @@ def _mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(33))
 
 
+# A slot of a hash table: 0, or 1 + the number of the entry in the low half, and half of its hash in the other, so that
+# entries that cannot be meant are passed over without being fetched.
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+# Entries lie all over the memory, which takes its time. So they are asked for in blocks: first where each lies, then
+# all of them at once, and when the first is needed the others are there too.
+_BLOCK = 256
+
+
 @njit(cache=True)
-def _slot(nodes: Any, slots: Any, high: np.uint64, low: np.uint64) -> Any:
-    """Where a birth id stands in the table, or where it would."""
-    mask = len(slots) - 1
-    at = np.int64(_mix(high) & np.uint64(mask))
+def _hash(text: Any, begin: int, end: int) -> Any:
+    """Of some bytes, 64 bits (FNV-1a, mixed)."""
+    h = np.uint64(0xCBF29CE484222325)
+    for i in range(begin, end):
+        h = (h ^ np.uint64(text[i])) * np.uint64(0x100000001B3)
+    return _mix(h)
+
+
+@njit(cache=True)
+def _hash_pair(a: int, b: int) -> Any:
+    return _mix((np.uint64(a) << _HALF) | np.uint64(b))
+
+
+@njit(cache=True)
+def _says(nodes: Any, names: Any, node: Any, text: Any, begin: int, end: int) -> bool:
+    """Whether this is a node's name."""
+    if nodes[node].length != end - begin:
+        return False
+    at = nodes[node].name - begin
+    i = begin
+    while i < end and names[at + i] == text[i]:
+        i += 1
+    return i == end
+
+
+@njit(cache=True)
+def _named(nodes: Any, names: Any, slots: Any, h: Any, text: Any, begin: int, end: int) -> Any:
+    """Where a name stands in the table, or where it would."""
+    mask, tag = np.uint64(len(slots) - 1), h >> _HALF
+    at = h & mask
     while slots[at]:
-        node = nodes[slots[at] - 1]
-        if node.high == high and node.low == low:
+        if slots[at] >> _HALF == tag and _says(nodes, names, np.int64(slots[at] & _LOW) - 1, text, begin, end):
             break
-        at = (at + 1) & mask
+        at = (at + np.uint64(1)) & mask
     return at
 
 
 @njit(cache=True)
-def hash_ids(nodes: Any, n: int, slots: Any) -> None:
-    for i in range(n):
-        slots[_slot(nodes, slots, nodes[i].high, nodes[i].low)] = i + 1
-
-
-@njit(cache=True)
-def find(nodes: Any, slots: Any, high: Any, low: Any) -> Any:
-    found = np.empty(len(high), np.int32)
-    for i in range(len(high)):
-        found[i] = slots[_slot(nodes, slots, high[i], low[i])] - 1
-    return found
-
-
-@njit(cache=True)
-def ends(edges: Any, slots: Any, a: int, b: int) -> Any:
+def _linked(edges: Any, slots: Any, h: Any, a: int, b: int) -> Any:
     """Where the link between two nodes stands in the table, or where it would; a < b."""
-    mask = len(slots) - 1
-    at = np.int64(_mix((np.uint64(a) << np.uint64(32)) | np.uint64(b)) & np.uint64(mask))
+    mask, tag = np.uint64(len(slots) - 1), h >> _HALF
+    at = h & mask
     while slots[at]:
-        edge = edges[slots[at] - 1]
-        if edge.a == a and edge.b == b:
-            break
-        at = (at + 1) & mask
+        if slots[at] >> _HALF == tag:
+            edge = edges[np.int64(slots[at] & _LOW) - 1]
+            if edge.a == a and edge.b == b:
+                break
+        at = (at + np.uint64(1)) & mask
     return at
+
+
+@njit(cache=True)
+def hash_names(nodes: Any, names: Any, n: int, slots: Any) -> None:
+    mask, hashes, got = np.uint64(len(slots) - 1), np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
+    for first in range(0, n, _BLOCK):
+        last = min(first + _BLOCK, n)
+        for i in range(first, last):
+            hashes[i - first] = _hash(names, nodes[i].name, nodes[i].name + nodes[i].length)
+        for j in range(last - first):
+            got[j] = slots[hashes[j] & mask]
+        for i in range(first, last):
+            at = hashes[i - first] & mask
+            while slots[at]:
+                at = (at + np.uint64(1)) & mask
+            slots[at] = (hashes[i - first] >> _HALF << _HALF) | np.uint64(i + 1)
 
 
 @njit(cache=True)
 def hash_ends(edges: Any, m: int, slots: Any) -> None:
+    mask = np.uint64(len(slots) - 1)
     for k in range(m):
-        slots[ends(edges, slots, edges[k].a, edges[k].b)] = k + 1
+        h = _hash_pair(edges[k].a, edges[k].b)
+        at = h & mask
+        while slots[at]:
+            at = (at + np.uint64(1)) & mask
+        slots[at] = (h >> _HALF << _HALF) | np.uint64(k + 1)
+
+
+@njit(cache=True)
+def find(nodes: Any, names: Any, slots: Any, offsets: Any, text: Any) -> Any:
+    """The numbers of names, -1 where there is no such node."""
+    found = np.empty(len(offsets) - 1, np.int32)
+    for i in range(len(found)):
+        begin, end = offsets[i], offsets[i + 1]
+        h = _hash(text, begin, end)
+        found[i] = np.int64(slots[_named(nodes, names, slots, h, text, begin, end)] & _LOW) - 1
+    return found
 
 
 @njit(cache=True)
 def intern(
-    nodes: Any, slots: Any, names: Any, n: int, size: int, high: Any, low: Any,
-    kind: Any, since: Any, blocked: Any, offsets: Any, text: Any, number: Any,
-    touched: Any,
+    nodes: Any, slots: Any, names: Any, n: int, size: int, offsets: Any, text: Any, there: Any, since: Any,
+    number: Any, touched: Any,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Find or add identifiers. Returns how many nodes and bytes of names there are now, and how many were touched."""
-    seeds = 0
-    for i in range(len(high)):
-        at = _slot(nodes, slots, high[i], low[i])
-        here = slots[at] - 1
-        if here < 0:
-            here = n
-            slots[at] = n + 1
-            node = nodes[n]
-            node.high, node.low, node.since, node.kind, node.blocked = high[i], low[i], since[i], kind[i], blocked[i]
-            node.part, node.next, node.owner, node.seal = n, n, -1, 0
-            length = offsets[i + 1] - offsets[i]
-            node.name, node.length = size, length
-            names[size : size + length] = text[offsets[i] : offsets[i + 1]]
-            size += length
-            n += 1
-            touched[seeds] = here
-            seeds += 1
-        elif since[i] < nodes[here].since:
-            nodes[here].since = since[i]
-            touched[seeds] = here
-            seeds += 1
-        number[i] = here
+    """Find or add identifiers. Returns how many nodes and bytes of names there are now, and how many were touched.
+
+    number: gets each one's, -1 for those that are not there. The kind and the birth id of new nodes are left open.
+    """
+    mask, seeds = np.uint64(len(slots) - 1), 0
+    hashes, got, far = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.int64)
+    for first in range(0, len(number), _BLOCK):
+        last = min(first + _BLOCK, len(number))
+        for i in range(first, last):
+            hashes[i - first] = _hash(text, offsets[i], offsets[i + 1])
+        for j in range(last - first):
+            got[j] = slots[hashes[j] & mask]
+        for j in range(last - first):
+            far[j] = nodes[np.int64(got[j] & _LOW) - 1].name if got[j] else 0
+        for j in range(last - first):
+            far[j] = names[far[j]]
+        for i in range(first, last):
+            if not there[i]:
+                number[i] = -1
+                continue
+            h, begin, end = hashes[i - first], offsets[i], offsets[i + 1]
+            at = _named(nodes, names, slots, h, text, begin, end)
+            here = np.int64(slots[at] & _LOW) - 1
+            if here < 0:
+                here = n
+                slots[at] = (h >> _HALF << _HALF) | np.uint64(n + 1)
+                node = nodes[n]
+                node.since, node.part, node.next, node.owner, node.seal, node.edge = since[i], n, n, -1, 0, 0
+                node.name, node.length = size, end - begin
+                for x in range(begin, end):
+                    names[size + x - begin] = text[x]
+                size += end - begin
+                n += 1
+                touched[seeds] = here
+                seeds += 1
+            elif since[i] < nodes[here].since:
+                nodes[here].since = since[i]
+                touched[seeds] = here
+                seeds += 1
+            number[i] = here
     return n, size, seeds
 
 
 @njit(cache=True)
 def link(
-    nodes: Any, edges: Any, slots: Any, m: int, number: Any, left: Any,
-    right: Any, times: Any, touched: Any, seeds: int,
+    nodes: Any, edges: Any, slots: Any, m: int, left: Any, right: Any, times: Any, chain: bool, edge_of: Any,
+    touched: Any,
 ) -> tuple[int, int]:  # fmt: skip
-    """Find or add links. Returns how many there are now, and how many nodes were touched."""
-    for i in range(len(left)):
-        a, b, time = number[left[i]], number[right[i]], times[i]
-        if a == b:
-            continue
-        if b < a:
-            a, b = b, a
-        at = ends(edges, slots, a, b)
-        k = slots[at] - 1
-        if k < 0:
-            k = m
-            slots[at] = m + 1
-            edge = edges[m]
-            edge.a, edge.b, edge.time, edge.why, edge.detail = a, b, time, 0, 0
-            edge.beside_a, edge.beside_b = nodes[a].edge, nodes[b].edge
-            nodes[a].edge, nodes[b].edge = 2 * m + 1, 2 * m + 2
-            m += 1
-            join(nodes, a, b)
-        elif time < edges[k].time:
-            edges[k].time, edges[k].why = time, -1  # whatever the walk finds is news
-        else:
-            continue
-        nodes[a].since, nodes[b].since = min(nodes[a].since, time), min(nodes[b].since, time)
-        touched[seeds] = a
-        seeds += 1
+    """Find or add links. Returns how many there are now, and how many nodes were touched.
+
+    chain: join the parts and chain the links of each node; else `settle` does it for all of them. edge_of: gets each
+    one's number, -1 for a link of a node with itself, or with none.
+    """
+    mask, seeds = np.uint64(len(slots) - 1), 0
+    hashes, got, far = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64), np.empty((_BLOCK, 3), np.int64)
+    for first in range(0, len(left), _BLOCK):
+        last = min(first + _BLOCK, len(left))
+        for i in range(first, last):
+            a, b = min(left[i], right[i]), max(left[i], right[i])
+            hashes[i - first] = _hash_pair(a, b)
+        for j in range(last - first):
+            got[j] = slots[hashes[j] & mask]
+        for i in range(first, last):
+            far[i - first, 0] = edges[np.int64(got[i - first] & _LOW) - 1].a if got[i - first] else 0
+            far[i - first, 1], far[i - first, 2] = nodes[left[i]].part, nodes[right[i]].part
+        for i in range(first, last):
+            a, b, time = min(left[i], right[i]), max(left[i], right[i]), times[i]
+            if a == b or a < 0:
+                edge_of[i] = -1
+                continue
+            h = hashes[i - first]
+            at = _linked(edges, slots, h, a, b)
+            k = np.int64(slots[at] & _LOW) - 1
+            edge_of[i] = k
+            if k < 0:
+                k = edge_of[i] = m
+                slots[at] = (h >> _HALF << _HALF) | np.uint64(m + 1)
+                edge = edges[m]
+                edge.a, edge.b, edge.time, edge.why, edge.detail = a, b, time, 0, 0
+                if chain:
+                    edge.beside_a, edge.beside_b = nodes[a].edge, nodes[b].edge
+                    nodes[a].edge, nodes[b].edge = 2 * m + 1, 2 * m + 2
+                    join(nodes, a, b)
+                m += 1
+            elif time < edges[k].time:
+                edges[k].time, edges[k].why = time, -1  # whatever the walk finds is news
+            else:
+                continue
+            nodes[a].since, nodes[b].since = min(nodes[a].since, time), min(nodes[b].since, time)
+            touched[seeds] = a
+            seeds += 1
     return m, seeds
+
+
+@njit(cache=True)
+def settle(nodes: Any, edges: Any, members: Any, begin: Any, arcs: Any, arcs_begin: Any) -> None:
+    """Join the parts of all nodes, and chain the links of each node; nothing was before."""
+    for p in range(len(begin) - 1):
+        for j in range(begin[p], begin[p + 1]):
+            nodes[members[j]].part = members[begin[p]]
+            nodes[members[j]].next = members[j + 1] if j + 1 < begin[p + 1] else members[begin[p]]
+        for j in range(arcs_begin[p], arcs_begin[p + 1]):
+            k = arcs[j]
+            a, b = edges[k].a, edges[k].b
+            edges[k].beside_a, edges[k].beside_b = nodes[a].edge, nodes[b].edge
+            nodes[a].edge, nodes[b].edge = 2 * k + 1, 2 * k + 2
 
 
 @njit(cache=True)
@@ -168,13 +269,9 @@ def join(nodes: Any, a: int, b: int) -> None:
 
 
 @njit(cache=True)
-def parts(nodes: Any, edges: Any, seeds: Any) -> tuple[Any, Any, Any, Any]:
-    """The parts in which the seeds are: nodes by part and age, edges by part, time and the ages of their ends.
-
-    Returns the nodes, where each part's begin, the edges, where each part's begin; nodes know their place until
-    `leave`.
-    """
-    members, begin, count, parts = np.empty(1024, np.int32), np.zeros(len(seeds) + 1, np.int64), 0, 0
+def reach(nodes: Any, edges: Any, seeds: Any) -> tuple[Any, Any]:
+    """The nodes of the parts in which the seeds are, and their links; nodes know their place until `leave`."""
+    members, arcs, count, found = np.empty(1024, np.int32), np.empty(1024, np.int32), 0, 0
     for seed in seeds:
         if nodes[seed].place:
             continue
@@ -185,19 +282,7 @@ def parts(nodes: Any, edges: Any, seeds: Any) -> tuple[Any, Any, Any, Any]:
             members[count] = i
             count += 1
             nodes[i].place = count
-            i = nodes[i].next
-            if i == seed:
-                break
-        parts += 1
-        begin[parts] = count
-    begin, members = begin[: parts + 1], members[:count]
-    arcs, arcs_begin, found = np.empty(max(1024, count), np.int32), np.zeros(parts + 1, np.int64), 0
-    for p in range(parts):
-        _by_age(nodes, members, begin[p], begin[p + 1])
-        for j in range(begin[p], begin[p + 1]):
-            nodes[members[j]].place = j + 1
-        for j in range(begin[p], begin[p + 1]):
-            end = nodes[members[j]].edge
+            end = nodes[i].edge
             while end:
                 k = (end - 1) >> 1
                 if (end - 1) & 1:
@@ -208,25 +293,37 @@ def parts(nodes: Any, edges: Any, seeds: Any) -> tuple[Any, Any, Any, Any]:
                     arcs = _doubled(arcs)
                 arcs[found] = k
                 found += 1
-        arcs_begin[p + 1] = found
-        _by_time(nodes, edges, arcs, arcs_begin[p], found)
-    return members, begin, arcs[:found], arcs_begin
+            i = nodes[i].next
+            if i == seed:
+                break
+    return members[:count], arcs[:found]
 
 
 @njit(cache=True)
 def leave(nodes: Any, edges: Any, members: Any, arcs: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """What a walk wants to know of nodes and edges: since, kind, blocked; the places of the ends a and b, times."""
+    """What `by_part` wants to know: the places of the links' ends a and b, their times; of nodes since, high, low."""
     n, m = len(members), len(arcs)
-    since, kind, blocked = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.bool_)
+    since, high, low = np.empty(n, np.int64), np.empty(n, np.uint64), np.empty(n, np.uint16)
     a, b, times = np.empty(m, np.int32), np.empty(m, np.int32), np.empty(m, np.int64)
     for j in range(m):
         edge = edges[arcs[j]]
-        a[j], b[j], times[j] = nodes[edge.a].place - 1, nodes[edge.b].place - 1, edge.time
+        a[j], b[j], times[j] = edge.a, edge.b, edge.time
+    for j in range(m):
+        a[j], b[j] = nodes[a[j]].place - 1, nodes[b[j]].place - 1
     for j in range(n):
         node = nodes[members[j]]
-        since[j], kind[j], blocked[j] = node.since, node.kind, node.blocked > 0
+        since[j], high[j], low[j] = node.since, node.high, node.low
         node.place = 0
-    return since, kind, blocked, a, b, times
+    return a, b, times, since, high, low
+
+
+@njit(cache=True)
+def kinds(nodes: Any, members: Any) -> tuple[Any, Any]:
+    """Of nodes the type, and whether they link nothing."""
+    kind, blocked = np.empty(len(members), np.int32), np.empty(len(members), np.bool_)
+    for j in range(len(members)):
+        kind[j], blocked[j] = nodes[members[j]].kind, nodes[members[j]].blocked > 0
+    return kind, blocked
 
 
 @njit(cache=True)
@@ -256,57 +353,6 @@ def _doubled(array: Any) -> Any:
 
 
 @njit(cache=True)
-def _by_age(nodes: Any, members: Any, begin: int, end: int) -> None:
-    """Sort nodes by when they were first known, those of one instant by their birth ids."""
-    if end - begin > 40:
-        part = members[begin:end]
-        part = part[np.argsort(np.array([nodes[i].low for i in part]), kind="mergesort")]
-        part = part[np.argsort(np.array([nodes[i].high for i in part]), kind="mergesort")]
-        members[begin:end] = part[np.argsort(np.array([nodes[i].since for i in part]), kind="mergesort")]
-        return
-    for j in range(begin + 1, end):
-        i, at = members[j], j
-        while at > begin and _older(nodes[i], nodes[members[at - 1]]):
-            members[at] = members[at - 1]
-            at -= 1
-        members[at] = i
-
-
-@njit(cache=True)
-def _older(x: Any, y: Any) -> bool:
-    if x.since != y.since:
-        return x.since < y.since
-    return x.high < y.high or (x.high == y.high and x.low < y.low)
-
-
-@njit(cache=True)
-def _by_time(nodes: Any, edges: Any, arcs: Any, begin: int, end: int) -> None:
-    """Sort links by when they were first known, those of one instant by the ages of their older and younger ends."""
-    if end - begin > 40:
-        part = arcs[begin:end]
-        part = part[np.argsort(np.array([_ages(nodes, edges[k]) for k in part]), kind="mergesort")]
-        arcs[begin:end] = part[np.argsort(np.array([edges[k].time for k in part]), kind="mergesort")]
-        return
-    for j in range(begin + 1, end):
-        k, at = arcs[j], j
-        while at > begin:
-            before = edges[arcs[at - 1]]
-            if edges[k].time > before.time:
-                break
-            if edges[k].time == before.time and _ages(nodes, edges[k]) >= _ages(nodes, before):
-                break
-            arcs[at] = arcs[at - 1]
-            at -= 1
-        arcs[at] = k
-
-
-@njit(cache=True)
-def _ages(nodes: Any, edge: Any) -> Any:
-    a, b = np.int64(nodes[edge.a].place), np.int64(nodes[edge.b].place)
-    return (min(a, b) << 32) | max(a, b)
-
-
-@njit(cache=True)
 def seals(n: int, node: Any, loser: Any, found: Walked) -> Any:
     """What a walk found of each node, in 64 bits: another history has another seal. node, loser: places in the walk."""
     seal = np.full(n, np.uint64(14695981039346656037), np.uint64)
@@ -320,19 +366,91 @@ def seals(n: int, node: Any, loser: Any, found: Walked) -> Any:
 
 
 @njit(cache=True)
-def gather(nodes: Any, names: Any, wanted: Any, offsets: Any, text: Any) -> None:
+def lengths(nodes: Any, wanted: Any) -> Any:
+    """Where each of the names begins in a text of them all, and behind the last one where it ends."""
+    offsets = np.zeros(len(wanted) + 1, np.int64)
     for j in range(len(wanted)):
-        at = nodes[wanted[j]].name
-        for x in range(offsets[j + 1] - offsets[j]):
-            text[offsets[j] + x] = names[at + x]
+        offsets[j + 1] = nodes[wanted[j]].length
+    for j in range(len(wanted)):
+        offsets[j + 1] += offsets[j]
+    return offsets
+
+
+@njit(cache=True)
+def gather(nodes: Any, names: Any, wanted: Any, offsets: Any, text: Any) -> None:
+    places, got = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.uint8)
+    for first in range(0, len(wanted), _BLOCK):
+        last = min(first + _BLOCK, len(wanted))
+        for j in range(first, last):
+            places[j - first] = nodes[wanted[j]].name
+        for j in range(last - first):
+            got[j] = names[places[j]]
+        for j in range(first, last):
+            at, to = places[j - first], offsets[j]
+            for x in range(offsets[j + 1] - to):
+                text[to + x] = names[at + x]
 
 
 @njit(cache=True)
 def spell(nodes: Any, wanted: Any, text: Any) -> None:
-    for j in range(len(wanted)):
-        high, low = nodes[wanted[j]].high, nodes[wanted[j]].low
-        text[j, 0] = 112  # p
+    high, low = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
+    for first in range(0, len(wanted), _BLOCK):
+        last = min(first + _BLOCK, len(wanted))
+        for j in range(first, last):
+            high[j - first], low[j - first] = nodes[wanted[j]].high, nodes[wanted[j]].low
+        for j in range(first, last):
+            text[j, 0] = 112  # p
+            for x in range(16):
+                digit = np.uint8((high[j - first] >> np.uint64(60 - 4 * x)) & np.uint64(15))
+                text[j, 1 + x] = digit + np.uint8(48) if digit < 10 else digit + np.uint8(87)
+            for x in range(4):
+                digit = np.uint8((low[j - first] >> np.uint64(12 - 4 * x)) & np.uint64(15))
+                text[j, 17 + x] = digit + np.uint8(48) if digit < 10 else digit + np.uint8(87)
+
+
+@njit(cache=True)
+def by_name(nodes: Any, names: Any, a: Any, b: Any) -> None:
+    """Swap the ends of links so that the name of the first is the lesser."""
+    for j in range(len(a)):
+        x, y = nodes[a[j]], nodes[b[j]]
+        least = min(x.length, y.length)
+        i = 0
+        while i < least and names[x.name + i] == names[y.name + i]:
+            i += 1
+        other = names[x.name + i] > names[y.name + i] if i < least else x.length > y.length
+        if other:
+            a[j], b[j] = b[j], a[j]
+
+
+@njit(cache=True)
+def kinds_of(nodes: Any, names: Any, first: int, n: int, offsets: Any, text: Any) -> Any:
+    """The kind of the nodes from `first`: which of the texts "kind:" their names begin with, -1 for another one."""
+    found = np.full(n - first, -1, np.int16)
+    for i in range(first, n):
+        at = nodes[i].name
+        for kind in range(len(offsets) - 1):
+            length = offsets[kind + 1] - offsets[kind]
+            if length > nodes[i].length:
+                continue
+            x = 0
+            while x < length and names[at + x] == text[offsets[kind] + x]:
+                x += 1
+            if x == length:
+                found[i - first] = kind
+                break
+    return found
+
+
+@njit(cache=True)
+def digits_of(offsets: Any, text: Any, high: Any, low: Any) -> None:
+    """Texts that begin with twenty hex digits, as two numbers each."""
+    for i in range(len(high)):
+        h, rest = np.uint64(0), np.uint64(0)
         for x in range(20):
-            shift = np.uint64(60 - 4 * x) if x < 16 else np.uint64(12 - 4 * (x - 16))
-            digit = np.int64(((high if x < 16 else low) >> shift) & np.uint64(15))
-            text[j, 1 + x] = 48 + digit if digit < 10 else 87 + digit
+            code = text[offsets[i] + x]
+            digit = np.uint64(code - 48 if code < 58 else code - 87)
+            if x < 16:
+                h = (h << np.uint64(4)) | digit
+            else:
+                rest = (rest << np.uint64(4)) | digit
+        high[i], low[i] = h, rest

@@ -16,7 +16,7 @@ compiled; `unification.store` keeps the graph and knows the parts.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -34,6 +34,21 @@ class Rules(NamedTuple):
     largest: int
     most: np.ndarray
     shared: np.ndarray
+
+
+class Parts(NamedTuple):
+    """A graph part by part. members: nodes by part and age; begin: where each part's begin, and behind the last one
+    where they end; since: when they were first known. arcs: links by part, time and the ages of their ends; arcs_begin,
+    times alike; left, right: the older and the younger end, as places among the members."""
+
+    members: np.ndarray
+    begin: np.ndarray
+    since: np.ndarray
+    arcs: np.ndarray
+    arcs_begin: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    times: np.ndarray
 
 
 class Links(NamedTuple):
@@ -107,11 +122,9 @@ def walk(links: Links, rules: Rules) -> Walked:
         room *= 4
 
 
-def with_turns(
-    begin: np.ndarray, arcs_begin: np.ndarray, since: np.ndarray, kind: np.ndarray, left: np.ndarray, right: np.ndarray,
-    times: np.ndarray, shared: np.ndarray, made: np.ndarray,
-) -> Links:  # fmt: skip
-    """The links of some parts with the decisions and the turns that belong to them."""
+def with_turns(graph: Parts, kind: np.ndarray, shared: np.ndarray, made: np.ndarray) -> Links:
+    """The links of some parts with the decisions and the turns that belong to them. made: decisions, one a row: kind,
+    the two members, from, to; a negative member is none."""
     made = made[(made[:, 1] >= 0) & (made[:, 2] >= 0)]
     turns = [(t, a, b) for _, a, b, *when in made.tolist() for t in when if t != NEVER]
     there = np.flatnonzero((shared != NEVER) & (shared != ALWAYS))
@@ -119,21 +132,138 @@ def with_turns(
     turn = np.array(turns, np.int64).reshape(-1, 3)
 
     def part(nodes: np.ndarray) -> np.ndarray:
-        return np.searchsorted(begin, nodes, side="right") - 1
+        return np.searchsorted(graph.begin, nodes, side="right") - 1
 
     def bounds(nodes: np.ndarray) -> np.ndarray:
         if not len(nodes):
-            return np.zeros(len(begin), np.int64)
-        return np.concatenate([[0], np.cumsum(np.bincount(part(nodes), minlength=len(begin) - 1))]).astype(np.int64)
+            return np.zeros(len(graph.begin), np.int64)
+        many = np.bincount(part(nodes), minlength=len(graph.begin) - 1)
+        return np.concatenate([[0], np.cumsum(many)]).astype(np.int64)
 
     made = made[np.argsort(part(made[:, 1]), kind="stable")]
     turn = turn[np.lexsort((turn[:, 0], part(turn[:, 1])))]
     d_kind, d_a, d_b, d_start, d_end = (made[:, i].copy() for i in range(5))
     t_time, t_a, t_b = (turn[:, i].copy() for i in range(3))
     return Links(
-        begin, arcs_begin, bounds(d_a), bounds(t_a), since, kind, left, right, times, d_kind, d_a, d_b, d_start, d_end,
-        t_time, t_a, t_b, shared,
+        graph.begin, graph.arcs_begin, bounds(d_a), bounds(t_a), graph.since, kind, graph.left, graph.right,
+        graph.times, d_kind, d_a, d_b, d_start, d_end, t_time, t_a, t_b, shared,
     )  # fmt: skip
+
+
+@njit(cache=True)
+def by_part(
+    a: np.ndarray, b: np.ndarray, times: np.ndarray, since: np.ndarray, high: np.ndarray, low: np.ndarray,
+    more: np.ndarray,
+) -> Parts:  # fmt: skip
+    """A whole graph part by part, as a walk wants it.
+
+    a, b: nodes that links join; times: when. since, high, low: of nodes, when first known, and their birth ids, which
+    say who is older of those of one instant. more: pairs of nodes that are of one part without a link.
+    """
+    n, m = len(since), len(a)
+    part = np.arange(n).astype(np.int32)
+    for k in range(m):
+        _join(part, a[k], b[k])
+    for k in range(len(more)):
+        _join(part, more[k, 0], more[k, 1])
+    parts = 0
+    for i in range(n):  # the root of a part is its least node, so that it has its number already
+        if part[i] == i:
+            part[i] = -parts - 1
+            parts += 1
+        else:
+            part[i] = part[part[i]]
+    begin, arcs_begin = np.zeros(parts + 1, np.int64), np.zeros(parts + 1, np.int64)
+    for i in range(n):
+        part[i] = -part[i] - 1
+        begin[part[i] + 1] += 1
+    for k in range(m):
+        arcs_begin[part[a[k]] + 1] += 1
+    for p in range(parts):
+        begin[p + 1] += begin[p]
+        arcs_begin[p + 1] += arcs_begin[p]
+    members, arcs, place = np.empty(n, np.int32), np.empty(m, np.int32), np.empty(n, np.int32)
+    used = begin[:-1].copy()
+    for i in range(n):
+        members[used[part[i]]] = i
+        used[part[i]] += 1
+    used[:] = arcs_begin[:-1]
+    for k in range(m):
+        arcs[used[part[a[k]]]] = k
+        used[part[a[k]]] += 1
+    first, when = np.empty(n, np.int64), np.empty(m, np.int64)
+    for j in range(n):
+        first[j] = since[members[j]]
+    for p in range(parts):
+        _by_age(members, first, begin[p], begin[p + 1], high, low)
+    for j in range(n):
+        place[members[j]] = j
+    left, right = np.empty(m, np.int32), np.empty(m, np.int32)
+    for j in range(m):
+        when[j] = times[arcs[j]]
+    for j in range(m):
+        x, y = place[a[arcs[j]]], place[b[arcs[j]]]
+        left[j], right[j] = min(x, y), max(x, y)
+    for p in range(parts):
+        _by_time(arcs, left, right, when, arcs_begin[p], arcs_begin[p + 1])
+    return Parts(members, begin, first, arcs, arcs_begin, left, right, when)
+
+
+@njit(cache=True)
+def _join(part: np.ndarray, x: int, y: int) -> None:
+    x, y = _root(part, x), _root(part, y)
+    if x < y:
+        part[y] = x
+    else:
+        part[x] = y
+
+
+_FEW = 40  # so many are sorted by insertion: nearly always they are in order already
+
+
+@njit(cache=True)
+def _by_age(members: np.ndarray, since: np.ndarray, begin: int, end: int, high: np.ndarray, low: np.ndarray) -> None:
+    if end - begin > _FEW:
+        part, first = members[begin:end].copy(), since[begin:end].copy()
+        order = np.argsort(low[part], kind="mergesort")
+        order = order[np.argsort(high[part[order]], kind="mergesort")]
+        order = order[np.argsort(first[order], kind="mergesort")]
+        members[begin:end], since[begin:end] = part[order], first[order]
+        return
+    for j in range(begin + 1, end):
+        i, first, at = members[j], since[j], j
+        while at > begin and since[at - 1] >= first:
+            if since[at - 1] == first:
+                k = members[at - 1]
+                if high[k] < high[i] or (high[k] == high[i] and low[k] <= low[i]):
+                    break
+            members[at], since[at] = members[at - 1], since[at - 1]
+            at -= 1
+        members[at], since[at] = i, first
+
+
+@njit(cache=True)
+def _by_time(arcs: np.ndarray, left: np.ndarray, right: np.ndarray, times: np.ndarray, begin: int, end: int) -> None:
+    if end - begin > _FEW:
+        part, x, y, when = (
+            arcs[begin:end].copy(),
+            left[begin:end].copy(),
+            right[begin:end].copy(),
+            times[begin:end].copy(),
+        )
+        order = np.argsort((x.astype(np.int64) << 32) | y, kind="mergesort")
+        order = order[np.argsort(when[order], kind="mergesort")]
+        arcs[begin:end], left[begin:end], right[begin:end] = part[order], x[order], y[order]
+        times[begin:end] = when[order]
+        return
+    for j in range(begin + 1, end):
+        k, x, y, when, at = arcs[j], left[j], right[j], times[j], j
+        while at > begin and times[at - 1] >= when:
+            if times[at - 1] == when and (left[at - 1] < x or (left[at - 1] == x and right[at - 1] <= y)):
+                break
+            arcs[at], left[at], right[at], times[at] = arcs[at - 1], left[at - 1], right[at - 1], times[at - 1]
+            at -= 1
+        arcs[at], left[at], right[at], times[at] = k, x, y, when
 
 
 @njit(cache=True)
@@ -207,63 +337,65 @@ def _counts(kind: np.ndarray, most: np.ndarray) -> np.ndarray:
 @njit(cache=True)
 def _walk(links: Links, work: _Work, largest: int, most: np.ndarray) -> bool:
     """False if there was not enough room to write it down."""
-    simple = work.counts.shape[1] == 0
-    for p in range(len(links.node) - 1):
-        done, end = links.edge[p], links.edge[p + 1]
-        t, last = links.turn[p], links.turn[p + 1]
-        own = (links.decision[p], links.decision[p + 1])
-        if simple and t == last and own[0] == own[1]:
-            if not _plain(
-                done, end, links.left, links.right, links.times, links.shared, work.parent, work.ring, work.size,
-                work.oldest, work.owner, work.winner, work.via, work.start, work.why, work.detail, work.used,
-                work.log_node, work.log_owner, work.log_time, largest,
-            ):  # fmt: skip
-                return False
+    parts, turn, decision, simple = len(links.node) - 1, links.turn, links.decision, work.counts.shape[1] == 0
+    first = 0  # of the parts that are plain, and not walked yet
+    for p in range(parts + 1):
+        if p < parts and simple and turn[p] == turn[p + 1] and decision[p] == decision[p + 1]:
             continue
-        if t < last:
-            for k in range(done, end):
-                for side, i in ((0, links.left[k]), (1, links.right[k])):
-                    work.beside[2 * k + side] = work.head[i]
-                    work.head[i] = 2 * k + side
-        while t < last:
-            turn = links.t_time[t]
-            while done < end and links.times[done] < turn:
-                if not _unite(links, work, done, links.times[done], own, largest, most, True):
-                    return False
-                done += 1
-            first = t
-            while t < last and links.t_time[t] == turn:
-                t += 1
-            if not _again(links, work, first, t, done, own, largest, most):
-                return False
-        for k in range(done, end):
-            if not _unite(links, work, k, links.times[k], own, largest, most, True):
-                return False
+        _plain(
+            links.edge[first], links.edge[p], links.left, links.right, links.times, links.shared, work.parent,
+            work.size, work.oldest, work.winner, work.via, work.start, work.why, work.detail, largest,
+        )  # fmt: skip
+        first = p + 1
+        if p < parts and not _turning(links, work, p, largest, most):
+            return False
     return True
+
+
+@njit(cache=True)
+def _turning(links: Links, work: _Work, p: int, largest: int, most: np.ndarray) -> bool:
+    """Walk a part in which something turns, or of which types are counted."""
+    done, end = links.edge[p], links.edge[p + 1]
+    t, last = links.turn[p], links.turn[p + 1]
+    own = (links.decision[p], links.decision[p + 1])
+    if t < last:
+        for k in range(done, end):
+            for side, i in ((0, links.left[k]), (1, links.right[k])):
+                work.beside[2 * k + side] = work.head[i]
+                work.head[i] = 2 * k + side
+    while t < last:
+        turn = links.t_time[t]
+        while done < end and links.times[done] < turn:
+            if not _unite(links, work, done, links.times[done], own, largest, most, True):
+                return False
+            done += 1
+        first = t
+        while t < last and links.t_time[t] == turn:
+            t += 1
+        if not _again(links, work, first, t, done, own, largest, most):
+            return False
+    while done < end and _unite(links, work, done, links.times[done], own, largest, most, True):
+        done += 1
+    return done == end
 
 
 @njit(cache=True)
 def _plain(
     begin: int, end: int, left: np.ndarray, right: np.ndarray, times: np.ndarray, shared: np.ndarray,
-    parent: np.ndarray, ring: np.ndarray, size: np.ndarray, oldest: np.ndarray, owner: np.ndarray, winner: np.ndarray,
-    via: np.ndarray, start: np.ndarray, why: np.ndarray, detail: np.ndarray, used: np.ndarray, log_node: np.ndarray,
-    log_owner: np.ndarray, log_time: np.ndarray, largest: int,
-) -> bool:  # fmt: skip
-    """`_unite` for all edges of a part in which nothing was decided and no type has a limit: nearly every part.
+    parent: np.ndarray, size: np.ndarray, oldest: np.ndarray, winner: np.ndarray, via: np.ndarray, start: np.ndarray,
+    why: np.ndarray, detail: np.ndarray, largest: int,
+) -> None:  # fmt: skip
+    """`_unite` for all edges of parts in which nothing was decided and no type has a limit: nearly all.
 
-    It says the same once more, without what the general case asks: five times as fast.
+    It says the same once more, without what the general case asks, and writes nothing down: where nobody ever parts,
+    who merged into whom and when is the whole history.
     """
     for k in range(begin, end):
-        if shared[left[k]] <= times[k] or shared[right[k]] <= times[k]:
-            why[k], detail[k] = SHARED, 0 if shared[left[k]] <= times[k] else 1
+        x, y = left[k], right[k]
+        if shared[x] <= times[k] or shared[y] <= times[k]:
+            why[k], detail[k] = SHARED, 0 if shared[x] <= times[k] else 1
             continue
-        a, b = left[k], right[k]
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
+        a, b = _root(parent, x), _root(parent, y)
         if a == b:
             continue
         if size[a] + size[b] > largest:
@@ -273,22 +405,11 @@ def _plain(
             a, b = b, a
         first, loser = oldest[a], oldest[b]
         winner[loser], via[loser], start[loser] = first, k, times[k]
-        at = used[0]
-        if at + size[b] > len(log_node):
-            return False
-        i = b
-        for _ in range(size[b]):
-            log_node[at], log_time[at], log_owner[at], owner[i] = i, times[k], first, first
-            at += 1
-            i = ring[i]
-        used[0] = at
         if size[a] < size[b]:
             a, b = b, a
         parent[b] = a
         size[a] += size[b]
         oldest[a] = first
-        ring[a], ring[b] = ring[b], ring[a]
-    return True
 
 
 @njit(cache=True)
@@ -301,7 +422,7 @@ def _root(parent: np.ndarray, i: int) -> int:
 
 @njit(cache=True)
 def _unite(
-    links: Links, work: _Work, k: int, at: int, own: tuple[int, int], largest: int, most: np.ndarray, log: bool
+    links: Links, work: _Work, k: int, at: Any, own: tuple[int, int], largest: int, most: np.ndarray, log: bool
 ) -> bool:
     """Unite what an edge links, if nothing is against it just after `at`. False: no room to write it down."""
     a, b = _root(work.parent, links.left[k]), _root(work.parent, links.right[k])
@@ -443,27 +564,40 @@ def _around(links: Links, work: _Work, first: int, last: int, done: int) -> tupl
 
 @njit(cache=True)
 def _members(since: np.ndarray, work: _Work) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The log as intervals of each node. Of several changes in one instant the last one counts, if it is one."""
-    n, logged = len(since), work.used[0]
+    """The history of each node as intervals. Of several changes in one instant the last one counts, if it is one.
+
+    A node that is in the log has its history there. Any other belonged to itself, then to the profile into which it was
+    merged, then to that into which that one was, and so on.
+    """
+    n, logged, winner, starts = len(since), work.used[0], work.winner, work.start
     begin = np.zeros(n + 1, np.int64)
     for j in range(logged):
         begin[work.log_node[j] + 1] += 1
     for i in range(n):
+        if begin[i + 1] == 0:
+            at = i
+            while winner[at] >= 0:
+                begin[i + 1] += 1
+                at = winner[at]
         begin[i + 1] += begin[i] + 1  # one more each: the node by itself
-    place = begin.copy()
-    owner, start = np.empty(begin[n], np.int32), np.empty(begin[n], np.int64)
-    for i in range(n):
-        owner[place[i]], start[place[i]] = i, since[i]
-        place[i] += 1
+    node, owner = np.empty(begin[n], np.int32), np.empty(begin[n], np.int32)
+    start, end = np.empty(begin[n], np.int64), np.empty(begin[n], np.int64)
+    place = begin[:-1].copy() if logged else begin
     for j in range(logged):
         i = work.log_node[j]
-        owner[place[i]], start[place[i]] = work.log_owner[j], work.log_time[j]
         place[i] += 1
-    node, end, kept = np.empty(begin[n], np.int32), np.empty(begin[n], np.int64), 0
+        owner[place[i]], start[place[i]] = work.log_owner[j], work.log_time[j]
+    kept = 0
     for i in range(n):
-        mine = kept
-        for j in range(begin[i], begin[i + 1]):
-            if j + 1 < begin[i + 1] and start[j + 1] == start[j]:
+        mine, first, last = kept, begin[i], begin[i + 1]
+        owner[first], start[first] = i, since[i]
+        if not logged or place[i] == first:
+            at = i
+            for j in range(first + 1, last):
+                owner[j], start[j] = winner[at], starts[at]
+                at = winner[at]
+        for j in range(first, last):
+            if j + 1 < last and start[j + 1] == start[j]:
                 continue
             if kept > mine and owner[kept - 1] == owner[j]:
                 continue

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from foretell.binding import players
 from foretell.errors import NotReady, UnknownName
@@ -29,10 +30,19 @@ from lake.erasure import rebirths
 from unification.decisions import decisions, digest
 from unification.golden import build_golden, declared
 from unification.graph import NEVER, UNLINK
-from unification.store import Changed, Decided, Limits, Store
+from unification.store import Changed, Decided, Describe, Limits, Store, numbers
 
 # Part of every feature's fingerprint: another rule is another history.
 IDENTITY_RULE = f"deterministic-1/normalise-{RULE_VERSION}"
+_ROWS = 500_000  # of facts are read at once
+_EVIDENCE = ["number", "known_at", "source", "fact_id", "batch"]
+
+
+class Added(NamedTuple):
+    """What facts brought: what they changed in the graph, and the numbers of the identifiers that were met in them."""
+
+    changed: Changed
+    met: np.ndarray
 
 
 def unify(project: Project) -> dict[str, int]:
@@ -45,11 +55,12 @@ def unify(project: Project) -> dict[str, int]:
         before = _kept(project, state)
         store = Store(limits(project), _folder(project), anew=before is None)
         store.open()
-        changed = add_facts(con, project, store, since=before["batch"] if before else 0)
-        show(con, project.home / "derived", store, changed, anew=before is None)
+        since = before["batch"] if before else 0
+        added = add_facts(con, project, store, since)
+        show(con, project.home / "derived", store, added.changed, anew=before is None)
         # what is true of a profile depends on now too, where that is set to another day
         whole = before is None or any(before[name] != state[name] for name in ("traits", "as_of")) or state["as_of"]
-        profiles = build_golden(con, project, None if whole else _touched(con, project, store, changed))
+        profiles = build_golden(con, project, None if whole else _touched(con, project, store, added, since))
         store.close(unified=state)
         tables = [derived.scan(project.home / "derived" / f"{name}.parquet") for name in ("alias", "refused_edges")]
         counts = con.execute("SELECT " + ", ".join(f"(SELECT count(*) FROM {one})" for one in tables)).fetchall()
@@ -101,7 +112,7 @@ def preview(project: Project) -> tuple[str, list[tuple[list[str], list[str]]], i
             return None
         before = owners(project)
         store = Store(limits(project))
-        member, _, _ = store.tables(add_facts(con, project, store, since=0))
+        member, _, _ = store.tables(add_facts(con, project, store, since=0).changed)
         con.register("member_then", member)
         after = dict(con.execute(f"SELECT node, profile_id FROM ({members_at(project.now, 'member_then')})").fetchall())
     found = differences(before, after)
@@ -161,46 +172,93 @@ def rules(project: Project) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
-def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, since: int) -> Changed:
-    """Take identifiers and links of the facts of later batches than `since` into the graph; leaves the tables `nodes`
-    and `edges` of what these facts say."""
-    _nodes_and_edges(con, project, since)
-    nodes = (node for (node,) in con.execute("SELECT node FROM nodes").fetchall())
-    again = rebirths(project, nodes)  # erased, and come back: somebody new
-    return take_in(con, store, project.key, project.setting("identity_blocked"), _made(project), again)
+def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, since: int) -> Added:
+    """Take identifiers and links of the facts of later batches than `since` into the graph.
 
-
-def take_in(
-    con: duckdb.DuckDBPyConnection, store: Store, key: str, blocked: Sequence[str] = (), made: Sequence[Decided] = (),
-    again: Mapping[str, str] | None = None,
-) -> Changed:  # fmt: skip
-    """Take the tables `nodes` and `edges` into the graph.
-
-    key: the home's; blocked: patterns of nodes that link nothing; made: decisions; again: birth ids other than usual.
+    Leaves the table `edges`, of the links in these facts: number, known_at, source, fact_id (of the first fact that
+    says so), evidence (how many do), batch (the latest).
     """
+    queries = []
+    for name, source in loaded_sources(con, project).items():
+        if source.identifiers and not source.enrich:
+            texts = [f"'{kind}:' || id_{kind}" for kind in source.identifiers]
+            here = f'FROM "{name}" WHERE node IS NOT NULL AND batch > {since}'
+            queries.append(f"SELECT {', '.join(texts)}, known_at, '{name}' AS source, fact_id, batch {here}")
+    met = take_in(con, store, queries)
+    blocked = project.setting("identity_blocked")
+    changed = store.walk(describing(con, project.key, blocked, lambda names: rebirths(project, names)), _made(project))
+    evidence(con)
+    return Added(changed, met)
+
+
+def evidence(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the table `edges` of the table `evidence`: a link is known since its first evidence, further is counted."""
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE reborn AS SELECT unnest(?::VARCHAR[]) AS node, unnest(?::VARCHAR[]) AS birth",
-        [list(again or {}), [birth[1:] for birth in (again or {}).values()]],
+        """CREATE OR REPLACE TEMP TABLE edges AS
+            WITH linked AS (SELECT number, min(known_at) AS known_at, count(*) AS evidence, max(batch) AS batch
+                            FROM evidence GROUP BY number),
+                first AS (SELECT number, min_by(source, fact_id) AS source, min(fact_id) AS fact_id
+                          FROM evidence SEMI JOIN linked USING (number, known_at) GROUP BY number)
+            SELECT number, known_at, source, fact_id, evidence, batch FROM linked JOIN first USING (number)"""
     )
-    no_links = " OR ".join(f"node GLOB '{quote(pattern)}'" for pattern in blocked)
-    nodes: Any = con.sql(
-        f"""SELECT node, epoch_us(known_at) AS since, split_part(node, ':', 1) AS kind,
-            {no_links or "false"} AS blocked, ('0x' || birth[1:16])::UBIGINT AS high,
-            ('0x' || birth[17:20])::USMALLINT AS low
-            FROM (SELECT n.*, coalesce(r.birth, sha256('{quote(key)}' || n.node)) AS birth
-                  FROM nodes n LEFT JOIN reborn r USING (node) ORDER BY n.rowid)"""
-    ).to_arrow_table()
-    links: Any = con.execute(
-        """SELECT x.rowid AS a, y.rowid AS b, epoch_us(e.known_at) AS known_at FROM edges e
-           JOIN nodes x ON x.node = e.a JOIN nodes y ON y.node = e.b"""
-    ).fetchnumpy()
-    kinds: Any = nodes["kind"].combine_chunks().dictionary_encode()
-    numbers = np.array([store.kind(name) for name in kinds.dictionary.to_pylist()], np.int16)
-    column = {name: nodes[name].to_numpy() for name in ("high", "low", "since", "blocked")}
-    return store.add(
-        nodes["node"], column["high"], column["low"], numbers[kinds.indices.to_numpy()], column["since"],
-        links["a"], links["b"], links["known_at"], blocked=column["blocked"], decisions=made,
-    )  # fmt: skip
+    con.execute("DROP TABLE evidence")
+
+
+def take_in(con: duckdb.DuckDBPyConnection, store: Store, queries: Sequence[str]) -> np.ndarray:
+    """Take what was met in one fact, and so belongs to one person, into the graph; it is walked later.
+
+    queries: facts, one a row: identifiers "type:value" or null, in the order of the contract, and last known_at,
+    source, fact_id, batch. The first identifier of a row is linked with each of the others. Returns the numbers of the
+    nodes met; leaves the table `evidence`, of the links: number, known_at, source, fact_id, batch.
+    """
+    met, own = np.zeros(0, bool), con.cursor()  # one connection reads while the other writes
+    own.execute(
+        """CREATE OR REPLACE TABLE evidence (number INTEGER, known_at TIMESTAMPTZ, source VARCHAR, fact_id VARCHAR,
+           batch BIGINT)"""
+    )
+    for query in queries:
+        for rows in con.sql(query).to_arrow_reader(_ROWS):
+            *texts, known, source, fact_id, batch = rows.columns
+            times = known.cast("int64").to_numpy(zero_copy_only=False)
+            nodes = [store.meet(column, times) for column in texts]
+            met = np.concatenate([met, np.zeros(store.state["nodes"] - len(met), bool)])
+            for column in nodes:
+                met[column[column >= 0]] = True
+            first = nodes[0].copy()
+            for column in nodes[1:]:
+                links = store.link(first, column, times)
+                first = np.where(first < 0, column, first)
+                there = np.flatnonzero(links >= 0)
+                if len(there):
+                    columns = [links, known, source, fact_id, batch]
+                    own.register("more", pa.table(columns, _EVIDENCE).take(there))
+                    own.execute("INSERT INTO evidence FROM more")
+    return np.flatnonzero(met)
+
+
+def describing(
+    con: duckdb.DuckDBPyConnection, key: str, blocked: Sequence[str] = (),
+    reborn: Callable[[Iterable[str]], Mapping[str, str]] = lambda names: {},
+) -> Describe:  # fmt: skip
+    """What follows from the names of identifiers: birth ids, and what links nothing.
+
+    key: the home's; blocked: patterns of names that link nothing; reborn: birth ids other than usual.
+    """
+    no_links = " OR ".join(f"name GLOB '{quote(pattern)}'" for pattern in blocked)
+
+    def describe(names: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        con.register("names_now", pa.table({"name": names}))
+        query = f"SELECT sha256('{quote(key)}' || name) AS birth, {no_links or 'false'} AS blocked FROM names_now"
+        found = con.sql(query).to_arrow_table()
+        con.unregister("names_now")
+        high, low = numbers(found["birth"])
+        again = reborn(text.as_py() for text in names)
+        if again:
+            at = [names.index(name).as_py() for name in again]
+            high[at], low[at] = numbers([birth[1:] for birth in again.values()])
+        return high, low, found["blocked"].to_numpy()
+
+    return describe
 
 
 def _made(project: Project) -> list[Decided]:
@@ -211,100 +269,51 @@ def _made(project: Project) -> list[Decided]:
 
     made: Any = decisions(project).itertuples()
     return [
-        Decided(
-            d.decision_id, int(d.kind == UNLINK), birth_id(project, d.a), birth_id(project, d.b),
-            micros(d.known_at), micros(d.known_to),
-        )
-        for d in made
-    ]  # fmt: skip
-
-
-def birth_id(project: Project, node: str) -> str:
-    """The id of the profile that an identifier founds. It says nothing to someone without the home's key."""
-    usual = "p" + hashlib.sha256((project.key + node).encode()).hexdigest()[:20]
-    return rebirths(project, [node]).get(node, usual)
+        Decided(d.decision_id, int(d.kind == UNLINK), d.a, d.b, micros(d.known_at), micros(d.known_to)) for d in made
+    ]
 
 
 def show(con: duckdb.DuckDBPyConnection, home: Path, store: Store, changed: Changed, *, anew: bool) -> None:
     """Write what changed in the graph to its derived tables, the links from the table `edges`."""
     member, alias, refused = store.tables(changed)
-    edges = "SELECT batch, a, b, known_at, source, fact_id, evidence FROM edges"
-    for name, rows in (("member", member), ("alias", alias), ("refused_edges", refused)):
-        con.register(f"{name}_now", rows)
-    if anew:
-        derived.write(con, edges, home / "edges.parquet")
-        derived.write(con, "SELECT * FROM alias_now", home / "alias.parquet")
-        derived.write(con, "SELECT * FROM refused_edges_now", home / "refused_edges.parquet")
-        derived.write(con, "SELECT * FROM member_now", home / "member.parquet")
-        return
-    import pyarrow as pa
-
-    keys = {
-        "alias": ("loser", store.birth_ids(changed.nodes)), "member": ("node", store.names(changed.nodes)),
-        "refused_edges": ("edge", pa.array(changed.edges, pa.int64())),
+    links = con.sql("FROM edges").to_arrow_table()
+    a, b = store.ends(links["number"].to_numpy())
+    names = [c for c in links.column_names if c not in ("number", "batch")]
+    edges = pa.table({"batch": links["batch"], "a": a, "b": b, **{name: links[name] for name in names}})
+    now = {
+        "edges": ("batch", edges, links["batch"].unique()), "alias": ("loser", alias, store.birth_ids(changed.nodes)),
+        "refused_edges": ("edge", refused, pa.array(changed.edges, pa.int64())),
+        "member": ("node", member, store.names(changed.nodes)),
     }  # fmt: skip
-    for name, (key, values) in keys.items():
-        if len(values):
-            con.register("keys_now", pa.table({key: values}))
-            file = home / f"{name}.parquet"
-            derived.patch(con, f"SELECT * FROM {name}_now", file, key=key, keys="SELECT * FROM keys_now")
-    if con.execute("SELECT count(*) FROM edges").fetchall()[0][0]:
-        derived.patch(con, edges, home / "edges.parquet", key="batch", keys="SELECT batch FROM edges")
+    for name, (key, rows, keys) in now.items():
+        con.register("rows_now", rows)
+        if anew:
+            derived.write(con, "FROM rows_now", home / f"{name}.parquet")
+        elif len(keys):
+            con.register("keys_now", pa.table({key: keys}))
+            derived.patch(con, "FROM rows_now", home / f"{name}.parquet", key=key, keys="FROM keys_now")
 
 
-def _touched(con: duckdb.DuckDBPyConnection, project: Project, store: Store, changed: Changed) -> str:
+def _touched(con: duckdb.DuckDBPyConnection, project: Project, store: Store, added: Added, since: int) -> str:
     """A table of the profiles about which something may be another now: by identifiers, or by new facts."""
-    import pyarrow as pa
-
-    con.register("owners_now", pa.table({"profile_id": store.birth_ids(changed.owners)}))
-    member = derived.scan(project.home / "derived" / "member.parquet")
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE touched AS SELECT profile_id FROM owners_now UNION
-            SELECT profile_id FROM {member} SEMI JOIN (SELECT node FROM nodes UNION ALL FROM enriching) USING (node)"""
-    )
+    enriching = [
+        f"""SELECT DISTINCT '{kind}:' || id_{kind} FROM "{name}" WHERE id_{kind} IS NOT NULL AND batch > {since}"""
+        for name, source in loaded_sources(con, project).items() if source.enrich for kind in source.identifiers
+    ]  # fmt: skip
+    met = added.met
+    if enriching:  # it makes no profile and links none, but says something about those there are
+        texts = con.sql(" UNION ".join(enriching)).to_arrow_table()
+        met = np.concatenate([met, store.find(texts.column(0))])
+    owners = store.distinct(np.concatenate([added.changed.owners, store.nodes["owner"][met[met >= 0]]]))
+    con.register("owners_now", pa.table({"profile_id": store.birth_ids(owners)}))
+    con.execute("CREATE OR REPLACE TEMP TABLE touched AS FROM owners_now")
     return "touched"
-
-
-def _nodes_and_edges(con: duckdb.DuckDBPyConnection, project: Project, since: int) -> None:
-    nodes, edges, enriching = [], [], ["SELECT '' AS node WHERE false"]
-    for name, source in loaded_sources(con, project).items():
-        for kind in source.identifiers:
-            here = f"'{kind}:' || id_{kind}"
-            new = f'"{name}" WHERE id_{kind} IS NOT NULL AND batch > {since}'
-            if source.enrich:  # it makes no profile and links none, but says something about those there are
-                enriching.append(f"SELECT {here} AS node FROM {new}")
-                continue
-            nodes.append(f"SELECT {here} AS node, known_at FROM {new}")
-            if len(source.identifiers) > 1:
-                edges.append(
-                    f"SELECT least(node, {here}) AS a, greatest(node, {here}) AS b, known_at, '{name}' AS source, "
-                    f"fact_id, batch FROM {new} AND node <> {here}"
-                )
-    con.execute(f"CREATE TEMP TABLE enriching AS {_union(enriching)}")
-    nodes = nodes or ["SELECT NULL::VARCHAR AS node, NULL::TIMESTAMPTZ AS known_at WHERE false"]
-    edges = edges or [
-        "SELECT '' AS a, '' AS b, now() AS known_at, '' AS source, '' AS fact_id, 0::BIGINT AS batch WHERE false"
-    ]
-    con.execute(
-        f"CREATE TEMP TABLE nodes AS SELECT node, min(known_at) AS known_at FROM ({_union(nodes)}) GROUP BY node"
-    )
-    # an edge is known since its first evidence; further evidence is counted
-    con.execute(
-        f"""CREATE TEMP TABLE edges AS SELECT a, b, min(known_at) AS known_at,
-                min_by(source, (known_at, fact_id)) AS source, min_by(fact_id, (known_at, fact_id)) AS fact_id,
-                count(*) AS evidence, max(batch) AS batch
-            FROM ({_union(edges)}) GROUP BY a, b"""
-    )
 
 
 def loaded_sources(con: duckdb.DuckDBPyConnection, project: Project) -> dict:
     """The declared sources that have facts in this session."""
     present = {row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
     return {name: s for name, s in project.definitions.sources.items() if name in present}
-
-
-def _union(queries: list[str]) -> str:
-    return " UNION ALL ".join(queries)
 
 
 def _undated(con: duckdb.DuckDBPyConnection, project: Project) -> int:

@@ -10,7 +10,8 @@ is away) or whole, and what was left open is made again from the facts.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,17 +21,23 @@ import numpy as np
 from unification.arrays import (
     EDGE,
     NODE,
+    by_name,
+    digits_of,
     find,
     gather,
     hash_ends,
-    hash_ids,
+    hash_names,
     intern,
     join,
     keep,
+    kinds,
+    kinds_of,
     leave,
+    lengths,
     link,
-    parts,
+    reach,
     seals,
+    settle,
     spell,
 )
 from unification.graph import (
@@ -43,16 +50,20 @@ from unification.graph import (
     TOO_MANY,
     Rules,
     Walked,
+    by_part,
     shared_since,
     walk,
     with_turns,
 )
 
-_FILES = {"nodes": NODE, "edges": EDGE, "names": np.dtype("u1"), "by_id": np.dtype("i4"), "by_ends": np.dtype("i4")}
+_FILES = {"nodes": NODE, "edges": EDGE, "names": np.dtype("u1"), "by_name": np.dtype("u8"), "by_ends": np.dtype("u8")}
+
+# What follows from the names of new identifiers: their birth ids, as two numbers each, and which of them link nothing.
+Describe = Callable[[Any], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 class Decided(NamedTuple):
-    """A decision: its id, its kind (0: veto, 1: unlink), the birth ids of the two, in force from when to when."""
+    """A decision: its id, its kind (0: veto, 1: unlink), the two identifiers, in force from when to when."""
 
     id: str
     kind: int
@@ -91,17 +102,19 @@ class Store:
 
     def __init__(self, limits: Limits, folder: Path | None = None, *, anew: bool = False) -> None:
         self.limits, self.folder = limits, folder
-        self.state: dict[str, Any] = {"nodes": 0, "edges": 0, "names": 0, "kinds": [], "decisions": {}}
+        self.in_memory = anew or not folder  # what is made anew goes to the disk when it is whole
+        self.state: dict[str, Any] = {"nodes": 0, "edges": 0, "names": 0, "walked": 0, "kinds": [], "decisions": {}}
+        self._touched: list[np.ndarray] = [np.empty(0, np.int32)]
         self.arrays: dict[str, np.ndarray] = {}
-        if folder and not anew:
+        if folder and not self.in_memory:
             self.state = json.loads((folder / "state.json").read_text())
             self.arrays = {name: _mapped(folder / f"{name}.bin", kind) for name, kind in _FILES.items()}
         else:
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "state.json").unlink(missing_ok=True)
-                for name in _FILES:
-                    (folder / f"{name}.bin").unlink(missing_ok=True)
+                for file in folder.glob("*.bin"):
+                    file.unlink()
             for name in _FILES:
                 self._room(name, 1024)
 
@@ -130,6 +143,13 @@ class Store:
     def close(self, **state: Any) -> None:
         """Whole again; state: what else to keep with it."""
         self.state |= state
+        if self.folder and self.in_memory:
+            used = {"nodes": self.state["nodes"], "edges": self.state["edges"], "names": self.state["names"]}
+            for name, kind in _FILES.items():
+                file = self.folder / f"{name}.bin"
+                self.arrays.pop(name)[: max(1, used.get(name, sys.maxsize))].tofile(file)
+                self.arrays[name] = _mapped(file, kind)
+            self.in_memory = False
         if self.folder:
             draft = self.folder / "state.draft"
             draft.write_text(json.dumps(self.state))
@@ -149,11 +169,10 @@ class Store:
         """The identifiers, "type:value", as an Arrow array."""
         import pyarrow as pa
 
-        offsets = np.zeros(len(nodes) + 1, np.int64)
-        np.cumsum(self.nodes["length"][nodes], out=offsets[1:])
+        offsets = lengths(self.nodes, nodes)
         text = np.empty(offsets[-1], np.uint8)
         gather(self.nodes, self.arrays["names"], nodes, offsets, text)
-        return pa.LargeStringArray.from_buffers(len(nodes), pa.py_buffer(offsets), pa.py_buffer(text)).cast(pa.string())
+        return pa.LargeStringArray.from_buffers(len(nodes), pa.py_buffer(offsets), pa.py_buffer(text))
 
     def birth_ids(self, nodes: np.ndarray) -> Any:
         """The birth ids of nodes, as an Arrow array."""
@@ -162,71 +181,109 @@ class Store:
         text = np.empty((len(nodes), 21), np.uint8)
         spell(self.nodes, np.asarray(nodes), text)
         offsets = np.arange(len(nodes) + 1, dtype=np.int64) * 21
-        return pa.LargeStringArray.from_buffers(len(nodes), pa.py_buffer(offsets), pa.py_buffer(text)).cast(pa.string())
+        return pa.LargeStringArray.from_buffers(len(nodes), pa.py_buffer(offsets), pa.py_buffer(text))
 
-    def find(self, high: np.ndarray, low: np.ndarray) -> np.ndarray:
-        """The numbers of the identifiers with these birth ids, -1 where there is none."""
-        return find(self.nodes, self.arrays["by_id"], high, low)
+    def find(self, names: Any) -> np.ndarray:
+        """The numbers of identifiers, an Arrow array of texts; -1 where there is no such."""
+        _, offsets, text = _buffers(names)
+        return find(self.nodes, self.arrays["names"], self.arrays["by_name"], offsets, text)
 
-    def add(
-        self, names: Any, high: np.ndarray, low: np.ndarray, kind: np.ndarray, since: np.ndarray, left: np.ndarray,
-        right: np.ndarray, times: np.ndarray, *, blocked: np.ndarray | None = None,
-        decisions: Sequence[Decided] = (),
-    ) -> Changed:  # fmt: skip
-        """Take in identifiers and links, known already or not, and walk the parts that they touch.
+    def meet(self, names: Any, times: np.ndarray) -> np.ndarray:
+        """Take in identifiers, known already or not. Returns their numbers, -1 for null.
 
-        names: Arrow array of distinct identifiers; high, low, kind, since, blocked: of these, the birth id as two
-        numbers, the type's number, when first known in microseconds, and whether it links nothing. left, right: of
-        links, positions in names; times: when they were first known. decisions: all that were made.
+        names: Arrow array of texts "type:value"; times: when each was met, in microseconds.
         """
-        new, m = len(high), len(left)
-        high, low, kind = high.astype(np.uint64), low.astype(np.uint16), kind.astype(np.int16)
-        left, right, since, times = (np.asarray(x, np.int64) for x in (left, right, since, times))
-        self._room("nodes", self.state["nodes"] + new)
-        self._room("edges", self.state["edges"] + m)
-        self._hash("by_id", self.state["nodes"] + new)
-        self._hash("by_ends", self.state["edges"] + m)
-        offsets, text = _buffers(names)
-        self._room("names", self.state["names"] + len(text))
-        touched = np.empty(new + 2 * m, np.int32)
-        blocks = np.zeros(new, np.int16) if blocked is None else blocked.astype(np.int16)
-        number = np.empty(new, np.int32)
+        there, offsets, text = _buffers(names)
+        count, n = len(names), self.state["nodes"]
+        self._room("nodes", n + count)
+        self._room("names", self.state["names"] + int(offsets[-1] - offsets[0]))
+        self._hash("by_name", n + count)
+        number, touched = np.empty(count, np.int32), np.empty(count, np.int32)
         n, size, seeds = intern(
-            self.nodes, self.arrays["by_id"], self.arrays["names"], self.state["nodes"], self.state["names"], high, low,
-            kind, since, blocks, offsets, text, number, touched,
+            self.nodes, self.arrays["by_name"], self.arrays["names"], n, self.state["names"], offsets, text, there,
+            np.asarray(times, np.int64), number, touched,
         )  # fmt: skip
-        edges, seeds = link(
-            self.nodes, self.edges, self.arrays["by_ends"], self.state["edges"], number, left, right, times, touched,
-            seeds,
+        self.state |= {"nodes": int(n), "names": int(size)}
+        self._touched.append(touched[:seeds])
+        return number
+
+    def link(self, a: np.ndarray, b: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Take in links between identifiers by their numbers, known already or not. Returns the links' numbers, -1 for
+        that of an identifier with itself or with none (-1)."""
+        m = self.state["edges"]
+        self._room("edges", m + len(a))
+        self._hash("by_ends", m + len(a))
+        edge_of, touched = np.empty(len(a), np.int32), np.empty(len(a), np.int32)
+        m, seeds = link(
+            self.nodes, self.edges, self.arrays["by_ends"], m, a, b, np.asarray(times, np.int64),
+            self.state["walked"] > 0, edge_of, touched,
         )  # fmt: skip
-        self.state |= {"nodes": int(n), "names": int(size), "edges": int(edges)}
+        self.state["edges"] = int(m)
+        self._touched.append(touched[:seeds])
+        return edge_of
+
+    def walk(self, describe: Describe, decisions: Sequence[Decided] = ()) -> Changed:
+        """Walk the parts of the graph that were touched since the last walk. decisions: all that were made."""
+        first, n = self.state["walked"], self.state["nodes"]
+        if n > first:
+            self._describe(first, n, describe)
         made, more = self._decided(decisions)
-        return self._walk(np.concatenate([touched[:seeds], more]), made)
+        seeds = np.concatenate([*self._touched, more[:, 0]])
+        self.state["walked"], self._touched = n, []
+        if not first:  # everything is touched
+            self.nodes["place"][:n] = np.arange(1, n + 1)
+            members, arcs = np.arange(n, dtype=np.int32), np.arange(self.state["edges"], dtype=np.int32)
+            return self._walk(members, arcs, made, more, anew=True)
+        for x, y in more.tolist():
+            join(self.nodes, x, y)
+        return self._walk(*reach(self.nodes, self.edges, seeds), made, more)
+
+    def _describe(self, first: int, n: int, describe: Describe) -> None:
+        """Say of new nodes what follows from their names: kind, birth id, whether they link nothing."""
+        new = self.nodes[first:n]
+        names = self.names(np.arange(first, n))
+        new["high"], new["low"], new["blocked"] = describe(names)
+        while True:
+            offsets, text = _buffers([f"{kind}:" for kind in self.state["kinds"]])[1:]
+            new["kind"] = kinds_of(self.nodes, self.arrays["names"], first, n, offsets, text)
+            other = np.flatnonzero(new["kind"] < 0)
+            if not len(other):
+                return
+            self.kind(names[int(other[0])].as_py().partition(":")[0])
 
     def _decided(self, decisions: Sequence[Decided]) -> tuple[np.ndarray, np.ndarray]:
-        """Decisions about identifiers that exist, one a row (kind, a, b, from, to); and nodes of those that are new."""
-        before, made, touched, now = self.state["decisions"], [], [], {}
-        for key, kind, a, b, start, end in decisions:
-            x, y = self.find(*_numbers([a, b]))
+        """Decisions about identifiers that exist, one a row (kind, a, b, from, to); and the two nodes of new ones."""
+        before, made, fresh, now = self.state["decisions"], [], [], {}
+        ends = (self.find([d.a for d in decisions]), self.find([d.b for d in decisions]))
+        for (key, kind, _, _, start, end), x, y in zip(decisions, *(e.tolist() for e in ends), strict=True):
             if x >= 0 and y >= 0:
                 made.append((kind, x, y, start, end))
                 now[key] = [start, end]
                 if before.get(key) != now[key]:
-                    join(self.nodes, x, y)
-                    touched.append(x)
+                    fresh.append((x, y))
         self.state["decisions"] = now
-        return np.array(made, np.int64).reshape(-1, 5), np.array(touched, np.int32)
+        return np.array(made, np.int64).reshape(-1, 5), np.array(fresh, np.int32).reshape(-1, 2)
 
-    def _walk(self, seeds: np.ndarray, made: np.ndarray) -> Changed:
+    def _walk(
+        self, members: np.ndarray, arcs: np.ndarray, made: np.ndarray, more: np.ndarray, *, anew: bool = False
+    ) -> Changed:
+        """Walk the parts that have these nodes and links."""
         nodes, edges, rules = self.nodes, self.edges, self.rules
-        members, begin, arcs, arcs_begin = parts(nodes, edges, seeds)
+        for nodes_of in (made[:, 1], made[:, 2], more[:, 0], more[:, 1]):
+            nodes_of[:] = nodes["place"][nodes_of] - 1
+        graph = by_part(*leave(nodes, edges, members, arcs), more)
+        place = np.empty(len(members), np.int32)
+        place[graph.members] = np.arange(len(members), dtype=np.int32)
         for side in (1, 2):
-            made[:, side] = nodes["place"][made[:, side]] - 1
-        since, kind, blocked, a, b, times = leave(nodes, edges, members, arcs)
-        left, right = np.minimum(a, b), np.maximum(a, b)
-        shared = shared_since(kind, left, right, times, rules.shared, blocked)
-        found = walk(with_turns(begin, arcs_begin, since, kind, left, right, times, shared, made), rules)
-        found.detail[(found.why == SHARED) & (a > b)] ^= 1  # which end it is, of the store's ends
+            made[:, side] = np.where(made[:, side] < 0, -1, place[made[:, side]])
+        members, arcs = members[graph.members], arcs[graph.arcs]
+        if anew:
+            settle(nodes, edges, members, graph.begin, arcs, graph.arcs_begin)
+        kind, blocked = kinds(nodes, members)
+        shared = shared_since(kind, graph.left, graph.right, graph.times, rules.shared, blocked)
+        found = walk(with_turns(graph, kind, shared, made), rules)
+        out = np.flatnonzero(found.why == SHARED)  # which end it is, of the store's ends
+        found.detail[out] ^= members[graph.left[out]] != edges["a"][arcs[out]]
         m_node, a_loser = found.m_node, found.a_loser
         owner = np.empty(len(members), np.int32)
         owner[m_node] = members[found.m_owner]  # the last row of a node is the one that stays
@@ -237,16 +294,15 @@ class Store:
         seal, old = seals(len(members), m_node, a_loser, found), np.empty(len(members), np.int32)
         changed, other = keep(nodes, edges, members, arcs, seal, owner, found.why, found.detail, old)
         if changed.all():
-            return Changed(members, self._distinct(np.concatenate([old[old >= 0], owner])), arcs[other], found)
+            return Changed(members, self.distinct(np.concatenate([old[old >= 0], owner])), arcs[other], found)
         rows, alias, old = changed[m_node], changed[a_loser], old[changed]
         return Changed(
-            members[changed], self._distinct(np.concatenate([old[old >= 0], owner[changed]])), arcs[other],
+            members[changed], self.distinct(np.concatenate([old[old >= 0], owner[changed]])), arcs[other],
             Walked._make([*(x[rows] for x in found[:4]), *(x[alias] for x in found[4:9]), found.why, found.detail]),
         )  # fmt: skip
 
-    def _distinct(self, nodes: np.ndarray) -> np.ndarray:
-        if len(nodes) < 100_000:
-            return np.unique(nodes)
+    def distinct(self, nodes: np.ndarray) -> np.ndarray:
+        """Each of some nodes once."""
         there = np.zeros(self.state["nodes"], bool)
         there[nodes] = True
         return np.flatnonzero(there).astype(np.int32)
@@ -261,29 +317,34 @@ class Store:
         import pyarrow as pa
 
         w = changed.walked
-        a, b = self._pairs(w.a_edge)
-        member = pa.table({
-            "node": self.names(w.m_node), "birth_id": self.birth_ids(w.m_node), "profile_id": self.birth_ids(w.m_owner),
-            "known_from": _stamps(w.m_from), "known_to": _stamps(w.m_to),
-        })  # fmt: skip
+        a, b = self.ends(w.a_edge)
         alias = pa.table({
             "loser": self.birth_ids(w.a_loser), "winner": self.birth_ids(w.a_winner), "known_at": _stamps(w.a_from),
             "known_to": _stamps(w.a_to), "a": a, "b": b,
         })  # fmt: skip
         out = changed.edges[self.edges["why"][changed.edges] != FINE]
-        a, b = self._pairs(out)
+        a, b = self.ends(out)
         refused = pa.table({
             "edge": pa.array(out, pa.int64()), "a": a, "b": b, "known_at": _stamps(self.edges["time"][out]),
             "reason": pa.array([self._reason(k) for k in out], pa.string()),
         })  # fmt: skip
-        return member, alias, refused
+        return self.members(changed), alias, refused
 
-    def _pairs(self, edges: np.ndarray) -> tuple[Any, Any]:
-        """The identifiers that edges link, in the order of their names."""
-        import pyarrow.compute as pc
+    def members(self, changed: Changed) -> Any:
+        """The first of these tables alone."""
+        import pyarrow as pa
 
-        a, b = (self.names(self.edges[end][edges]) for end in ("a", "b"))
-        return pc.min_element_wise(a, b), pc.max_element_wise(a, b)  # pyright: ignore[reportAttributeAccessIssue]
+        w = changed.walked
+        return pa.table({
+            "node": self.names(w.m_node), "birth_id": self.birth_ids(w.m_node), "profile_id": self.birth_ids(w.m_owner),
+            "known_from": _stamps(w.m_from), "known_to": _stamps(w.m_to),
+        })  # fmt: skip
+
+    def ends(self, edges: np.ndarray) -> tuple[Any, Any]:
+        """The identifiers that edges link, the lesser name first, as Arrow arrays."""
+        a, b = (self.edges[end][edges] for end in ("a", "b"))
+        by_name(self.nodes, self.arrays["names"], a, b)
+        return self.names(a), self.names(b)
 
     def _reason(self, k: int) -> str:
         edge, kinds, rules = self.edges[k], self.state["kinds"], self.rules
@@ -308,8 +369,8 @@ class Store:
         if have is not None and len(have) >= least:
             return
         kind = _FILES[name]
-        size = max(least, 1024, 0 if have is None else len(have) * 3 // 2)
-        if not self.folder:
+        size = max(least, 1024, 0 if have is None else len(have) * 2)  # what is not used yet takes no place
+        if self.in_memory or not self.folder:
             self.arrays[name] = np.zeros(size, kind)
             if have is not None:
                 self.arrays[name][: len(have)] = have
@@ -327,11 +388,11 @@ class Store:
         if len(have) >= size:
             return
         self.arrays.pop(name)
-        if self.folder:
+        if not self.in_memory and self.folder:
             (self.folder / f"{name}.bin").unlink()
         self._room(name, size)
-        if name == "by_id":
-            hash_ids(self.nodes, self.state["nodes"], self.arrays[name])
+        if name == "by_name":
+            hash_names(self.nodes, self.arrays["names"], self.state["nodes"], self.arrays[name])
         else:
             hash_ends(self.edges, self.state["edges"], self.arrays[name])
 
@@ -347,29 +408,35 @@ def _mapped(file: Path, kind: np.dtype) -> np.ndarray:
     return np.asarray(np.memmap(file, kind, "r+")).view(np.ndarray)
 
 
-def _buffers(names: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets and bytes of an Arrow array of texts."""
+def _buffers(names: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of texts: which are there, and their offsets and bytes."""
     import pyarrow as pa
 
-    whole = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+    whole = names if isinstance(names, pa.Array | pa.ChunkedArray) else pa.array(names, pa.large_string())
+    whole = whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
     whole = whole.cast(pa.large_string())
     _, offsets, text = whole.buffers()
+    there = whole.is_valid().to_numpy(zero_copy_only=False)
     begin = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
-    return begin, np.frombuffer(text or b"\0", np.uint8)
+    return there, begin, np.frombuffer(text or b"\0", np.uint8)
 
 
-def _numbers(births: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Birth ids, "p" and twenty hex digits, as two numbers each."""
-    return (
-        np.array([int(b[1:17], 16) for b in births], np.uint64), np.array([int(b[17:], 16) for b in births], np.uint16)
-    )  # fmt: skip
+def numbers(births: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Birth ids as two numbers each. births: Arrow array of texts that begin with twenty hex digits."""
+    _, offsets, text = _buffers(births)
+    high, low = np.empty(len(births), np.uint64), np.empty(len(births), np.uint16)
+    digits_of(offsets, text, high, low)
+    return high, low
 
 
 def warm() -> None:
     """Compile the loops, once for all processes, as installing does: the first run would take half a minute longer."""
-    import pyarrow as pa
-
     store, one = Store(Limits()), np.zeros(1, np.int64)
-    numbers = np.arange(2)
-    store.add(pa.array(["a:1", "a:2"]), numbers, numbers, numbers * store.kind("a"), numbers, one, one + 1, one)
-    store.tables(store.add(pa.array([], pa.string()), one[:0], one[:0], one[:0], one[:0], one[:0], one[:0], one[:0]))
+
+    def describe(names: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return *numbers(["0" * 20] * len(names)), np.zeros(len(names), bool)
+
+    for _ in range(2):
+        a, b = (store.meet([name], one) for name in ("a:1", "a:2"))
+        store.link(a, b, one)
+        store.tables(store.walk(describe))

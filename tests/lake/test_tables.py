@@ -170,10 +170,7 @@ def test_a_patched_table_is_what_a_dictionary_would_be(patches: list[list[tuple[
             expected |= {k: [v for key, v in rows if key == k and v > 30] for k in keys}
             values = ", ".join(str(row) for row in rows) or "(NULL, NULL)"
             fresh = f"SELECT k, v FROM (VALUES {values}) t(k, v) WHERE v > 30"
-            made = derived.patch(
-                con, fresh, file, key="k", keys=f"SELECT k FROM (VALUES {values}) t(k, v) WHERE v >= 0"
-            )
-            assert made == sum(v > 30 for _, v in rows)
+            derived.patch(con, fresh, file, key="k", keys=f"SELECT k FROM (VALUES {values}) t(k, v) WHERE v >= 0")
             found: dict[int, list[int]] = {}
             for k, v in con.execute(f"SELECT k, v FROM {derived.scan(file)} ORDER BY k, v").fetchall():
                 found.setdefault(k, []).append(v)

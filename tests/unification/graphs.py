@@ -28,6 +28,19 @@ def high(name: str) -> int:
     return int.from_bytes(name.encode().ljust(8, b"\0"), "big")
 
 
+def text(name: str) -> str:
+    """The identifier of a type that is the name's first letter."""
+    return f"{name[0]}:{name}"
+
+
+def plain(table: pa.Table) -> pd.DataFrame:
+    """A table of the store with names as tests have them, without the type."""
+    frame = table.to_pandas()
+    for column in {"node", "a", "b", "reason"} & set(frame.columns):
+        frame[column] = frame[column].str.replace(r"\b\w:", "", n=1, regex=True)
+    return frame
+
+
 def birth(name: str) -> str:
     return f"p{high(name):016x}0000"
 
@@ -54,28 +67,29 @@ class Kept:
         blocked: set[str] = frozenset(),
     ) -> None:  # type: ignore[assignment]
         """nodes: node, known_at; edges: a, b, known_at; ends of edges that nodes leave out are taken from there."""
-        names = list(nodes["node"])
-        self.births |= {birth(n): f"p-{n}" for n in names}
-        at = {name: i for i, name in enumerate(names)}
-        kind = np.array([self.store.kind(n[0]) for n in names], np.int64)
+        self.births |= {birth(n): f"p-{n}" for n in nodes["node"]}
         made = [
-            Decided(f"{d.kind} {d.a} {d.b} {d.known_at}", int(d.kind == "unlink"), birth(d.a), birth(d.b), start, end)
+            Decided(f"{d.kind} {d.a} {d.b} {d.known_at}", int(d.kind == "unlink"), text(d.a), text(d.b), start, end)
             for d, start, end in zip(
                 decisions.itertuples(), micros(decisions["known_at"]), micros(decisions["known_to"]), strict=True
             )
         ] if decisions is not None and len(decisions) else []  # fmt: skip
-        kept_out = np.array([n in blocked for n in names], bool)
-        left, right = (np.array([at[n] for n in edges[end]], np.int64) for end in ("a", "b"))
-        changed = self.store.add(
-            pa.array(names, pa.string()), np.array([high(n) for n in names], np.uint64),
-            np.zeros(len(names), np.uint16), kind, micros(nodes["known_at"]), left, right, micros(edges["known_at"]),
-            blocked=kept_out, decisions=made,
-        )  # fmt: skip
-        member, alias, refused = (table.to_pandas() for table in self.store.tables(changed))
+
+        def describe(names: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            plain = [name.partition(":")[2] for name in names.to_pylist()]
+            kept_out = np.array([n in blocked for n in plain], bool)
+            return np.array([high(n) for n in plain], np.uint64), np.zeros(len(plain), np.uint16), kept_out
+
+        self.store.meet(pa.array(map(text, nodes["node"]), pa.string()), micros(nodes["known_at"]))
+        ends = [self.store.find(list(map(text, edges[end]))) for end in ("a", "b")]
+        self.store.link(*ends, micros(edges["known_at"]))
+        changed = self.store.walk(describe, made)
+        member, alias, refused = (plain(table) for table in self.store.tables(changed))
         births = self.store.birth_ids(changed.nodes).to_pylist()
+        names = [name.partition(":")[2] for name in self.store.names(changed.nodes).to_pylist()]
         self.owners = set(self.store.birth_ids(changed.owners).to_pylist())
         for name, frame, key, keys in (
-            ("member", member, "node", self.store.names(changed.nodes).to_pylist()), ("alias", alias, "loser", births),
+            ("member", member, "node", names), ("alias", alias, "loser", births),
             ("refused", refused, "edge", changed.edges.tolist()),
         ):  # fmt: skip
             for each in keys:
