@@ -309,7 +309,11 @@ def _group(module: str) -> str:
     return next((name for name in SHARED if f"from {name} import" in text), module)
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "demo" in getattr(item, "fixturenames", ()):  # the whole tour takes minutes
+            item.add_marker(pytest.mark.slow)
     order = {name: place for place, name in enumerate(SHARED)}
     items.sort(key=lambda item: order.get(_group(item.nodeid.split("::")[0]), len(order)))
 

@@ -180,6 +180,7 @@ def test_load_killed_around_every_commit(unloaded: Project, undisturbed: dict, t
     assert_same(loaded_state(project), undisturbed)
 
 
+@pytest.mark.slow
 def test_load_killed_at_random_moments(unloaded: Project, undisturbed: dict, tmp_path: Path) -> None:
     calm = copy_of(unloaded, tmp_path / "calm")
     whole = run(calm.folder, ["load"], [None], LOAD_IMPORTS)[0]["seconds"]
@@ -235,6 +236,7 @@ def unscored(trained: TrainedShop, folder: Path) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_score_killed_around_every_step(trained: TrainedShop, tmp_path: Path) -> None:
     expected = scores_of(trained.project)
     project = unscored(trained, tmp_path / "shop")

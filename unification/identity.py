@@ -34,6 +34,7 @@ from unification.store import Changed, Decided, Describe, Limits, Store, numbers
 
 # Part of every feature's fingerprint: another rule is another history.
 IDENTITY_RULE = f"deterministic-1/normalise-{RULE_VERSION}"
+_FORM = 2  # of the arrays: another one is made anew
 _ROWS = 500_000  # of facts are read at once
 _EVIDENCE = ["number", "known_at", "source", "fact_id", "batch"]
 
@@ -136,7 +137,7 @@ def _kept(project: Project, now: dict[str, Any]) -> dict[str, Any] | None:
     if not file.exists() or not (project.home / "derived" / "member.parquet").exists():
         return None
     kept = json.loads(file.read_text())["unified"]
-    if any(kept[name] != now[name] for name in ("rules", "boot")) or kept["batch"] > now["batch"]:
+    if any(kept.get(name) != now[name] for name in ("rules", "arrays")) or kept["batch"] > now["batch"]:
         return None
     for name in kept["sources"].keys() | now["sources"].keys():
         old, new = kept["sources"].get(name), now["sources"].get(name)
@@ -148,7 +149,8 @@ def _kept(project: Project, now: dict[str, Any]) -> dict[str, Any] | None:
 def _state(con: duckdb.DuckDBPyConnection, project: Project, watermark: int) -> dict[str, Any]:
     """What graph and profiles are made from. sources: of those with facts, the identifiers, and their first batch.
 
-    boot: the arrays are written to the disk when the system finds the time; after it was down they may be torn.
+    arrays: of which form they are, and since when the system is up: they are written to the disk when it finds the
+    time, and after it was down they may be torn.
     """
     first = dict(con.execute("SELECT source, min(batch) FROM batches GROUP BY 1").fetchall()) if watermark else {}
     sources = {
@@ -159,7 +161,7 @@ def _state(con: duckdb.DuckDBPyConnection, project: Project, watermark: int) -> 
     return json.loads(json.dumps({
         "batch": watermark, "rules": [IDENTITY_RULE, limits(project), project.setting("identity_blocked")],
         "sources": sources, "traits": declared(project), "as_of": project.setting("as_of") and str(project.now),
-        "decisions": digest(project), "boot": boot.read_text().strip() if boot.exists() else "",
+        "decisions": digest(project), "arrays": [_FORM, boot.read_text().strip() if boot.exists() else ""],
     }))  # fmt: skip
 
 

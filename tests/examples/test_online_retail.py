@@ -97,6 +97,7 @@ def test_the_first_data_sets_names_and_times(lines: pd.DataFrame, folder: Path, 
     assert set(pd.to_datetime(days)) == set(kept["InvoiceDate"].dt.normalize())
 
 
+@pytest.mark.slow
 def test_walk_from_a_workbook(
     lines: pd.DataFrame, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
