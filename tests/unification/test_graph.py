@@ -449,7 +449,7 @@ def stamps(times) -> pd.Series:
     return pd.Series(pd.to_datetime([at(t) for t in times], utc=True), dtype="datetime64[us, UTC]")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(histories())
 def test_batch_by_batch_the_graph_is_that_of_all_at_once(history: tuple[Limits, list[tuple]]) -> None:
     play(history)
