@@ -171,6 +171,7 @@ def assert_same(state: dict[str, Any], expected: dict[str, Any]) -> None:
     assert len({row[0] for row in state["quarantine"]}) == len(state["quarantine"])
 
 
+@pytest.mark.slow
 def test_load_killed_around_every_commit(unloaded: Project, undisturbed: dict, tmp_path: Path) -> None:
     project = copy_of(unloaded, tmp_path / "shop")
     # a run commits quarantine, facts and ledger of each file not loaded yet: ("after", 1) moves on by one commit

@@ -73,11 +73,15 @@ def discovered(origin: str) -> Definitions:
 
 
 ORIGINS = ("standard", "complete_journey")
-VIEWS = {f"{view.name}@{o}": (o, view.name) for o in ORIGINS for view in discovered(o).views.values()}
-for origin, name in list(VIEWS.values()):  # the example's list holds the standard views too: once is enough
-    if origin != "standard" and not (EXAMPLE / "views").exists():
-        VIEWS.pop(f"{name}@{origin}")
-TASKS = {f"{task.name}@{o}": (o, task.name) for o in ORIGINS for task in discovered(o).tasks.values()}
+
+
+def _own(declared: Any, origin: str) -> bool:
+    """Whether it is the origin's own: the example has the standard views and tasks too, and once is enough."""
+    return origin == "standard" or not Path(declared.where).is_relative_to(Path(__file__).parents[2])
+
+
+VIEWS = {f"{v.name}@{o}": (o, v.name) for o in ORIGINS for v in discovered(o).views.values() if _own(v, o)}
+TASKS = {f"{t.name}@{o}": (o, t.name) for o in ORIGINS for t in discovered(o).tasks.values() if _own(t, o)}
 BUYING = {  # the others are about a rule: tests/training/test_entering.py
     k: (o, n) for k, (o, n) in TASKS.items() if getattr(discovered(o).tasks[n].label, "source", "") == "order_line"
 }

@@ -255,6 +255,7 @@ def test_a_taken_port_is_refused(served: Served) -> None:
         check_port("203.0.113.1", free_port())
 
 
+@pytest.mark.slow
 def test_stopped_while_it_starts(served: Served, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     process = start(served.project.folder, port, log)

@@ -379,6 +379,7 @@ def test_a_notebook_sees_the_result(trained: TrainedShop) -> None:
         found.plot("tunning")
 
 
+@pytest.mark.slow
 def test_front_door(mine: Callable[[], Project]) -> None:
     import training
 
