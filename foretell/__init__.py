@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foretell.aggregates import entropy, latest, top_share
+    from foretell.aggregates import decayed, entropy, latest, top_share
     from foretell.connectors import REST, SQL, Cursor, NextLink, Offset, PageNumber
     from foretell.declarations import Attribute, Enters, FeatureView, Label, PredictionTask, Source
     from foretell.windows import _, days, days_since, future, hours, minutes, past
@@ -35,6 +35,7 @@ _HOMES = {
     "past": "foretell.windows",
     "future": "foretell.windows",
     "days_since": "foretell.windows",
+    "decayed": "foretell.aggregates",
     "entropy": "foretell.aggregates",
     "latest": "foretell.aggregates",
     "top_share": "foretell.aggregates",
@@ -56,6 +57,7 @@ __all__ = [
     "_",
     "days",
     "days_since",
+    "decayed",
     "entropy",
     "future",
     "hours",
