@@ -108,14 +108,14 @@ def facts_before(
     since = f" AND event_at >= {instant(cutoff - lookback)}" if lookback else ""
     # known_at may lie before event_at only where a source says so itself; both must be past
     parts = [
-        f"""SELECT node, {listed}, {s.standing}::INTEGER AS trust, {moment} AS cutoff FROM {versions(s, known_by)}
-            WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
+        f"""SELECT node, {listed}, {s.standing}::INTEGER AS trust, {moment} AS cutoff, '{s.name}' AS _source
+            FROM {versions(s, known_by)} WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
         for s in facts_of(con, project, source)
     ]
     if parts:
         return " UNION ALL ".join(parts)
     empty = ", ".join(f'NULL::{kind} AS "{c}"' for c, kind in columns.items())
-    return f"SELECT NULL::VARCHAR AS node, {empty} WHERE false"
+    return f"SELECT NULL::VARCHAR AS node, {empty}, '' AS _source WHERE false"
 
 
 def rows_at(

@@ -1,4 +1,4 @@
-"""How much did a profile buy, the recent counting more? Sums that halve with every half-life, without a window's edge."""
+"""How much did a profile buy, the recent counting more? Sums that halve with every half-life, without an edge."""
 
 from foretell import FeatureView, _, days, decayed
 

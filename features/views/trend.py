@@ -27,7 +27,7 @@ def a_year_ago(window, value):
 trend = FeatureView(
     name="trend",
     source="order_line",
-    description="Ratios are null where the earlier window is empty; last year's are null without a first order by then.",
+    description="Ratios are null where the earlier window is empty; last year's without a first order by then.",
     features={
         "orders_30d_over_30d_before": orders(past(days(30))) / orders(between(30, 60)).nullif(0),
         "orders_90d_over_90d_before": orders(past(days(90))) / orders(between(90, 180)).nullif(0),
