@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -35,15 +35,26 @@ def compile_view(view: FeatureView, sources: dict[str, Source]) -> tuple[str, st
 
     Money and ratios leave as double, counts as bigint.
     """
-    return _compiled(view, tuple(sources.items()))
+    return _compiled((view,), tuple(sources.items()), False)
 
 
 @lru_cache(maxsize=1024)  # declarations do not change once made, and a view's version is asked for at every turn
-def _compiled(view: FeatureView, sources: tuple[tuple[str, Source], ...]) -> tuple[str, str]:
-    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, dict(sources))})
-    grouped = facts.group_by("profile_id").aggregate(_values(view, facts))
+def _compiled(
+    views: tuple[FeatureView, ...], sources: tuple[tuple[str, Source], ...], numbered: bool = True
+) -> tuple[str, str]:
+    """The same for several views of one source at once; numbered: the features are named by the view's place too."""
+    facts = table({"profile_id": "VARCHAR", **facts_schema(views[0].source, dict(sources))})
     nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
-    return _sql(grouped), _sql(nothing.aggregate(_values(view, nothing)))
+    grouped, empty = (
+        [v.name(_placed(i, v.get_name()) if numbered else v.get_name()) for i, view in enumerate(views)
+         for v in _values(view, of)]
+        for of in (facts, nothing)
+    )  # fmt: skip
+    return _sql(facts.group_by("profile_id").aggregate(grouped)), _sql(nothing.aggregate(empty))
+
+
+def _placed(place: int, feature: str) -> str:
+    return f"{place}__{feature}"
 
 
 def types(view: FeatureView, sources: dict[str, Source]) -> dict[str, str]:
@@ -127,20 +138,57 @@ def rows_at(
     Profiles without facts get the view's empty row: the same aggregates over nothing.
     known_by: for labels alone, a later instant: the state at the cutoff as known by then, of the profiles of then.
     """
+    return next(rows_of(con, project, [view], cutoff, known_by))[1]
+
+
+def rows_of(
+    con: duckdb.DuckDBPyConnection, project: Project, views: Iterable[FeatureView], cutoff: datetime,
+    known_by: datetime | None = None,
+) -> Iterator[tuple[FeatureView, str]]:  # fmt: skip
+    """Of several views at once what `rows_at` gives of one; each query must be run before the next is asked for.
+
+    Views of one source read its facts together, and those of one lookback are one aggregation.
+    """
     sources = dict(project.definitions.sources)
-    grouped, empty = compile_view(view, sources)
+    # profiles go by number: what is joined and grouped is then a tenth as long
     con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS {members_at(known_by or cutoff)}")
-    known = facts_before(con, project, view.source, cutoff, known_by or cutoff, view.lookback)
     con.execute(
-        f"CREATE OR REPLACE TEMP VIEW facts AS SELECT m.profile_id, f.* FROM ({known}) f JOIN at_cutoff m USING (node)"
+        """CREATE OR REPLACE TEMP TABLE profile_at AS SELECT profile_id, row_number() OVER (ORDER BY profile_id) AS nr
+            FROM (SELECT DISTINCT profile_id FROM at_cutoff);
+        CREATE OR REPLACE TEMP TABLE node_at AS SELECT node, nr::INTEGER AS nr FROM at_cutoff JOIN profile_at
+            USING (profile_id)"""
     )
-    columns = ", ".join(
-        f'CASE WHEN g.profile_id IS NULL THEN e."{name}" ELSE g."{name}" END AS "{name}"' for name in view.features
-    )
-    return f"""SELECT p.profile_id, {instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created, {columns}
-        FROM (SELECT DISTINCT profile_id FROM at_cutoff) p
-        LEFT JOIN ({grouped}) g USING (profile_id) CROSS JOIN ({empty}) e
-        ORDER BY p.profile_id"""
+    for source, lookbacks in _by_source(views).items():
+        widest = None if None in lookbacks else max(cast(timedelta, length) for length in lookbacks)
+        known = facts_before(con, project, source, cutoff, known_by or cutoff, widest)
+        joined = f"SELECT m.nr AS profile_id, f.* EXCLUDE (node) FROM ({known}) f JOIN node_at m USING (node)"
+        if len(lookbacks) > 1:  # what is read several times is joined once
+            con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS {joined}")
+            joined = "FROM facts_at"
+        for length, alike in lookbacks.items():
+            since = f" WHERE event_at >= {instant(cutoff - length)}" if length else ""
+            con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT * FROM ({joined}){since}")
+            grouped, empty = _compiled(tuple(alike), tuple(sources.items()))
+            con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
+            con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
+            for place, view in enumerate(alike):
+                columns = ", ".join(
+                    f'CASE WHEN g.profile_id IS NULL THEN e."{at}" ELSE g."{at}" END AS "{name}"'
+                    for name, at in ((name, _placed(place, name)) for name in view.features)
+                )
+                yield (
+                    view,
+                    f"""SELECT p.profile_id, {instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created,
+                    {columns} FROM profile_at p LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN empty_row e
+                    ORDER BY p.profile_id""",
+                )
+
+
+def _by_source(views: Iterable[FeatureView]) -> dict[str, dict[timedelta | None, list[FeatureView]]]:
+    found: dict[str, dict[timedelta | None, list[FeatureView]]] = {}
+    for view in views:
+        found.setdefault(view.source, {}).setdefault(view.lookback, []).append(view)
+    return found
 
 
 def file_of(project: Project, view: FeatureView, cutoff: datetime) -> Path:
@@ -172,10 +220,10 @@ def build(
         return 0
     with session(project, watermark) as con:
         _check_cutoffs(con, project, views, {cutoff for _, cutoff in todo})
-        for view, cutoff in todo:
-            progress(f"{view.name} at {cutoff:%Y-%m-%d}")
-            query = rows_at(con, project, view, cutoff)
-            derived.write(con, query, file_of(project, view, cutoff), metadata={"made_from": made_from})
+        for cutoff in cutoffs:
+            for view, query in rows_of(con, project, [v for v, at in todo if at == cutoff], cutoff):
+                progress(f"{view.name} at {cutoff:%Y-%m-%d}")
+                derived.write(con, query, file_of(project, view, cutoff), metadata={"made_from": made_from})
     return len(todo)
 
 

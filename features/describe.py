@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from features import build
 from foretell.declarations import FeatureView
-from foretell.pictures import BLUE, GREY, canvas, dress, plain, title
+from foretell.pictures import BLUE, GREY, as_text, canvas, dress, title
 from foretell.project import Project
 from lake.engine import session
 
@@ -121,7 +121,7 @@ def picture(view: FeatureView, now: pd.DataFrame, before: pd.DataFrame | None, s
     for ax, name in zip(drawn.subplots(high, wide, squeeze=False).flat, names, strict=False):
         frames = [(now[name], BLUE, 0.75)] if before is None else [(before[name], GREY, 0.6), (now[name], BLUE, 0.6)]
         _draw(ax, frames)
-        ax.set_xlabel(plain(name), fontsize=8)
+        ax.set_xlabel(as_text(name), fontsize=8)
         dress(ax, grid="y")
     for ax in drawn.axes[len(names) :]:
         ax.set_visible(False)

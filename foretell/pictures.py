@@ -48,6 +48,6 @@ def title(figure: Figure, says: str, detail: str) -> None:
     figure.axes[0].set_title(textwrap.fill(detail, int(12 * width)), loc="left", fontsize=9, color="#555555", pad=8)
 
 
-def plain(value: str) -> str:
+def as_text(value: str) -> str:
     """A name as text: matplotlib would read what stands between dollar signs as a formula."""
     return value.replace("$", r"\$")

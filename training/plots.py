@@ -28,9 +28,9 @@ from foretell.pictures import (
     PALETTE,
     SKY,
     STYLES,
+    as_text,
     canvas,
     dress,
-    plain,
     title,
 )  # fmt: skip
 from training.metrics import METRICS, Kind, Metric, auc, bias_pct, bins, ece, gain_curve, norm_gini
@@ -77,7 +77,7 @@ def calibration_plot(y: ArrayLike, p: ArrayLike, name: str, weight: ArrayLike | 
     top.legend(loc="upper left", frameon=False, fontsize=9)
     title(
         figure,
-        f"{plain(name)}: probabilities miss by {100 * error:.1f} points on average",
+        f"{as_text(name)}: probabilities miss by {100 * error:.1f} points on average",
         "Below the dashed line the model promises too much, above it too little",
     )
     beneath.hist(
@@ -128,12 +128,12 @@ def decile_plot(y: ArrayLike, pred: ArrayLike, name: str, weight: ArrayLike | No
         says = "predicted and actual amounts"
     title(
         figure,
-        f"{plain(name)}: {says}",
+        f"{as_text(name)}: {says}",
         "Where a diamond leaves its bar, that tenth is predicted wrong by more than chance",
     )
     ax.set(
         xlabel="Tenth of the profiles by predicted amount (1 = lowest)",
-        ylabel=f"Mean amount per profile{f' ({plain(unit)})' if unit else ''}",
+        ylabel=f"Mean amount per profile{f' ({as_text(unit)})' if unit else ''}",
         xlim=(0.5, 10.5),
         xticks=range(1, 11),
     )
@@ -174,7 +174,7 @@ def gain_plot(
             linestyle=STYLES[at // len(PALETTE) % len(STYLES)],
             linewidth=2,
             zorder=3 if model == ranked[0] else 2,
-            label=f"{plain(model)} ({label} {scores[model]:.3f})",
+            label=f"{as_text(model)} ({label} {scores[model]:.3f})",
         )
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle="--", label="random order")
     best = curves[ranked[0]]
@@ -184,7 +184,7 @@ def gain_plot(
     of = "of all positives" if kind == "probability" else "of the whole amount"
     title(
         figure,
-        f"The best 10% by {plain(ranked[0])} hold {100 * tenth:.0f}% {of}",
+        f"The best 10% by {as_text(ranked[0])} hold {100 * tenth:.0f}% {of}",
         "The further a curve bends to the upper left, the fewer profiles are needed",
     )
     ax.set(
@@ -237,14 +237,14 @@ def comparison_plot(evaluation: pd.DataFrame, metric: str) -> Figure:
     ax.axvline(best["value"], color=BLUE, linewidth=0.8, linestyle=":", zorder=0)
     if chosen.target is not None:
         ax.axvline(chosen.target, color=INK, linewidth=1, zorder=0)
-    ax.set_yticks(range(len(rows)), [plain(str(model)) for model in rows["model"]])
+    ax.set_yticks(range(len(rows)), [as_text(str(model)) for model in rows["model"]])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     unit = {"amount": "in the unit of the amount", "×": "times the base rate"}.get(chosen.unit, chosen.unit)
     ax.set_xlabel(f"{chosen.title}{f' ({unit})' if unit else ''}")
     ax.xaxis.set_major_locator(MaxNLocator(7))
     title(
         figure,
-        f"{chosen.title}: {plain(str(best['model']))} does best",
+        f"{chosen.title}: {as_text(str(best['model']))} does best",
         f"{chosen.direction.capitalize()}; bars are 95% bootstrap intervals",
     )
     dress(ax, grid="x")
@@ -281,7 +281,7 @@ def importance_plot(contributions: pd.DataFrame, X: pd.DataFrame, top: int = 15,
     figure = canvas(8.4, 1.9 + 0.38 * len(shown))
     ax = figure.subplots()
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
-    names = [plain(str(contributions.columns[i])) for i in shown]
+    names = [as_text(str(contributions.columns[i])) for i in shown]
     for place, i in enumerate(shown):
         column = X[contributions.columns[i]].iloc[picked]
         across = values[picked, i]
@@ -316,7 +316,7 @@ def importance_plot(contributions: pd.DataFrame, X: pd.DataFrame, top: int = 15,
     ax.set_yticks(range(len(shown)), names)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel(
-        f"Contribution to the prediction{f' ({plain(unit)})' if unit else ''}: left lowers it, right raises it"
+        f"Contribution to the prediction{f' ({as_text(unit)})' if unit else ''}: left lowers it, right raises it"
     )
     total = float(mean.sum())
     kept = f"{len(shown)} features"

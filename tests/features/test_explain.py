@@ -60,7 +60,7 @@ def test_no_fact_no_event(small: Project) -> None:
 
 
 def test_refused_in_words(small: Project) -> None:
-    with pytest.raises(UnknownName, match="did you mean.*spend_90d"):
+    with pytest.raises(UnknownName, match=r"did you mean.*spend_90d"):
         behind(small, "CARD1", "spend_9d", NOW)
     with pytest.raises(NotReady, match="not known before"):
         behind(small, "CARD3", "spend_90d", NOW)
