@@ -200,6 +200,7 @@ def test_killed_load_is_not_visible(unloaded: Project, tmp_path: Path) -> None:
         assert con.execute("SELECT count(*) FROM crm").fetchall() == [(0,)]
 
 
+@pytest.mark.slow
 def test_killed_load_then_another_source(unloaded: Project, undisturbed: dict, tmp_path: Path) -> None:
     """Whoever goes on with another source first gets the same facts in the end."""
     project = copy_of(unloaded, tmp_path / "shop")

@@ -124,8 +124,7 @@ def walk(links: Links, rules: Rules) -> Walked:
 
 def with_turns(graph: Parts, kind: np.ndarray, shared: np.ndarray, made: np.ndarray) -> Links:
     """The links of some parts with the decisions and the turns that belong to them. made: decisions, one a row: kind,
-    the two members, from, to; a negative member is none."""
-    made = made[(made[:, 1] >= 0) & (made[:, 2] >= 0)]
+    the two members (of one part), from, to."""
     turns = [(t, a, b) for _, a, b, *when in made.tolist() for t in when if t != NEVER]
     there = np.flatnonzero((shared != NEVER) & (shared != ALWAYS))
     turns += [(t, i, -1) for i, t in zip(there.tolist(), shared[there].tolist(), strict=True)]

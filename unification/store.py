@@ -233,10 +233,10 @@ class Store:
         if not first:  # everything is touched
             self.nodes["place"][:n] = np.arange(1, n + 1)
             members, arcs = np.arange(n, dtype=np.int32), np.arange(self.state["edges"], dtype=np.int32)
-            return self._walk(members, arcs, made, more, anew=True)
+            return self._walk(members, arcs, made, anew=True)
         for x, y in more.tolist():
             join(self.nodes, x, y)
-        return self._walk(*reach(self.nodes, self.edges, seeds), made, more)
+        return self._walk(*reach(self.nodes, self.edges, seeds), made)
 
     def _describe(self, first: int, n: int, describe: Describe) -> None:
         """Say of new nodes what follows from their names: kind, birth id, whether they link nothing."""
@@ -264,18 +264,16 @@ class Store:
         self.state["decisions"] = now
         return np.array(made, np.int64).reshape(-1, 5), np.array(fresh, np.int32).reshape(-1, 2)
 
-    def _walk(
-        self, members: np.ndarray, arcs: np.ndarray, made: np.ndarray, more: np.ndarray, *, anew: bool = False
-    ) -> Changed:
-        """Walk the parts that have these nodes and links."""
+    def _walk(self, members: np.ndarray, arcs: np.ndarray, made: np.ndarray, *, anew: bool = False) -> Changed:
+        """Walk the parts that have these nodes and links. made: all decisions; those about others are left out."""
         nodes, edges, rules = self.nodes, self.edges, self.rules
-        for nodes_of in (made[:, 1], made[:, 2], more[:, 0], more[:, 1]):
-            nodes_of[:] = nodes["place"][nodes_of] - 1
-        graph = by_part(*leave(nodes, edges, members, arcs), more)
+        made[:, 1:3] = nodes["place"][made[:, 1:3]] - 1
+        made = made[(made[:, 1:3] >= 0).all(axis=1)]
+        # two nodes that a decision is about are of one part, whether a link says so or not
+        graph = by_part(*leave(nodes, edges, members, arcs), made[:, 1:3].astype(np.int32))
         place = np.empty(len(members), np.int32)
         place[graph.members] = np.arange(len(members), dtype=np.int32)
-        for side in (1, 2):
-            made[:, side] = np.where(made[:, side] < 0, -1, place[made[:, side]])
+        made[:, 1:3] = place[made[:, 1:3]]
         members, arcs = members[graph.members], arcs[graph.arcs]
         if anew:
             settle(nodes, edges, members, graph.begin, arcs, graph.arcs_begin)

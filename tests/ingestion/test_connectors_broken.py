@@ -59,6 +59,7 @@ def ids(project: Project) -> list[str]:
 # --- a killed process ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pull_killed_around_every_commit(orders: Postgres, tmp_path: Path) -> None:
     project = make_project(tmp_path / "shop", orders.connector(rows=10))
     plans = at_calls(*[("before", 1), ("after", 1), ("after", 2), ("before", 3), ("after", 3)] * 2, only=["append"])
@@ -116,6 +117,7 @@ def test_a_database_that_stops_in_the_middle(orders: Postgres, tmp_path: Path, m
     assert ids(project) == table_of(orders)
 
 
+@pytest.mark.slow
 def test_a_short_outage_is_waited_for(orders: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql, "WAITS", (0.2, 0.5, 1.0, 2.0, 4.0))
     big(orders, 40_000)

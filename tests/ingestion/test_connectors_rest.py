@@ -92,6 +92,7 @@ def test_pages_that_are_steady_are_read_once(api: Api, tmp_path: Path) -> None:
     assert len(api.requests) == twice + twice // 2
 
 
+@pytest.mark.slow
 def test_an_api_that_fails_for_good(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came before stays; the watermark does not move; the next pull has all of it."""
     monkeypatch.setattr(rest, "RETRIES", 2)

@@ -184,6 +184,7 @@ def test_without_complete_labels_no_person_is_learned_and_judged(project: Projec
     assert len(found.trials) == 2
 
 
+@pytest.mark.slow
 def test_the_evaluation_cutoff_says_nothing(
     mine: Callable[[], Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -241,6 +242,7 @@ run(Project(Path(sys.argv[1])), 6)
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_to_the_same_end(project: Project, tmp_path: Path) -> None:
     undisturbed = run(Project(write_shop(tmp_path / "other", people=3)), 6)
     paths = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]

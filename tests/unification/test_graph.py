@@ -449,7 +449,7 @@ def stamps(times) -> pd.Series:
     return pd.Series(pd.to_datetime([at(t) for t in times], utc=True), dtype="datetime64[us, UTC]")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(histories())
 def test_batch_by_batch_the_graph_is_that_of_all_at_once(history: tuple[Limits, list[tuple]]) -> None:
     play(history)
@@ -485,3 +485,14 @@ def test_a_blocked_value_links_nobody_at_any_time() -> None:
     graph = connect(*make({}, [("a", "b", 1), ("b", "c", 2)]), blocked={"b"})
     assert partition(members(graph, at(9))) == {frozenset("a"), frozenset("b"), frozenset("c")}
     assert set(graph.refused["reason"]) == {"blocked value"}
+
+
+def test_a_decision_keeps_two_parts_together_in_every_later_batch() -> None:
+    """Of all batches, not only of that in which it was new; and in one that brings nothing."""
+    play((
+        Limits(2), [
+            ("veto", "a00", "a06", 3), ("add", [("c05", 0)], [("c05", "a00", 4), ("b01", "a00", 6), ("b01", "c05", 5)]),
+            ("add", [("a06", 1)], [("a00", "c11", 2), ("b07", "a06", 0), ("c05", "a00", 1), ("b07", "c08", 4)]),
+            ("add", [], [("a06", "c05", 2)]), ("add", [], []), ("undo", 0, 4),
+        ],
+    ))  # fmt: skip
