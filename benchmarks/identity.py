@@ -3,7 +3,9 @@
 Generated people with two to forty identifiers each, linked as events and records would; a few links are wrong.
 
   identity.stitch_speedup_vs_splink      Splink's clustering of the same encoded links, over ours of all times at once
-  identity.raw_stitch_speedup_vs_splink  the same peer given the identifiers as text, over ours from the same text
+  identity.raw_stitch_speedup_vs_splink  the same peer given the identifiers as text, over ours from the same text, both
+                                         in memory (details, disk_vs_splink: the peer of encoded links over ours from
+                                         text to the tables on the disk)
   identity.batch_speedup_vs_full         ours from text to the tables on the disk, over a batch of 10,000 links of which
                                          each brings something new: look-up and the patched tables on the disk included
   identity.batch_growth_1m_to_10m        a batch onto ten times as many links, over the same batch onto fewer
@@ -241,6 +243,7 @@ def speed(count: int, size: int, repeats: int) -> tuple[list[report.Bar], dict[s
             "clusters_splink": found["splink"], **report.medians(usages),
             "batch_ms": 1e3 * statistics.median(b.wall for b in batches),
             "batch_cpu_ms": 1e3 * statistics.median(b.cpu for b in batches), "identifiers_touched": touched,
+            "disk_vs_splink": statistics.median(wall["splink"]) / statistics.median(wall["to the disk"]),
             "batch_vs_encoded": statistics.median(wall["encoded"]) / statistics.median(b.wall for b in batches),
         }  # fmt: skip
         return bars, details

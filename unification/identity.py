@@ -113,7 +113,7 @@ def preview(project: Project) -> tuple[str, list[tuple[list[str], list[str]]], i
             return None
         before = owners(project)
         store = Store(limits(project))
-        member, _, _ = store.tables(add_facts(con, project, store, since=0).changed)
+        member = store.members(add_facts(con, project, store, since=0).changed)
         con.register("member_then", member)
         after = dict(con.execute(f"SELECT node, profile_id FROM ({members_at(project.now, 'member_then')})").fetchall())
     found = differences(before, after)
@@ -194,16 +194,16 @@ def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, si
 
 
 def evidence(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the table `edges` of the table `evidence`: a link is known since its first evidence, further is counted."""
+    """Make the table `edges` of the table `_evidence`: a link is known since its first evidence, further is counted."""
     con.execute(
         """CREATE OR REPLACE TEMP TABLE edges AS
             WITH linked AS (SELECT number, min(known_at) AS known_at, count(*) AS evidence, max(batch) AS batch
-                            FROM evidence GROUP BY number),
+                            FROM _evidence GROUP BY number),
                 first AS (SELECT number, min_by(source, fact_id) AS source, min(fact_id) AS fact_id
-                          FROM evidence SEMI JOIN linked USING (number, known_at) GROUP BY number)
+                          FROM _evidence SEMI JOIN linked USING (number, known_at) GROUP BY number)
             SELECT number, known_at, source, fact_id, evidence, batch FROM linked JOIN first USING (number)"""
     )
-    con.execute("DROP TABLE evidence")
+    con.execute("DROP TABLE _evidence")
 
 
 def take_in(con: duckdb.DuckDBPyConnection, store: Store, queries: Sequence[str]) -> np.ndarray:
@@ -211,11 +211,11 @@ def take_in(con: duckdb.DuckDBPyConnection, store: Store, queries: Sequence[str]
 
     queries: facts, one a row: identifiers "type:value" or null, in the order of the contract, and last known_at,
     source, fact_id, batch. The first identifier of a row is linked with each of the others. Returns the numbers of the
-    nodes met; leaves the table `evidence`, of the links: number, known_at, source, fact_id, batch.
+    nodes met; leaves the table `_evidence`, of the links: number, known_at, source, fact_id, batch.
     """
     met, own = np.zeros(0, bool), con.cursor()  # one connection reads while the other writes
     own.execute(
-        """CREATE OR REPLACE TABLE evidence (number INTEGER, known_at TIMESTAMPTZ, source VARCHAR, fact_id VARCHAR,
+        """CREATE OR REPLACE TABLE _evidence (number INTEGER, known_at TIMESTAMPTZ, source VARCHAR, fact_id VARCHAR,
            batch BIGINT)"""
     )
     for query in queries:
@@ -234,7 +234,7 @@ def take_in(con: duckdb.DuckDBPyConnection, store: Store, queries: Sequence[str]
                 if len(there):
                     columns = [links, known, source, fact_id, batch]
                     own.register("more", pa.table(columns, _EVIDENCE).take(there))
-                    own.execute("INSERT INTO evidence FROM more")
+                    own.execute("INSERT INTO _evidence FROM more")
     return np.flatnonzero(met)
 
 

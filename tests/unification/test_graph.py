@@ -488,11 +488,20 @@ def test_a_blocked_value_links_nobody_at_any_time() -> None:
 
 
 def test_a_decision_keeps_two_parts_together_in_every_later_batch() -> None:
-    """Of all batches, not only of that in which it was new; and in one that brings nothing."""
-    play((
-        Limits(2), [
-            ("veto", "a00", "a06", 3), ("add", [("c05", 0)], [("c05", "a00", 4), ("b01", "a00", 6), ("b01", "c05", 5)]),
-            ("add", [("a06", 1)], [("a00", "c11", 2), ("b07", "a06", 0), ("c05", "a00", 1), ("b07", "c08", 4)]),
-            ("add", [], [("a06", "c05", 2)]), ("add", [], []), ("undo", 0, 4),
-        ],
-    ))  # fmt: skip
+    """Also where no link connects them, and another decision or link of theirs comes later."""
+    links = [("b10", "c02", 6), ("c05", "a00", 4), ("b01", "a00", 6), ("b01", "c05", 5)]
+    more = [
+        ("a00", "c11", 2),
+        ("b07", "b10", 6),
+        ("b07", "a06", 0),
+        ("b01", "c05", 5),
+        ("c05", "a00", 1),
+        ("b07", "c08", 4),
+    ]
+    names = [("b04", 3), ("c08", 0), ("a03", 1), ("a06", 1)]
+    steps = [("veto", "a00", "a06", 3), ("add", [("c05", 0)], links), ("add", names, more), ("veto", "b07", "a06", 3)]
+    play((Limits(2), steps))
+
+
+def test_a_batch_may_bring_nothing() -> None:
+    play((Limits(2), [("veto", "a00", "b01", 0), ("add", [], [("a00", "b01", 0)]), ("add", [], [])]))
