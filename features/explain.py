@@ -15,9 +15,9 @@ import duckdb
 
 from features.build import compile_view, facts_before, versioned
 from foretell.binding import facts_schema
-from foretell.declarations import FeatureView
 from foretell.errors import NotReady, unknown
 from foretell.project import Project
+from foretell.views import FeatureView
 from foretell.windows import attributes
 from lake.engine import last_batch, session
 from unification.identity import ensure, members_at, resolve

@@ -18,8 +18,10 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from foretell.binding import bind_task, bind_view
-from foretell.declarations import Attribute, FeatureView, PredictionTask, Source, _short
+from foretell.checks import short
+from foretell.declarations import Attribute, PredictionTask, Source
 from foretell.errors import DefinitionError, ForetellError, unknown
+from foretell.views import FeatureView
 
 # Where the standard definitions live. Names only: the kernel imports no room until it is asked to discover.
 STANDARD_VIEWS = "features.views"
@@ -37,6 +39,11 @@ class Definitions:
     tasks: Mapping[str, PredictionTask]
     idle: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    @property
+    def of_profiles(self) -> dict[str, FeatureView]:
+        """The views whose rows are profiles; their features are attributes."""
+        return {name: view for name, view in self.views.items() if view.entity == "profile"}
 
     def source(self, name: str) -> Source:
         return _get("source", self.sources, name)
@@ -74,7 +81,7 @@ def discover(folder: Path) -> Definitions:
         for made in task.expanded()[1:]:
             if made.name in tasks:
                 problem = f"is a target of {task.name} and a task of its own"
-                raise DefinitionError(made.name, problem, "rename one", where=_short(task.where))
+                raise DefinitionError(made.name, problem, "rename one", where=short(task.where))
             tasks[made.name] = made
     for task in tasks.values():  # a view handed to a task as an object is discovered with it
         declared = {v.name: v for v in task.views if isinstance(v, FeatureView)} | declared
@@ -88,7 +95,7 @@ def discover(folder: Path) -> Definitions:
         if reason := bind_task(task, declared, views, sources):
             idle[task.name] = reason
             del tasks[task.name]
-    _check_attributes(sources, views, tasks)
+    _check_attributes(sources, {n: v for n, v in views.items() if v.entity == "profile"}, tasks)
     attributes = _collect(Attribute, _files(folder / "attributes"))
     for attribute in attributes.values():
         _check_survivorship(attribute, sources)
@@ -97,7 +104,7 @@ def discover(folder: Path) -> Definitions:
 
 def _check_survivorship(attribute: Attribute, sources: Mapping[str, Source]) -> None:
     """A rule is about something that sources say, and names sources that say it."""
-    at = _short(attribute.where)
+    at = short(attribute.where)
     said = {name for source in sources.values() for name in (*source.traits, *source.identifiers)}
     if attribute.name not in said:
         raise unknown("trait or identifier", attribute.name, said, where=at)
@@ -124,7 +131,7 @@ def _share_country(sources: Mapping[str, Source]) -> None:
         elif said and "phone" in source.identifiers:
             problem = f"has phone numbers and says no country, while others say {' and '.join(said)}"
             fix = 'say country="…"; "" if it is not known: its numbers then meet no others'
-            raise DefinitionError(source.name, problem, fix, where=_short(source.where))
+            raise DefinitionError(source.name, problem, fix, where=short(source.where))
 
 
 # Columns that every table of profiles, or every training set, has beside its attributes.
@@ -139,7 +146,7 @@ def _check_attributes(
     for source in sources.values():
         for trait in source.traits:
             if homes.setdefault(trait, "a trait") != "a trait":
-                raise DefinitionError(trait, f"is a trait and {homes[trait]}", "rename it", where=_short(source.where))
+                raise DefinitionError(trait, f"is a trait and {homes[trait]}", "rename it", where=short(source.where))
     for source in sources.values():  # the trait of that name says the same
         homes |= {kind: "an identifier" for kind in source.identifiers if kind not in homes}
     made = [(view, name, f"a feature of {view.name}") for view in views.values() for name in view.features]
@@ -147,7 +154,7 @@ def _check_attributes(
     made += [(task, f"{task.name}_percentile", f"the percentile of {task.name}") for task in tasks.values()]
     for owner, name, what in made:
         if name in homes:
-            raise DefinitionError(name, f"is {homes[name]} and {what}", "rename one", where=_short(owner.where))
+            raise DefinitionError(name, f"is {homes[name]} and {what}", "rename one", where=short(owner.where))
         homes[name] = what
 
 

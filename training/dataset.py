@@ -10,9 +10,10 @@ import pandas as pd
 
 from features import build, labels
 from features.store import repository
-from foretell.declarations import Enters, FeatureView, PredictionTask
+from foretell.declarations import Enters, PredictionTask
 from foretell.errors import DataError
 from foretell.project import Project
+from foretell.views import FeatureView
 from lake.engine import session
 from segments.predicate import parse
 from training import entering
@@ -161,10 +162,12 @@ def first_fact(project: Project, task: PredictionTask) -> datetime:
     Other views may begin later: what was not recorded yet is an empty row then.
     """
     ensure(project)
-    deciding = {view.source for view in population_views(project, task)}
+    deciding = {role for view in population_views(project, task) for role in view.roles}
     if isinstance(task.label, Enters):
         deciding |= {
-            view.source for view in entering.views_of(project, entering.rule_of(project, task), f"label of {task.name}")
+            role
+            for view in entering.views_of(project, entering.rule_of(project, task), f"label of {task.name}")
+            for role in view.roles
         }
     else:
         deciding.add(task.label.source)

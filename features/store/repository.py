@@ -16,8 +16,9 @@ import pandas as pd
 
 from features import build
 from features.store.online import KEY, open_store
-from foretell.declarations import FeatureView, PredictionTask
+from foretell.declarations import PredictionTask
 from foretell.project import Project
+from foretell.views import FeatureView
 
 if TYPE_CHECKING:
     import feast
