@@ -25,7 +25,7 @@ from features.compiling import versioned as versioned
 from foretell.binding import facts_schema
 from foretell.errors import DataError
 from foretell.project import Project
-from foretell.views import FeatureView
+from foretell.views import FeatureView, FrozenView
 from lake import derived
 from lake.engine import instant, last_batch, session
 from unification import accounts
@@ -90,9 +90,9 @@ def rows_of(
     if not (views := list(views)):
         return
     sources = dict(project.definitions.sources)
-    _profiles(con, known_by or cutoff, only)
+    know_profiles(con, known_by or cutoff, only)
     if any(_about_accounts(view) for view in views):
-        _accounts(con, project, known_by or cutoff)
+        know_accounts(con, project, known_by or cutoff)
     for (source, owner), lookbacks in _by_facts(views).items():
         widest = None if None in lookbacks else max(cast(timedelta, length) for length in lookbacks)
         known = facts_before(con, project, source, cutoff, known_by or cutoff, widest)
@@ -111,7 +111,7 @@ def rows_of(
                     yield view, _rows(view, place, cutoff)
 
 
-def _profiles(con: duckdb.DuckDBPyConnection, at: datetime, only: str | None) -> None:
+def know_profiles(con: duckdb.DuckDBPyConnection, at: datetime, only: str | None = None) -> None:
     """Make `profile_at` (profile_id, nr) and `profile_nodes` (node, nr), of everyone known at T or of some.
 
     Profiles go by number: what is joined and grouped is then a tenth as long.
@@ -126,7 +126,7 @@ def _profiles(con: duckdb.DuckDBPyConnection, at: datetime, only: str | None) ->
     )
 
 
-def _accounts(con: duckdb.DuckDBPyConnection, project: Project, at: datetime) -> None:
+def know_accounts(con: duckdb.DuckDBPyConnection, project: Project, at: datetime) -> None:
     """Make `account_at` (account_id, nr), `account_nodes` (node, nr) and `account_of` (profile_id, nr or null).
 
     Who belongs to several accounts counts for each, and is told of the first by id.
@@ -176,7 +176,8 @@ def _by_facts(views: Iterable[FeatureView]) -> dict[tuple[str | tuple[str, ...],
         facts = view.source, "account" if _about_accounts(view) else "profile"
         aggregations = found.setdefault(facts, {}).setdefault(view.lookback, [])
         for alike in aggregations:
-            if view.each is None and alike[0].each is None and len(view.keys) == len(alike[0].keys):
+            plain = not any(v.each or isinstance(v, FrozenView) for v in (view, alike[0]))
+            if plain and len(view.keys) == len(alike[0].keys):
                 alike.append(view)
                 break
         else:
@@ -197,8 +198,13 @@ def build(
         )  # fmt: skip
     ensure(project)
     batch, said = last_batch(project), f"identity {rules(project)}"
+    sources = dict(project.definitions.sources)
     todo = {
-        cutoff: {v.name: (v, made) for v in views if (made := made_from(file_of(project, v, cutoff))) != (batch, said)}
+        cutoff: {
+            versioned(v, sources): (v, made)
+            for v in views
+            if (made := made_from(file_of(project, v, cutoff))) != (batch, said)
+        }
         for cutoff in cutoffs
     }
     if not any(todo.values()):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from datetime import timedelta
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import ibis
 import ibis.expr.types as ir
 
 from foretell.binding import aggregate, players, seen
 from foretell.declarations import Source
-from foretell.views import FeatureView
+from foretell.views import FeatureView, FrozenView
 from unification.identity import IDENTITY_RULE
 
 COMPILER_VERSION = "1"
@@ -31,6 +33,10 @@ def compiled(
     views: tuple[FeatureView, ...], sources: tuple[tuple[str, Source], ...], numbered: bool = True
 ) -> tuple[str, str]:
     """The same for several views of the same facts at once; numbered: features are named by the view's place too."""
+    if isinstance(one := views[0], FrozenView):
+        named = ", ".join(f'"{f}" AS "{placed(0, f) if numbered else f}"' for f in one.features)
+        keys = ", ".join(_keys(one))
+        return f"SELECT {keys}, {named} FROM ({one.sql[0]})", f"SELECT {named} FROM ({one.sql[1]})"
     facts = seen(views[0], dict(sources))
     nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
     grouped, empty = (
@@ -38,10 +44,15 @@ def compiled(
          for v in _values(view, of)]
         for of in (facts, nothing)
     )  # fmt: skip
-    keys = [key if key != "account_id" else "profile_id" for key in views[0].keys]
+    keys = _keys(views[0])
     if len(keys) > 1:
         facts = facts.filter(*(facts[key].notnull() for key in keys))
     return _sql(facts.group_by(keys).aggregate(grouped)), _sql(nothing.aggregate(empty))
+
+
+def _keys(view: FeatureView) -> list[str]:
+    """What facts are grouped by: they say by number whose they are, be that a profile or an account."""
+    return [key if key != "account_id" else "profile_id" for key in view.keys]
 
 
 def placed(place: int, feature: str) -> str:
@@ -51,6 +62,8 @@ def placed(place: int, feature: str) -> str:
 
 def types(view: FeatureView, sources: dict[str, Source]) -> dict[str, str]:
     """Feature -> its type: int64, float64, boolean or string."""
+    if isinstance(view, FrozenView):
+        return dict(view.kinds)
     return {value.get_name(): str(value.type()).lstrip("!") for value in _values(view, seen(view, sources))}
 
 
@@ -69,34 +82,54 @@ def _sql(expression: ir.Table) -> str:
     return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
-def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
-    """Eight hex digits that change when a value of the view might: by its SQL, its sources, the identity rule."""
+def contracts(view: FeatureView, sources: dict[str, Source]) -> str:
+    """What the values of a view hang on beside its own SQL, as JSON: rules, sources, whose facts it is about."""
     plays = sorted(players(view.source, sources), key=lambda s: s.name)
-    contracts = [
+    said = [
         [s.name, s.event_at, s.known_at, str(s.delay), s.timezone, s.times_in, sorted(s.columns.items()),
          sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional),
          *([s.key] if s.key else [])]
         for s in plays
     ]  # fmt: skip
     if countries := {s.name: s.country for s in plays if s.country}:
-        contracts.append(sorted(countries.items()))
-    grouped, empty = compile_view(view, sources)
-    if '"trust"' in grouped:  # which of two values survives
-        contracts.append([s.standing for s in plays])
-    parts = [
-        COMPILER_VERSION,
-        IDENTITY_RULE,
-        str(view.ttl),
-        str(view.lookback),
-        grouped,
-        empty,
-        json.dumps(contracts),
-    ]
-    if (of := (view.entity, view.facts_of)) != ("profile", "profile"):
-        parts.append(str(of))
+        said.append(sorted(countries.items()))
+    if '"trust"' in compile_view(view, sources)[0]:  # which of two values survives
+        said.append([s.standing for s in plays])
+    rules = [COMPILER_VERSION, IDENTITY_RULE, str(view.ttl), str(view.lookback)]
+    return json.dumps([rules, said, view.roles, view.entity, view.facts_of])
+
+
+def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
+    """Eight hex digits that change when a value of the view might: by its SQL, its sources, the identity rule."""
+    if isinstance(view, FrozenView):
+        return view.version.rpartition("__")[2]
+    parts = [*compile_view(view, sources), contracts(view, sources)]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:8]
 
 
 def versioned(view: FeatureView, sources: dict[str, Source]) -> str:
     """The name under which Feast knows this version of a view: `orders__1a2b3c4d`."""
     return f"{view.name}__{fingerprint(view, sources)}"
+
+
+def frozen(view: FeatureView, sources: dict[str, Source]) -> dict[str, Any]:
+    """All that makes a view, as JSON: what `thawed` needs to build it when its file has been edited."""
+    return {
+        "name": view.name, "version": versioned(view, sources),
+        "roles": view.roles, "several": view.source == view.roles,
+        "ttl_seconds": view.ttl.total_seconds(), "entity": view.entity, "facts_of": view.facts_of,
+        "lookback_seconds": view.lookback.total_seconds() if view.lookback else None,
+        "description": view.description, "sql": compile_view(view, sources), "kinds": types(view, sources),
+        "contracts": contracts(view, sources),
+    }  # fmt: skip
+
+
+def thawed(said: Mapping[str, Any]) -> FrozenView:
+    """The view that was `frozen`."""
+    roles, lookback = tuple(said["roles"]), said["lookback_seconds"]
+    return FrozenView(
+        name=said["name"], source=roles if said["several"] else roles[0], features=dict.fromkeys(said["kinds"]),
+        ttl=timedelta(seconds=said["ttl_seconds"]), entity=said["entity"], facts_of=said["facts_of"],
+        lookback=timedelta(seconds=lookback) if lookback else None, description=said["description"],
+        version=said["version"], sql=tuple(said["sql"]), kinds=said["kinds"], contracts=said["contracts"],
+    )  # fmt: skip

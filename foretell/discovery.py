@@ -12,7 +12,7 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from foretell.binding import bind_task, bind_view
 from foretell.checks import short
 from foretell.declarations import Attribute, PredictionTask, Source
 from foretell.errors import DefinitionError, ForetellError, unknown
-from foretell.views import FeatureView
+from foretell.views import FeatureView, FrozenView
 
 # Where the standard definitions live. Names only: the kernel imports no room until it is asked to discover.
 STANDARD_VIEWS = "features.views"
@@ -62,7 +62,8 @@ class Definitions:
 
     def views_of(self, task: PredictionTask) -> list[FeatureView]:
         """The views of a task that this project's sources can fill, in the task's order."""
-        return [self.views[name] for name in task.view_names if name in self.views]
+        known = dict(self.views) | {view.name: view for view in task.views if isinstance(view, FrozenView)}
+        return [known[name] for name in task.view_names if name in known]
 
 
 def _get(kind: str, known: Mapping[str, T], name: str) -> T:
@@ -77,6 +78,7 @@ def discover(folder: Path) -> Definitions:
     _share_country(sources)
     declared = {**_collect(FeatureView, _package(STANDARD_VIEWS)), **_collect(FeatureView, _files(folder / "views"))}
     tasks = {**_collect(PredictionTask, _package(STANDARD_TASKS)), **_collect(PredictionTask, _files(folder / "tasks"))}
+    _add_views(tasks, declared)
     for task in list(tasks.values()):
         for made in task.expanded()[1:]:
             if made.name in tasks:
@@ -100,6 +102,17 @@ def discover(folder: Path) -> Definitions:
     for attribute in attributes.values():
         _check_survivorship(attribute, sources)
     return Definitions(sources, views, tasks, idle, attributes)
+
+
+def _add_views(tasks: dict[str, PredictionTask], declared: Mapping[str, FeatureView]) -> None:
+    """Give each task the views that say they are for it."""
+    for view in declared.values():
+        for name in view.tasks:
+            if name not in tasks:
+                raise unknown("task", name, tasks, where=short(view.where))
+            if view.name not in (task := tasks[name]).view_names:
+                tasks[name] = replace(task, views=(*task.views, view.name))
+                object.__setattr__(tasks[name], "where", task.where)
 
 
 def _check_survivorship(attribute: Attribute, sources: Mapping[str, Source]) -> None:

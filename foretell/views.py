@@ -61,6 +61,7 @@ class FeatureView:
     entity: of whom or what a row is, of ENTITIES. Of a profile_category there are rows where there are facts.
     facts_of: "profile": the facts are those of the entity itself; "account": a profile's features are made of the
         facts of everybody in its account.
+    tasks: tasks that see this view beside those that name it in their `views`: a new view is one file.
     each: what the features aggregate, where that is not facts but something made of them, such as visits or products:
         a function from the table of facts to one of rows, both of ibis, that keeps `profile_id` and `cutoff`. It must
         not mix profiles: whatever it groups or orders is grouped by `profile_id` too.
@@ -75,6 +76,7 @@ class FeatureView:
     entity: str = "profile"
     description: str = ""
     facts_of: str = "profile"
+    tasks: tuple[str, ...] = ()
     each: Callable[[Any], Any] | None = None
     docs: Mapping[str, Feature] = field(default_factory=dict, repr=False)
     where: str = field(init=False, default_factory=caller, repr=False)
@@ -98,6 +100,9 @@ class FeatureView:
         if self.facts_of == "account" and self.entity != "profile":
             problem = f"facts_of says whose facts a profile's features are made of, and the entity is {self.entity}"
             raise DefinitionError(self.name, problem, "leave it out", where=at)
+        if isinstance(self.tasks, str):
+            problem = f"tasks are several names, got the text {self.tasks!r}"
+            raise DefinitionError(self.name, problem, f'write tasks=("{self.tasks}",)', where=at)
         if self.each is not None and not callable(self.each):
             problem = f"each is a function from the table of facts to one of rows, got {self.each!r}"
             raise DefinitionError(self.name, problem, "write each=products, the function's name", where=at)
@@ -128,3 +133,20 @@ class FeatureView:
         lengths = {*past_windows(self.features[feature]), *([self.lookback] if self.lookback else [])}
         said = [f"{length / timedelta(days=1):g}" for length in sorted(lengths)]
         return f"{', '.join(said[:-1])}{' and ' if said[:-1] else ''}{said[-1]} days" if said else "ever"
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenView(FeatureView):
+    """A view as it was when a model was trained on it: its SQL in place of its expressions.
+
+    version: name and fingerprint. sql: (one row per entity with facts, the empty row), as features.compiling makes it.
+    kinds: feature -> type. contracts: what of the sources, and of the rules, its values hang on, as JSON.
+    """
+
+    version: str = ""
+    sql: tuple[str, str] = ("", "")
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    contracts: str = ""
+
+    def __post_init__(self) -> None:
+        """It was checked when it was a declaration."""

@@ -40,7 +40,13 @@ def asked_views(project: Project, task: PredictionTask) -> list[FeatureView]:
     if isinstance(task.label, Enters):
         rule_views = entering.views_of(project, entering.rule_of(project, task), f"label of {task.name}")
     views = [*project.definitions.views_of(task), *population_views(project, task), *rule_views]
-    return list({view.name: view for view in views}.values())
+    return once(project, views)
+
+
+def once(project: Project, views: Iterable[FeatureView]) -> list[FeatureView]:
+    """Each version of a view once."""
+    sources = dict(project.definitions.sources)
+    return list({build.versioned(view, sources): view for view in views}.values())
 
 
 def build_for(
@@ -48,8 +54,8 @@ def build_for(
     progress: Callable[[str], None] = lambda _: None,
 ) -> int:  # fmt: skip
     """Build every view that these tasks and their populations need, at these cutoffs."""
-    views = {v.name: v for t in tasks for v in asked_views(project, t)}
-    return build.build(project, views.values(), cutoffs, progress)
+    views = once(project, [view for task in tasks for view in asked_views(project, task)])
+    return build.build(project, views, cutoffs, progress)
 
 
 def population(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> list[str]:
