@@ -62,7 +62,7 @@ REFUSED = {
     "role far off": (
         make_source,
         {"role": "zzz"},
-        "zzz: no such role; known: activity, message, order_line, person, redemption",
+        "zzz: no such role; known: activity, message, order_line, person, redemption, ticket",
     ),
     "role column": (
         make_source,
@@ -482,7 +482,7 @@ def test_rows_made_of_facts_are_aggregated() -> None:
     ],
 )
 def test_each_must_keep_profiles_apart(each: Any, said: str) -> None:
-    with pytest.raises(DefinitionError, match=said):
+    with pytest.raises((DefinitionError, UnknownName), match=said):
         _bound(make_view(_.count(), each=each))
 
 
