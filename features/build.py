@@ -222,7 +222,7 @@ def build(
 def _outdated(
     project: Project, views: Iterable[FeatureView], cutoff: datetime, state: tuple[int, str]
 ) -> dict[int | None, list[FeatureView]]:  # fmt: skip
-    """The views that are not built at the cutoff as of a state, by the batch as of which they are (None: not at all)."""
+    """The views that are not built as of a state yet, by the batch as of which they are built (None: not at all)."""
     sources, found = dict(project.definitions.sources), {}
     for view in {versioned(view, sources): view for view in views}.values():
         made = made_from(file_of(project, view, cutoff))
