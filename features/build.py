@@ -197,27 +197,39 @@ def build(
             "choose earlier ones",
         )  # fmt: skip
     ensure(project)
-    batch, said = last_batch(project), f"identity {rules(project)}"
-    sources = dict(project.definitions.sources)
-    todo = {
-        cutoff: {
-            versioned(v, sources): (v, made)
-            for v in views
-            if (made := made_from(file_of(project, v, cutoff))) != (batch, said)
-        }
-        for cutoff in cutoffs
-    }
-    if not any(todo.values()):
+    state = last_batch(project), f"identity {rules(project)}"
+    todo = {cutoff: _outdated(project, views, cutoff, state) for cutoff in cutoffs}
+    total = sum(len(old) for since in todo.values() for old in since.values())
+    if not total:
         return 0
-    with session(project, batch) as con:
+    done = 0
+
+    def step(text: str) -> None:
+        nonlocal done
+        done += 1
+        progress(f"{text} ({done} of {total})")
+
+    with session(project, state[0]) as con:
         _check_cutoffs(con, project, views, {cutoff for cutoff, old in todo.items() if old})
-        for cutoff, old in todo.items():
-            if old:
-                changes.record(con, project, cutoff, batch, said)
-            for since in {made[0] if made and made[1] == said else None for _, made in old.values()}:
-                alike = [v for v, made in old.values() if (made[0] if made and made[1] == said else None) == since]
-                _bring(con, project, alike, cutoff, since, (batch, said), progress)
-    return sum(map(len, todo.values()))
+        for cutoff, outdated in todo.items():
+            if outdated:
+                changes.record(con, project, cutoff, *state)
+            for since, old in outdated.items():
+                _bring(con, project, old, cutoff, since, state, step)
+    return total
+
+
+def _outdated(
+    project: Project, views: Iterable[FeatureView], cutoff: datetime, state: tuple[int, str]
+) -> dict[int | None, list[FeatureView]]:  # fmt: skip
+    """The views that are not built as of a state yet, by the batch as of which they are built (None: not at all)."""
+    sources, found = dict(project.definitions.sources), {}
+    for view in {versioned(view, sources): view for view in views}.values():
+        made = made_from(file_of(project, view, cutoff))
+        if made != state:
+            since = made[0] if made and made[1] == state[1] else None  # by other rules it is of no use
+            found.setdefault(since, []).append(view)
+    return found
 
 
 def _bring(

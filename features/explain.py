@@ -80,9 +80,9 @@ def behind(project: Project, who: str, feature: str, cutoff: datetime) -> Behind
         without = {fact: others.get(fact, nothing) for fact in asked}
         facts = [
             {"source": source, "event_at": at, **dict(zip(columns, rest, strict=True)),
-             "alone": each[fact], "without": without.get(fact)}
+             "alone": each.get(fact, nothing), "without": without.get(fact)}
             for fact, source, at, *rest in rows
-            if each[fact] != nothing or without.get(fact, now) != now
+            if each.get(fact, nothing) != nothing or without.get(fact, now) != now
         ]  # fmt: skip
         return Behind(versioned(view, sources), profile, now, nothing, columns, facts, len(rows))
 

@@ -76,7 +76,8 @@ def discover(folder: Path) -> Definitions:
     """Load and bind the standard definitions and those of the project in `folder`."""
     sources = _collect(Source, _files(folder / "sources"))
     _share_country(sources)
-    declared = {**_collect(FeatureView, _package(STANDARD_VIEWS)), **_collect(FeatureView, _files(folder / "views"))}
+    standard, own = _collect(FeatureView, _package(STANDARD_VIEWS)), _collect(FeatureView, _files(folder / "views"))
+    declared = {**standard, **own}
     tasks = {**_collect(PredictionTask, _package(STANDARD_TASKS)), **_collect(PredictionTask, _files(folder / "tasks"))}
     _add_views(tasks, declared)
     for task in list(tasks.values()):
@@ -86,7 +87,8 @@ def discover(folder: Path) -> Definitions:
                 raise DefinitionError(made.name, problem, "rename one", where=short(task.where))
             tasks[made.name] = made
     for task in tasks.values():  # a view handed to a task as an object is discovered with it
-        declared = {v.name: v for v in task.views if isinstance(v, FeatureView)} | declared
+        handed = {v.name: v for v in task.views if isinstance(v, FeatureView) and v.name not in own}
+        declared = handed | {name: view for name, view in declared.items() if name not in handed}
     views, idle = {}, {}
     for view in declared.values():
         if reason := bind_view(view, sources):

@@ -47,10 +47,13 @@ def open_store(project: Project) -> feast.FeatureStore:
 
 _DEFINITIONS = '''"""For the `feast` command line: today's definitions, and all that was registered before."""
 
+from pathlib import Path
+
 from features.store.repository import everything
 from foretell.project import Project
 
-globals().update({{f"object_{{i}}": one for i, one in enumerate(everything(Project({folder!r})))}})
+objects = everything(Project(Path({folder!r})))
+globals().update({{f"object_{{place}}": one for place, one in enumerate(objects)}})
 '''
 
 

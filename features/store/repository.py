@@ -80,12 +80,8 @@ def everything(project: Project) -> list:
     store = open_store(project)
     now = _objects(project, project.definitions.tasks.values(), project.definitions.views.values())
     names = {(type(one).__name__, one.name) for one in now}
-    before = [
-        *store.list_entities(),
-        *store.list_data_sources(),
-        *store.list_feature_views(),
-        *store.list_feature_services(),
-    ]
+    # with a view comes its source: given twice, Feast takes the two for different ones
+    before: list = [*store.list_entities(), *store.list_feature_views(), *store.list_feature_services()]
     return [*now, *(one for one in before if (type(one).__name__, one.name) not in names)]
 
 

@@ -1,12 +1,15 @@
 """What lies between two order days of a profile, and is the present silence longer than such gaps usually are?"""
 
+from ibis import row_number
+
 from foretell import Feature, FeatureView, _
 
 few = "fewer than two order days"
 
 
 def order_days(facts):
-    """One row per business day with an order; gap: days since the one before; silence: days since the last order."""
+    """One row per business day with an order, place 0 being the last; gap: days since the one before; silence: days
+    since the last order."""
     lines = facts.filter(~facts.cancelled.fill_null(False))
     found = lines.group_by("profile_id", "cutoff", "event_day").aggregate(last=lines.event_at.max())
     number = (found.event_day.cast("timestamp").epoch_seconds() / 86_400).cast("int64")
@@ -14,7 +17,7 @@ def order_days(facts):
     return found.mutate(
         gap=number - number.lag().over(group_by=found.profile_id, order_by=found.event_day),
         silence=elapsed.min().over(group_by=found.profile_id),
-        place=number.count().over(group_by=found.profile_id, order_by=found.event_day.desc()),
+        place=row_number().over(group_by=found.profile_id, order_by=found.event_day.desc()),
     )
 
 
@@ -31,7 +34,7 @@ gaps = FeatureView(
     features={
         "median_gap_days_ever": Feature(_.gap.median(), "the gap that half of the gaps are shorter than", "days", few),
         "longest_gap_days_ever": Feature(_.gap.max(), "the longest gap", "days", few),
-        "last_gap_days_ever": Feature(_.gap.max(where=_.place == 1), "the gap before the last order day", "days", few),
+        "last_gap_days_ever": Feature(_.gap.max(where=_.place == 0), "the gap before the last order day", "days", few),
         "gap_deviation_days_ever": Feature(
             deviation, "standard deviation of the gaps", "days", "fewer than three order days"
         ),

@@ -1,22 +1,24 @@
 """How large are a profile's orders, how dear what is in them, and was the last one as large as usual?"""
 
+from ibis import row_number
+
 from foretell import Feature, FeatureView, _, days
 
 none = "no order"
 
 
 def by_order(facts):
-    """One row per order: money, pieces, lines; place: 1 of the last."""
+    """One row per order: money, pieces, lines; place: 0 of the last."""
     lines = facts.filter(~facts.cancelled.fill_null(False), facts.order_id.notnull())
     found = lines.group_by("profile_id", "cutoff", "order_id").aggregate(
         at=lines.event_at.max(), spend=lines.amount.sum(), pieces=lines.quantity.sum()
     )
     last = [found["at"].desc(), found.order_id]
-    return found.mutate(place=found.spend.count().over(group_by=found.profile_id, order_by=last))
+    return found.mutate(place=row_number().over(group_by=found.profile_id, order_by=last))
 
 
 usual = _.spend.median().cast("float64")
-last = _.spend.max(where=_.place == 1)
+last = _.spend.max(where=_.place == 0)
 
 order_size = FeatureView(
     name="order_size",
