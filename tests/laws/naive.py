@@ -16,6 +16,7 @@ import ibis.expr.types as ir
 from naive_values import Function, function_of, literal, ordered, reduction_of, unknown
 
 Row = dict[str, Any]
+_CHANCE = "among rows that tie is chance: order them by something more, such as fact_id"
 
 
 def rows_of(table: ir.Table, facts: list[Row]) -> list[Row]:
@@ -122,10 +123,13 @@ class Rows:
             return len(chosen)
         values = self.column(_parts(node)[0])
         if isinstance(node, ops.First | ops.Last):
-            if node.include_null or (not node.order_by and len(set(map(values.__getitem__, chosen))) > 1):
+            if node.include_null or not node.order_by:
                 raise unknown(f"{type(node).__name__} that includes nulls, or without an order")
             line = self.sorted([i for i in chosen if values[i] is not None], node.order_by)
-            return values[line[0 if isinstance(node, ops.First) else -1]] if line else None
+            end = 0 if isinstance(node, ops.First) else -1
+            if len({values[i] for i in line if self._key(node, i) == self._key(node, line[end])}) > 1:
+                raise ValueError(f"{type(node).__name__} {_CHANCE}")
+            return values[line[end]] if line else None
         if getattr(node, "order_by", ()) or getattr(node, "how", "sample") != "sample":
             raise unknown(f"{type(node).__name__} with an order or a way of its own")
         return reduction_of(node)([values[i] for i in chosen if values[i] is not None])
@@ -136,19 +140,38 @@ class Rows:
         made: list[Any] = [None] * len(self.rows)
         for places in self.groups(node.group_by).values():
             line = self.sorted(places, node.order_by)
-            of = self._shifted if isinstance(node.func, ops.Lag | ops.Lead) else self._framed
-            for i, value in zip(line, of(node, line), strict=True):
+            if isinstance(node.func, ops.Lag | ops.Lead):
+                values = self._shifted(node, line)
+            elif isinstance(node.func, ops.RowNumber):
+                values = self._numbered(node, line)
+            else:
+                values = self._framed(node, line)
+            for i, value in zip(line, values, strict=True):
                 made[i] = value
         return made
 
     def _shifted(self, node: ops.WindowFunction, line: list[int]) -> list[Any]:
         """LAG and LEAD: the value so many rows before or after in the line."""
+        self._refuse_ties(node, line)
         func = node.func
         step = 1 if func.offset is None else int(Rows([]).scalar(func.offset))
         default = None if func.default is None else Rows([]).scalar(func.default)
         values = self.column(func.arg)
         back = step if isinstance(func, ops.Lag) else -step
         return [values[line[n - back]] if 0 <= n - back < len(line) else default for n in range(len(line))]
+
+    def _numbered(self, node: ops.WindowFunction, line: list[int]) -> list[int]:
+        """ROW_NUMBER, which ibis counts from 0."""
+        self._refuse_ties(node, line)
+        return list(range(len(line)))
+
+    def _key(self, node: ops.Node, place: int) -> tuple:
+        return tuple(self.column(key.arg)[place] for key in node.order_by)
+
+    def _refuse_ties(self, node: ops.WindowFunction, line: list[int]) -> None:
+        """Which of two rows comes first must not be chance."""
+        if len({self._key(node, i) for i in line}) < len(line):
+            raise ValueError(f"{type(node.func).__name__} {_CHANCE}")
 
     def _framed(self, node: ops.WindowFunction, line: list[int]) -> list[Any]:
         """An aggregate over the frame of each row in the line."""
@@ -158,6 +181,7 @@ class Rows:
         if node.start is None and node.end is None and not node.order_by:
             frames = [whole] * len(line)
         elif node.how == "rows" and not (node.start is None and node.end is None):
+            self._refuse_ties(node, line)
             frames = [
                 (max(0, n + _offset(node.start, -n)), min(len(line), n + _offset(node.end, len(line) - n) + 1))
                 for n in range(len(line))
@@ -170,7 +194,7 @@ class Rows:
         """RANGE from the first row, or the first that ties with the present one, to the last that does."""
         if _offset(node.start, 0) or _offset(node.end, 0) or (node.end is None and node.start is not None):
             raise unknown("a window over a range of values, or to its end")
-        keys = [tuple(self.column(key.arg)[i] for key in node.order_by) for i in line]
+        keys = [self._key(node, i) for i in line]
         first = [keys.index(key) if node.start is not None else 0 for key in keys]
         last = [len(keys) - keys[::-1].index(key) for key in keys]
         return list(zip(first, last, strict=True))

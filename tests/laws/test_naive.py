@@ -78,6 +78,10 @@ VALUES: dict[str, tuple[Any, str]] = {
     "seconds of a day": (_.day.cast("timestamp").epoch_seconds() / 86_400, "epoch(day::TIMESTAMP) / 86400"),
     "lag": (_.id.lag().over(group_by=_.who, order_by=_.id), "lag(id) OVER (PARTITION BY who ORDER BY id)"),
     "lead": (_.id.lead(2, -1).over(order_by=_.id.desc()), "lead(id, 2, -1) OVER (ORDER BY id DESC)"),
+    "row number": (
+        ibis.row_number().over(group_by=_.who, order_by=[_.kind, _.id.desc()]),
+        "row_number() OVER (PARTITION BY who ORDER BY kind, id DESC) - 1",
+    ),
     "a window": (_.price.sum().over(group_by=_.kind), "sum(price) OVER (PARTITION BY kind)"),
     "a running sum": (_.price.sum().over(**BY), "sum(price) OVER (PARTITION BY who ORDER BY event_at)"),
     "a running count": (
@@ -130,7 +134,9 @@ AGGREGATES: dict[str, tuple[Any, str]] = {
     "median": (_.number.median(where=_.sure.notnull()), 'median(number) FILTER (sure IS NOT NULL)'),
     "any": (_.sure.any() & ~_.sure.all(), 'bool_or(sure) AND NOT bool_and(sure)'),
     "ratio": (_.count(where=_.sure) / _.price.count().nullif(0), 'count(*) FILTER (sure) / nullif(count(price), 0)'),
-    "first": (_.kind.first(order_by=_.event_at.desc()), f"first(kind ORDER BY {_LATE}) FILTER (kind IS NOT NULL)"),
+    "first": (
+        _.kind.first(order_by=[_.event_at.desc(), _.id]), f"first(kind ORDER BY {_LATE}, id) FILTER (kind IS NOT NULL)"
+    ),
     "last": (_.id.last(order_by=[_.event_at, _.id]), "last(id ORDER BY event_at, id)"),
     "latest": (latest(_.kind), f"first(kind ORDER BY trust DESC, {_LATE}, fact_id DESC) FILTER (kind IS NOT NULL)"),
     "entropy": (entropy(_.kind), "CASE WHEN count(kind) > 0 THEN entropy(kind) END"),
@@ -181,6 +187,25 @@ UNTAUGHT: dict[str, Callable[[], Any]] = {
 def test_what_it_was_not_taught_it_names(what: str) -> None:
     with pytest.raises(NotImplementedError, match=f"{what}.*teach it in tests/laws/naive"):
         UNTAUGHT[what]()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _.id.lag().over(order_by=_.event_at), ibis.row_number().over(order_by=_.event_at),
+        _.price.sum().over(order_by=_.event_at, rows=(None, 0)),
+    ],
+    ids=["lag", "row number", "rows"],
+)  # fmt: skip
+def test_what_would_depend_on_how_ties_fall_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="among rows that tie is chance"):
+        rows_of(TABLE.mutate(value=value), ROWS)
+
+
+def test_the_first_of_several_must_not_be_chance() -> None:
+    assert value_of(TABLE.kind.first(order_by=TABLE.event_at.desc(), where=TABLE.id <= 2), ROWS) == "x"
+    with pytest.raises(ValueError, match="First among rows that tie is chance"):
+        value_of(TABLE.id.first(order_by=TABLE.event_at), ROWS[:2])
 
 
 def test_a_date_that_is_none_is_unknown() -> None:

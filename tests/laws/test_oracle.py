@@ -158,6 +158,7 @@ MUTANTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "what is known at the cutoff": ("orders", _facts("known_at <", "known_at <=")),
     "what happens at the cutoff": ("orders", _facts("event_at <", "event_at <=")),
     "a running sum that does not run": ("visits", _sql(f"{_FRAME}CURRENT ROW", f"{_FRAME}UNBOUNDED FOLLOWING")),
+    "everything has the last place": ("favourites", _sql("ROW_NUMBER()", "COUNT(*)")),
     "the first that was said survives": ("traits", _sql('"event_at" DESC', '"event_at" ASC')),
     "ties go to the smaller fact id": ("traits", _sql('"fact_id" DESC', '"fact_id" ASC')),
     "colleagues of tomorrow": ("company", _accounts_of_a_day_later),
