@@ -104,13 +104,13 @@ def seen(view: FeatureView, sources: Mapping[str, Source]) -> ir.Table:
         got = f"the columns {', '.join(rows.columns)}" if isinstance(rows, ir.Table) else repr(rows)
         wanted = ", ".join(sorted(keys))
         raise DefinitionError(subject, f"expected a table with {wanted}; got {got}", f"group by {wanted} too", where=at)
-    if mixing := _mixing(rows):
+    if mixing := _mixing(rows, subject):
         problem = f"{mixing} would mix the facts of several profiles"
         raise DefinitionError(subject, problem, "say profile_id in its grouping", where=at)
     return rows
 
 
-def _mixing(rows: ir.Table) -> str | None:
+def _mixing(rows: ir.Table, subject: str) -> str | None:
     """What in a table of facts brings different profiles together, or None."""
 
     def names(values: Any) -> set[str]:
@@ -123,6 +123,9 @@ def _mixing(rows: ir.Table) -> str | None:
         elif isinstance(node, ops.WindowFunction):
             if "profile_id" not in names(node.group_by):
                 return "a window"
+            if node.order_by and isinstance(node.func, ops.Reduction) and node.start is None and node.end is None:
+                problem = f"{node.func.name} over an order is of all rows, before and after"
+                raise DefinitionError(subject, problem, "say rows=(None, 0), use row_number(), or leave order_by out")
         else:
             return f"a {type(node).__name__.lower().removesuffix('chain')}"
     return None

@@ -66,7 +66,10 @@ def past(window: timedelta) -> Any:
     ...
     foretell.errors.DefinitionError: past(-1 day, 0:00:00): expected a positive duration, got -1 day, 0:00:00; ...
     """
-    return _.event_at >= _.cutoff - _length(window, "past")
+    if _length(window, "past") > timedelta(days=1) and window % timedelta(days=1):  # no engine has such an interval
+        problem = f"from a day on, a duration is of whole days, got {window}"
+        raise DefinitionError(f"past({window})", problem, f"write past(days({-(-window // timedelta(days=1))}))")
+    return _.event_at >= _.cutoff - window
 
 
 def future(window: timedelta) -> Any:
@@ -77,7 +80,7 @@ def future(window: timedelta) -> Any:
 def days_since(instant: Any) -> Any:
     """Elapsed time from an aggregated instant to the cutoff, in days of 24 hours (float); null without facts.
 
-    Engines disagree on date differences, so it is whole seconds of the epoch divided by 86,400.
+    Engines disagree on date differences, so it is seconds of the epoch, with their fractions, divided by 86,400.
     """
     return (_.cutoff.max().epoch_seconds() - instant.epoch_seconds()) / 86_400.0
 

@@ -2,7 +2,9 @@
 
 from foretell import Feature, FeatureView, _, days, days_since, past
 
-redeemed = _.coupon_id.notnull() | _.campaign_id.notnull()  # other facts of such a source are log-ins and views
+redeemed = (
+    _.coupon_id.nullif("").notnull() | _.campaign_id.nullif("").notnull()
+)  # other facts of such a source are log-ins and views
 
 coupons = FeatureView(
     name="coupons",

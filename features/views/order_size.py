@@ -17,7 +17,7 @@ def by_order(facts):
     return found.mutate(place=row_number().over(group_by=found.profile_id, order_by=last))
 
 
-usual = _.spend.median().cast("float64")
+usual = _.spend.cast("float64").median()  # of a decimal it would be cut to as many places
 last = _.spend.max(where=_.place == 0)
 
 order_size = FeatureView(

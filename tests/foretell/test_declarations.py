@@ -476,6 +476,10 @@ def test_rows_made_of_facts_are_aggregated() -> None:
         (lambda f: f.mutate(n=f.amount.sum().over(order_by=f.event_at)), "a window would mix"),
         (lambda f: f.join(f.view(), "product_id").select("profile_id", "cutoff"), "a join would mix"),
         (lambda f: f.limit(3), "a limit would mix"),
+        (
+            lambda f: f.mutate(n=f.amount.count().over(group_by=f.profile_id, order_by=f.event_at)),
+            r"over an order is of all rows, before and after; say rows=\(None, 0\)",
+        ),
         (lambda f: f.select("profile_id"), "expected a table with cutoff, profile_id; got the columns profile_id"),
         (lambda f: 3, "expected a table with cutoff, profile_id; got 3"),
         (lambda f: f.filter(f.cancel), "no column or method 'cancel'; did you mean"),
