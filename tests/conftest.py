@@ -299,20 +299,26 @@ def write_shop(
     )
     for name, text in (SOURCES | dict(sources or {})).items():
         (folder / "sources" / f"{name}.py").write_text(text)
-    for name, rows in facts.items():
-        target = folder / "exports" / name
-        target.mkdir(parents=True)
-        if name == "web":
-            (target / "web.jsonl").write_text("".join(json.dumps(row, default=_text) + "\n" for row in rows))
-            continue
-        with (target / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS[name])
-            writer.writeheader()
-            writer.writerows({k: _text(v) for k, v in row.items()} for row in rows)
+    write_files(folder, facts)
     project = Project(folder)
     project.home.mkdir(parents=True, exist_ok=True)
     (project.home / "key").write_text(key)
     return project
+
+
+def write_files(folder: Path, facts: Mapping[str, Iterable[Row]], stem: str = "") -> None:
+    """Write one export file per source, called as the source is, or `stem`. Rows may have more columns than COLUMNS."""
+    for name, rows in facts.items():
+        target, rows = folder / "exports" / name, list(rows)
+        target.mkdir(parents=True, exist_ok=True)
+        if name == "web":
+            lines = "".join(json.dumps(row, default=_text) + "\n" for row in rows)
+            (target / f"{stem or name}.jsonl").write_text(lines)
+            continue
+        with (target / f"{stem or name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys([*COLUMNS[name], *(c for row in rows for c in row)])))
+            writer.writeheader()
+            writer.writerows({k: _text(v) for k, v in row.items()} for row in rows)
 
 
 def load_shop(project: Project, names: Iterable[str]) -> None:

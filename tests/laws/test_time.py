@@ -103,20 +103,24 @@ every_task_about_orders = pytest.mark.parametrize(("origin", "name"), BUYING.val
 class Lakes:
     """Lakes of one shop, by name, each with a project per origin of definitions; made when first asked for."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.facts = more_facts(shop_facts())
+    def __init__(
+        self, folder: Path, *, facts: Facts | None = None, sources: Mapping[str, str] = MORE_SOURCES,
+        altered: Mapping[str, Callable[[Facts], Facts]] | None = None,
+    ):  # fmt: skip
+        self.folder, self.sources = folder, sources
+        self.facts = facts or more_facts(shop_facts())
+        self.altered = altered or ALTERED
         self.made: dict[str, Project] = {}
 
     def get(self, name: str, origin: str = "standard") -> Project:
         if name not in self.made:
             self.made[name] = make_shop(
-                self.folder / name, facts=ALTERED[name](deepcopy(self.facts)), sources=MORE_SOURCES
+                self.folder / name, facts=self.altered[name](deepcopy(self.facts)), sources=self.sources
             )
         key = f"{name}-{origin}"
         if origin != "standard" and key not in self.made:
             home = str(self.made[name].home)
-            self.made[key] = write_shop(self.folder / key, {}, settings={"home": home}, sources=MORE_SOURCES)
+            self.made[key] = write_shop(self.folder / key, {}, settings={"home": home}, sources=self.sources)
             _copy_definitions(origin, self.made[key].folder)
         return self.made[name] if origin == "standard" else self.made[key]
 
