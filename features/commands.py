@@ -13,20 +13,61 @@ def features() -> None:
 
 
 @features.command(name="list")
+@click.argument("view", required=False)
 @click.pass_obj
-def list_(project: str | None) -> None:
-    """List every feature view with its version and features."""
-    from features.build import versioned
+def list_(project: str | None, view: str | None) -> None:
+    """List every feature view with its version and features; of one VIEW, what each feature means.
+
+    A window of "30 and 60 days" compares the last 30 days with the time before. Null says what a missing value means.
+    """
+    from features.build import types, versioned
     from foretell.console import table
     from foretell.project import Project
 
     known = Project.find(project).definitions
+    if view:
+        found = known.view(view)
+        kinds = types(found, dict(known.sources))
+        click.echo(f"{versioned(found, dict(known.sources))}: {found.description}")
+        rows = [(name, found.docs.get(name), found.window(name)) for name in found.features]
+        table(
+            ["feature", "what", "unit", "window", "null", "type"],
+            [(n, d.what if d else "", d.unit if d else "", window, d.null or "never" if d else "", kinds[n])
+             for n, d, window in rows],
+        )  # fmt: skip
+        return
     table(
-        ["view", "version", "source", "features"],
-        [(v.name, versioned(v, dict(known.sources)), v.source, ", ".join(v.features)) for v in known.views.values()],
-    )
+        ["view", "version", "of", "source", "features"],
+        [(v.name, versioned(v, dict(known.sources)), v.entity, ", ".join(v.roles), ", ".join(v.features))
+         for v in known.views.values()],
+    )  # fmt: skip
     for name, reason in known.idle.items():
         click.echo(f"- {name} is left out: {reason}")
+
+
+@features.command()
+@click.pass_obj
+def apply(project: str | None) -> None:
+    """Register today's views and the tasks' feature services in Feast. Training and scoring do this by themselves.
+
+    The folder that is printed is a Feast repository: `feast -c FOLDER feature-views list` and the rest of Feast's own
+    command line work there. Older versions stay, so that models trained on them go on.
+    """
+    from features.store.repository import apply as register
+    from features.store.repository import versions
+    from foretell.console import progress
+    from foretell.project import Project
+
+    home = Project.find(project)
+    with home.writing("features apply"), progress("registering in Feast"):
+        before = versions(home)
+        register(home, home.definitions.tasks.values(), home.definitions.views.values())
+        now = versions(home)
+    for name in sorted(now - before):
+        click.echo(f"+ {name}")
+    click.echo(
+        f"{len(now - before)} registered, {len(now & before)} were there; Feast repository: {home.home / 'feast'}"
+    )
 
 
 @features.command()

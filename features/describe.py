@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from features import build
-from foretell.declarations import FeatureView
 from foretell.pictures import BLUE, GREY, as_text, canvas, dress, title
 from foretell.project import Project
+from foretell.views import FeatureView
 from lake.engine import session
 
 BINS = 10

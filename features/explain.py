@@ -7,20 +7,19 @@ about any feature.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import duckdb
 
-from features.build import compile_view, facts_before, versioned
+from features.build import compile_view, facts_before, know_accounts, know_profiles, versioned
 from foretell.binding import facts_schema
-from foretell.declarations import FeatureView
 from foretell.errors import NotReady, unknown
 from foretell.project import Project
-from foretell.windows import attributes
+from foretell.views import FeatureView
 from lake.engine import last_batch, session
-from unification.identity import ensure, members_at, resolve
+from unification.identity import ensure, resolve
 
 MOST = 1000  # facts that are left out one by one: so many of the latest
 
@@ -46,7 +45,7 @@ class Behind:
 
 def view_of(project: Project, feature: str) -> FeatureView:
     """The declared view that has a feature. Raises UnknownName with a suggestion."""
-    views = project.definitions.views.values()
+    views = project.definitions.of_profiles.values()
     for view in views:
         if feature in view.features:
             return view
@@ -61,9 +60,7 @@ def behind(project: Project, who: str, feature: str, cutoff: datetime) -> Behind
     ensure(project)
     view = view_of(project, feature)
     sources = dict(project.definitions.sources)
-    alone = FeatureView(
-        name=view.name, source=view.source, features={feature: view.features[feature]}, lookback=view.lookback
-    )
+    alone = replace(view, features={feature: view.features[feature]})
     grouped, empty = compile_view(alone, sources)
     with session(project, last_batch(project)) as con:
         profile = resolve(con, project, who)
@@ -75,7 +72,7 @@ def behind(project: Project, who: str, feature: str, cutoff: datetime) -> Behind
         rest = f"SELECT i.fact_id AS profile_id, f.* EXCLUDE (profile_id) FROM own f JOIN ({latest}) i"
         others = _ask(con, f"{rest} ON f.fact_id <> i.fact_id", grouped)
         asked = [fact for (fact,) in con.execute(latest).fetchall()]
-        columns = [c for c in facts_schema(view.source, sources) if c in attributes(view.features[feature])]
+        columns = [c for c in facts_schema(view.source, sources) if f'"{c}"' in grouped]
         columns = [c for c in columns if c not in {"event_at", "cutoff", "fact_id"}]
         listed = ", ".join(f'"{c}"' for c in ["fact_id", "_source", "event_at", *columns])
         rows = con.execute(f"SELECT {listed} FROM own ORDER BY event_at DESC, fact_id").fetchall()
@@ -94,14 +91,17 @@ def _own_facts(
     con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, profile: str, cutoff: datetime
 ) -> None:
     """Make the table `own`: the facts that the view sees of a profile at the cutoff. Raises NotReady."""
-    con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS {members_at(cutoff)}")
-    mine = con.execute("SELECT count(*) FROM at_cutoff WHERE profile_id = ?", [profile]).fetchall()[0][0]
-    if not mine:
+    know_profiles(con, cutoff)
+    if not con.execute("SELECT count(*) FROM profile_at WHERE profile_id = ?", [profile]).fetchall()[0][0]:
         raise NotReady(profile, f"not known before {cutoff:%Y-%m-%d %H:%M}", "choose a later --at")
+    owner = "profile_at"
+    if view.facts_of == "account":
+        know_accounts(con, project, cutoff)
+        owner = "account_of"
     known = facts_before(con, project, view.source, cutoff, cutoff, view.lookback)
     con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE own AS SELECT m.profile_id, f.* FROM ({known}) f JOIN at_cutoff m USING (node)
-            WHERE m.profile_id = ?""",
+        f"""CREATE OR REPLACE TEMP TABLE own AS SELECT o.profile_id, f.* FROM ({known}) f
+            JOIN {view.facts_of}_nodes USING (node) JOIN {owner} o USING (nr) WHERE o.profile_id = ?""",
         [profile],
     )
 

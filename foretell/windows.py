@@ -16,7 +16,18 @@ from ibis.common.deferred import Attr, BinaryOperator, Deferred, Item, Just, Res
 
 from foretell.errors import DefinitionError
 
-__all__ = ["_", "attributes", "days", "days_since", "future", "future_windows", "hours", "minutes", "past"]
+__all__ = [
+    "_",
+    "attributes",
+    "days",
+    "days_since",
+    "future",
+    "future_windows",
+    "hours",
+    "minutes",
+    "past",
+    "past_windows",
+]
 
 # Exists only on the table a label sees. Reading it is what makes an expression a look into the future.
 FUTURE_COLUMN = "horizon_start"
@@ -83,6 +94,16 @@ def future_windows(expression: Any) -> list[timedelta]:
         for node in _nodes(expression)
         if isinstance(node, BinaryOperator) and _attribute(node.left) == FUTURE_COLUMN and isinstance(node.right, Just)
     ]
+
+
+def past_windows(expression: Any) -> list[timedelta]:
+    """The lengths of all `past(...)` windows in a deferred expression."""
+    return [
+        node.right.value
+        for node in _nodes(expression)
+        if isinstance(node, BinaryOperator) and _attribute(node.left) == "cutoff" and isinstance(node.right, Just)
+        and isinstance(node.right.value, timedelta)
+    ]  # fmt: skip
 
 
 def _attribute(node: Any) -> str | None:
