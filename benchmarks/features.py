@@ -39,7 +39,7 @@ from benchmarks.features_shop import SEED, START, Sizes, cutoffs_of, load_last, 
 from benchmarks.report import Usage, apart, measure, progress
 from features import build
 from features.store import repository
-from foretell.declarations import FeatureView
+from foretell import FeatureView
 from foretell.project import Project
 from lake.engine import last_batch, quote
 
@@ -47,7 +47,7 @@ VIEWS = tuple(features_sql.VIEWS)
 JOINED = ("orders", "cadence", "basket")
 SCALE, SCALING_REPEATS = 4, 3
 FULL, QUICK = Sizes(5_000_000, 200_000, 6), Sizes(100_000, 5_000, 2)
-Files = dict[tuple[str, datetime], Path]  # of views at cutoffs
+Tables = dict[tuple[str, datetime], str]  # of views at cutoffs, as DuckDB is asked for them
 
 
 # Contestants of the build, each in a process of its own
@@ -95,28 +95,25 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def files_declared(project: Project, cutoffs: list[datetime], home: Path | None = None) -> Files:
-    """home: where the project's built files have been moved, if they have."""
-    kept = project.home / "features"
-    return {
-        (view.name, cutoff): (home or kept) / build.file_of(project, view, cutoff).relative_to(kept)
-        for view in _views(project)
-        for cutoff in cutoffs
-    }
+def built(project: Project, cutoffs: list[datetime]) -> Tables:
+    """What the product has built."""
+    return {(view.name, cutoff): build.read(project, view, cutoff) for view in _views(project) for cutoff in cutoffs}
 
 
-def files_by_hand(folder: Path, cutoffs: list[datetime]) -> Files:
-    return {(name, cutoff): folder / name / f"{cutoff:%Y%m%d}.parquet" for name in VIEWS for cutoff in cutoffs}
+def files(folder: Path, cutoffs: list[datetime]) -> Tables:
+    """What is written by hand: `folder/<view>/<day>.parquet`."""
+    named = {(name, cutoff): quote(folder / name / f"{cutoff:%Y%m%d}.parquet") for name in VIEWS for cutoff in cutoffs}
+    return {at: f"'{file}'" for at, file in named.items()}
 
 
-def compare(ours: Files, theirs: Files, nearly: float = 1e-9) -> int:
-    """Every value of every file. Returns how many rows agree; a difference is an error.
+def compare(ours: Tables, theirs: Tables, nearly: float = 1e-9) -> int:
+    """Every value of every table. Returns how many rows agree; a difference is an error.
 
     nearly: how far fractions may be apart, by their own size where that is more than 1.
     """
     rows, con = 0, duckdb.connect()
-    for (name, cutoff), file in ours.items():
-        a, b = (f"read_parquet('{quote(f)}')" for f in (file, theirs[name, cutoff]))
+    for (name, cutoff), a in ours.items():
+        b = theirs[name, cutoff]
         shapes = [con.execute(f"DESCRIBE FROM {table}").fetchall() for table in (a, b)]
         if [s[:2] for s in shapes[0]] != [s[:2] for s in shapes[1]]:
             raise ValueError(f"{name}: columns differ: {shapes}")
@@ -127,9 +124,7 @@ def compare(ours: Files, theirs: Files, nearly: float = 1e-9) -> int:
         ).fetchall()[0]
         if any(wrong) or not total:
             of = {column: n for column, n in zip(differs, wrong, strict=True) if n}
-            raise ValueError(
-                f"{name} at {cutoff:%Y-%m-%d}: of {total} rows these differ from {theirs[name, cutoff]}: {of}"
-            )
+            raise ValueError(f"{name} at {cutoff:%Y-%m-%d}: of {total} rows these differ from {b}: {of}")
         rows += total
     return rows
 
@@ -215,8 +210,8 @@ def measure_builds(folder: Path, cutoffs: list[datetime], repeats: int) -> tuple
     progress(f"building {', '.join(VIEWS)} at {len(cutoffs)} cutoffs")
     contestants = {"declared": build_declared, "sql": build_sql, "polars": build_polars}
     used = report.interleaved({by: partial(apart, run, folder, cutoffs) for by, run in contestants.items()}, repeats)
-    ours = files_declared(Project(folder), cutoffs)
-    return used, sum(compare(ours, files_by_hand(folder / by, cutoffs)) for by in ("sql", "polars"))
+    ours = built(Project(folder), cutoffs)
+    return used, sum(compare(ours, files(folder / by, cutoffs)) for by in ("sql", "polars"))
 
 
 def measure_joins(folder: Path, cutoffs: list[datetime], repeats: int) -> tuple[dict[str, list[Usage]], int]:
@@ -251,31 +246,36 @@ def measure_update(folder: Path, repeats: int) -> tuple[dict[str, list[Usage]], 
     now = [project.now]
     progress(f"building at {project.now:%Y-%m-%d}, and loading the last upload")
     apart(build_declared, folder, now)
-    before = folder / "before"
+    old, before = _copied(project, now, folder / "old"), folder / "before"
     (project.home / "features").rename(before)
-    last = apart(load_last, folder)
+    last, tables = apart(load_last, folder), {}
 
-    def built(by: str) -> Usage:
+    def brought(by: str) -> Usage:
         used = apart(build_declared, folder, now, before if by == "incremental" else None)
-        shutil.rmtree(folder / by, ignore_errors=True)
-        (project.home / "features").rename(folder / by)
+        tables[by] = _copied(project, now, folder / by)
         return used
 
-    used = report.interleaved({by: partial(built, by) for by in ("full", "incremental")}, repeats)
-    old, new, updated = (files_declared(project, now, folder / name) for name in ("before", "full", "incremental"))
-    compare(updated, new, nearly=0)
-    total, changed = _changed(old, new)
+    used = report.interleaved({by: partial(brought, by) for by in ("full", "incremental")}, repeats)
+    compare(tables["incremental"], tables["full"], nearly=0)
+    total, changed = _changed(old, tables["full"])
     if not 0 < changed < total:
         raise ValueError(f"the update is trivial: the last upload changes {changed} of {total} profiles")
     return used, {"new_facts": last["facts"], "profiles": total, "profiles_changed": changed}
 
 
-def _changed(old: Files, new: Files) -> tuple[int, int]:
-    """How many profiles there are, and of how many a row is new or another in any of these files."""
+def _copied(project: Project, cutoffs: list[datetime], to: Path) -> Tables:
+    """What is built, as it is read now, in files of its own."""
+    con, copies = duckdb.connect(), files(_emptied(to), cutoffs)
+    for at, table in built(project, cutoffs).items():
+        con.execute(f"COPY (FROM {table}) TO {copies[at]} (FORMAT parquet)")
+    return copies
+
+
+def _changed(old: Tables, new: Tables) -> tuple[int, int]:
+    """How many profiles there are, and of how many a row is new or another in any of these tables."""
     con = duckdb.connect()
-    scans = [[f"FROM read_parquet('{quote(f)}')" for f in files.values()] for files in (new, old)]
-    differ = " UNION ".join(f"SELECT profile_id FROM ({a} EXCEPT {b})" for a, b in zip(*scans, strict=True))
-    total = con.execute(f"SELECT count(*) {scans[0][0]}").fetchall()[0][0]
+    differ = " UNION ".join(f"SELECT profile_id FROM (FROM {new[at]} EXCEPT FROM {old[at]})" for at in new)
+    total = con.execute(f"SELECT count(*) FROM {next(iter(new.values()))}").fetchall()[0][0]
     return total, con.execute(f"SELECT count(*) FROM ({differ})").fetchall()[0][0]
 
 
@@ -308,7 +308,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="foretell-bench-") as name:
         folder = Path(name) / "shop"
         counts = apart(prepare, folder, sizes)
-        built, compared = measure_builds(folder, cutoffs, repeats)
+        builds, compared = measure_builds(folder, cutoffs, repeats)
         scaled = (
             measure_scaling(folder, Path(name) / "large", cutoffs, larger, min(repeats, SCALING_REPEATS))
             if given.scaling
@@ -318,11 +318,11 @@ def main(arguments: list[str] | None = None) -> None:
         batches, features = last_batch(Project(folder)), sum(len(view.features) for view in _views(Project(folder)))
         updated, update = measure_update(folder, repeats)
     wall = {by: [u.wall for u in used] for by, used in {**joins, **updated}.items()}
-    cpu = {by: [u.cpu for u in used] for by, used in built.items()}
+    cpu = {by: [u.cpu for u in used] for by, used in builds.items()}
     bars = [
         report.ratio("features.cpu_vs_sql", cpu["declared"], cpu["sql"], "<=1.4"),
         report.ratio("features.cpu_vs_polars", cpu["declared"], cpu["polars"], "<=3"),
-        report.bar("features.rss_gb", [u.rss / 1e9 for u in built["declared"]], "<=3"),
+        report.bar("features.rss_gb", [u.rss / 1e9 for u in builds["declared"]], "<=3"),
         report.ratio("features.historical_vs_asof", wall["feast"], wall["by hand"], "<=2"),
         report.ratio("features.incremental_speedup", wall["full"], wall["incremental"], ">=10"),
     ]
@@ -338,7 +338,7 @@ def main(arguments: list[str] | None = None) -> None:
         },
         bars=bars,
         details={
-            "build": report.medians(built), "join": report.medians(joins), "update": report.medians(updated),
+            "build": report.medians(builds), "join": report.medians(joins), "update": report.medians(updated),
             **({"scaling": report.medians(scaled)} if scaled else {}), "rows_equal": compared, "news": update,
             "unified": {k: counts[k] for k in ("identifiers", "links", "profiles", "merges")},
         },
