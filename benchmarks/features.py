@@ -297,7 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scaling", action="store_true", help="also measure four times the lines and people")
     parser.epilog = (
         f"Full size: {FULL.events:,} lines, {FULL.profiles:,} people, {FULL.cutoffs} cutoffs. "
-        f"Quick: {QUICK.events:,}, {QUICK.profiles:,}, {QUICK.cutoffs}."
+        f"Quick: {QUICK.events:,}, {QUICK.profiles:,}, {QUICK.cutoffs}, and one round."
     )
     given = parser.parse_args(arguments)
     sizes, repeats = QUICK if given.quick else FULL, report.repeats(given)
