@@ -17,7 +17,7 @@ from typing import Any
 import benchmarks
 from benchmarks import report
 
-HELPERS = {"pooled", "report", "retail", "sdks"}
+HELPERS = {"features_polars", "features_shop", "features_sql", "pooled", "report", "retail", "sdks"}
 
 
 def names() -> list[str]:
