@@ -17,7 +17,7 @@ from typing import Any
 import benchmarks
 from benchmarks import report
 
-HELPERS = {"pooled", "report", "retail", "sdks"}
+HELPERS = {"contributions", "findings", "pooled", "report", "retail", "sdks"}
 
 
 def names() -> list[str]:
