@@ -12,7 +12,7 @@ in benchmarks/contributions.py. Cost is CPU seconds of building the view alone, 
 the base.
 
 --write puts the tables into a Markdown file, between the lines `<!-- ablation -->` and `<!-- /ablation -->`, with a
-picture beside it. There is no bar to hold: what a view is worth is a finding.
+picture beside it. --quick is about the generated shop alone. There is no bar: what a view is worth is a finding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -51,21 +51,26 @@ PROJECTS = ("online_retail", "complete_journey")
 
 @dataclass(frozen=True)
 class Sizes:
-    """tests: cutoffs that are predicted at; fits: of each set of features at each of them; tasks: which."""
+    """tests: cutoffs that are predicted at; fits: of each set of features at each of them; rounds: of the cost."""
 
     tests: int
     fits: int
+    rounds: int
     tasks: tuple[str, ...] = TASKS
 
 
-FULL, QUICK = Sizes(6, 2), Sizes(1, 2, ("churn",))
+FULL, QUICK = Sizes(5, 2, 3), Sizes(1, 2, 1, ("churn",))
 
 
 # The projects
 
 
-def online_retail(folder: Path, file: Path) -> Project:
-    """The web shop, all of its lines loaded, at the example's own now."""
+def online_retail(folder: Path, data: Path | None, *, generated: bool) -> Project:
+    """The web shop, all of its lines loaded, at the example's own now. generated: its lines are drawn, not real."""
+    if generated and not data:
+        retail.generate(file := folder.with_suffix(".parquet"))
+    else:
+        file = retail.located(data)
     project = retail.open_shop(folder)
     return retail.live_until(project, file, project.now)
 
@@ -128,12 +133,12 @@ def judge(
         kind, task.metric, task.horizon / timedelta(days=1), parts,
         [feature for name in BASE_VIEWS for feature in views[name].features],
         {group: list(views[group].features) for group in groups},
-        fits=sizes.fits, num_threads=project.setting("threads"), progress=lambda text: progress(f"{task.name}: {text}"),
+        fits=sizes.fits, threads=project.setting("threads"), progress=lambda text: progress(f"{task.name}: {text}"),
     )  # fmt: skip
     return found, sorted(planned), (sum(len(p.learn) for p in parts), sum(len(p.test) for p in parts))
 
 
-def costs(project: Project, groups: Sequence[str], repeats: int) -> dict[str, float]:
+def costs(project: Project, groups: Sequence[str], rounds: int) -> dict[str, float]:
     """CPU seconds of building the base, each group and all of them as of the project's now, each by itself."""
     views = project.definitions.views
     wanted = {BASE: BASE_VIEWS, **{group: (group,) for group in groups}, ALL: (*BASE_VIEWS, *groups)}
@@ -147,18 +152,18 @@ def costs(project: Project, groups: Sequence[str], repeats: int) -> dict[str, fl
             return measure(build_them)[0]
 
         contestants: dict[str, Callable[[], Usage]] = {name: partial(alone, of) for name, of in wanted.items()}
-        used = report.interleaved(contestants, repeats, warm_up=1)
+        used = report.interleaved(contestants, rounds, warm_up=1)
     return {name: took["cpu_s"] for name, took in report.medians(used).items()}
 
 
-def run(name: str, project: Project, sizes: Sizes, repeats: int) -> Measured:
+def run(name: str, project: Project, sizes: Sizes) -> Measured:
     """Everything about one project."""
     groups = groups_of(project)
     progress(f"{name}: {', '.join(groups)}")
     tasks, tests, rows = {}, {}, {}
     for task in sizes.tasks:
         tasks[task], tests[task], rows[task] = judge(project, project.definitions.task(task), groups, sizes)
-    cpu, views = costs(project, groups, repeats), project.definitions.views
+    cpu, views = costs(project, groups, sizes.rounds), project.definitions.views
     features = {group: len(views[group].features) for group in groups}
     features |= {BASE: sum(len(views[base].features) for base in BASE_VIEWS)}
     return Measured(name, features | {ALL: sum(features.values())}, cpu, tests, rows, tasks)
@@ -166,27 +171,29 @@ def run(name: str, project: Project, sizes: Sizes, repeats: int) -> Measured:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, measure, report."""
-    parser = report.options(__doc__ or "", "ablation")
+    parser = report.options(__doc__ or "", "ablation", repeats=False)
     parser.add_argument("--project", choices=[*PROJECTS, "both"], default="both", help="(default: both)")
     parser.add_argument("--data", type=Path, help="the web shop's invoice lines, a Parquet file")
     parser.add_argument("--write", type=Path, metavar="FILE", help="a Markdown file to put the tables into")
     given = parser.parse_args(arguments)
-    sizes, repeats = QUICK if given.quick else FULL, report.repeats(given)
+    sizes = QUICK if given.quick else FULL
     wanted = PROJECTS[:1] if given.quick else PROJECTS if given.project == "both" else (given.project,)
     if given.write:
         check_target(given.write)
-    found, seconds = [], {}
     with tempfile.TemporaryDirectory(prefix="foretell-bench-") as temporary:
-        folder = Path(temporary)
-        if given.quick and not given.data:
-            retail.generate(file := folder / "generated.parquet")
-        else:
-            file = retail.located(given.data) if "online_retail" in wanted else folder
-        for name in wanted:
-            since = time.perf_counter()
+        projects, found, since = {}, [], time.perf_counter()
+        for name in wanted:  # all of them first: what is missing is told before anything is measured
             progress(f"{name}: loading")
-            project = online_retail(folder / name, file) if name == "online_retail" else complete_journey(folder / name)
-            found.append(run(name, project, sizes, repeats))
+            folder = Path(temporary) / name
+            projects[name] = (
+                complete_journey(folder)
+                if name == "complete_journey"
+                else online_retail(folder, given.data, generated=given.quick)
+            )
+        seconds = {"loading": time.perf_counter() - since}
+        for name, project in projects.items():
+            since = time.perf_counter()
+            found.append(run(name, project, sizes))
             seconds[name] = time.perf_counter() - since
     for measured in found:
         show(measured)
@@ -196,10 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     report.Report(
         benchmark="ablation",
         versions=report.versions("lightgbm", "scikit-learn", "scipy", "numpy", "pandas", "duckdb"),
-        sizes={
-            "tests": sizes.tests, "fits": sizes.fits, "tasks": list(sizes.tasks), "repeats": repeats,
-            "quick": given.quick, "seconds": seconds, "peak_gb": report.peak_rss() / 1e9,
-        },
+        sizes={**asdict(sizes), "quick": given.quick, "seconds": seconds, "peak_gb": report.peak_rss() / 1e9},
         bars=[], details={measured.project: measured.as_json() for measured in found},
     ).show()  # fmt: skip
 

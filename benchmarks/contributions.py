@@ -12,7 +12,9 @@ interval. A group of drawn numbers (NOISE) is judged like any other; it shows wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import hypot, sqrt
 
 import numpy as np
@@ -75,25 +77,25 @@ def sets_of(
 
 def contributions(
     kind: Kind, metric: str, horizon_days: float, parts: Sequence[Part], base: Sequence[str],
-    groups: Mapping[str, Sequence[str]], *, fits: int = 2, num_threads: int = 2,
+    groups: Mapping[str, Sequence[str]], *, fits: int = 2, threads: int = 2,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Judgement:  # fmt: skip
     """What each group of columns adds, over all cutoffs.
 
     kind, metric, horizon_days: of the task. parts: one per cutoff, with the columns of base and groups. fits: how often
-    each set is fitted at a cutoff; with one, the intervals know nothing of the luck of a seed.
+    each set is fitted at a cutoff; with one, the intervals know nothing of the luck of a seed. threads: sets that are
+    fitted at a time, each by one thread; a fit says the same by any number of threads.
     """
     sets, pairs = sets_of(base, groups)
     judged = []
     for place, part in enumerate(parts):
-        learn, test, categorical = _encoded(part, sets[ALL], place)
+        categories = encoding.learn(part.learn, sets[ALL])
         for seed in range(place * fits, (place + 1) * fits):  # no seed twice: its luck would not cancel out
-            said = {}
-            for name, columns in sets.items():
-                known = candidates(
-                    kind, columns, horizon_days, num_threads=num_threads, categorical=categorical, tuned={"seed": seed}
-                )
-                said[name] = predict(fit(known[LEARNED], learn, columns), test[columns], kind)
+            rng = np.random.default_rng(seed)
+            learn, test = (_encoded(rows, sets[ALL], categories, rng) for rows in (part.learn, part.test))
+            predicted = partial(_predicted, kind, horizon_days, learn, test, tuple(categories), seed)
+            with ThreadPoolExecutor(threads) as pool:
+                said = dict(zip(sets, pool.map(predicted, sets.values()), strict=True))
             judged.append(Judged(test["person"].to_numpy(dtype=str), test["label"].to_numpy(dtype=float), said))
             progress(f"{len(judged)} of {len(parts) * fits} rounds, {len(sets)} sets of features fitted in each")
     names = list(dict.fromkeys([*SHOWN[kind], *MORE[kind], metric]))
@@ -105,17 +107,21 @@ def contributions(
     return Judgement(kind, metric, found, values)
 
 
-def _encoded(part: Part, columns: list[str], seed: int) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Both tables with text as codes, which the rows learned from give, and noise; and which columns are codes."""
-    categories, rng = encoding.learn(part.learn, columns), np.random.default_rng(seed)
+def _encoded(
+    rows: pd.DataFrame, columns: list[str], categories: encoding.Categories, rng: np.random.Generator
+) -> pd.DataFrame:
+    """What a fit needs of the rows, text as codes, and columns of noise."""
+    noise = pd.DataFrame(rng.normal(size=(len(rows), len(NOISE_COLUMNS))), rows.index, pd.Index(NOISE_COLUMNS))
+    return pd.concat([rows[["label", "weight", "person"]], encoding.encode(rows, columns, categories), noise], axis=1)
 
-    def encoded(rows: pd.DataFrame) -> pd.DataFrame:
-        noise = pd.DataFrame(rng.normal(size=(len(rows), len(NOISE_COLUMNS))), rows.index, pd.Index(NOISE_COLUMNS))
-        return pd.concat(
-            [rows[["label", "weight", "person"]], encoding.encode(rows, columns, categories), noise], axis=1
-        )
 
-    return encoded(part.learn), encoded(part.test), list(categories)
+def _predicted(
+    kind: Kind, horizon_days: float, learn: pd.DataFrame, test: pd.DataFrame, categorical: tuple[str, ...], seed: int,
+    columns: list[str],
+) -> np.ndarray:  # fmt: skip
+    """What the learned candidate says of the test rows by these columns."""
+    known = candidates(kind, columns, horizon_days, num_threads=1, categorical=categorical, tuned={"seed": seed})
+    return predict(fit(known[LEARNED], learn, columns), test[columns], kind)
 
 
 def difference(pooled: Pooled, model: str, other: str, metric: str, fits: int) -> Difference:

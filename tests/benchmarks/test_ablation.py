@@ -152,7 +152,7 @@ def test_no_label_reaches_beyond_what_was_known(shop: Project) -> None:
 
 
 def test_the_cost_of_each_view_is_measured_alone(shop: Project) -> None:
-    cpu = ablation.costs(shop, ["basket"], repeats=1)
+    cpu = ablation.costs(shop, ["basket"], rounds=1)
     assert list(cpu) == [BASE, "basket", ALL]
     assert all(seconds > 0 for seconds in cpu.values())
 
