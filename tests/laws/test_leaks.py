@@ -616,7 +616,7 @@ def test_5_a_fact_that_happens_when_the_horizon_of_a_task_ends_is_caught(lakes: 
     law = partial(test_time.test_labels_see_the_whole_horizon_and_only_it, lakes, origin, name)
     law()
     ends = Edit(labels.labels_at, "f.event_at < {end}", "f.event_at <= {end}")
-    with Mistake("happens at the end", ends).made(), pytest.raises(AssertionError, match="^assert"):
+    with Mistake("happens at the end", ends).made(), pytest.raises(AssertionError, match=r"^assert"):
         law()
 
 
