@@ -6,7 +6,7 @@ import __future__
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -56,10 +56,9 @@ class Mistake:
             yield
 
 
-@contextmanager
-def honest() -> Iterator[None]:
-    """No mistake."""
-    yield
+def making(mistake: Mistake | None) -> AbstractContextManager[None]:
+    """Make a mistake for a while, or none."""
+    return mistake.made() if mistake else nullcontext()
 
 
 def _rewritten(function: Any, edits: list[Edit]) -> Callable:

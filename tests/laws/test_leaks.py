@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from conftest import (
     shop_facts,
     write_files,
 )
-from mistakes import Edit, Mistake, Swap, honest
+from mistakes import Edit, Mistake, Swap, making
 from test_time import (
     ALTERED,
     BOUNDARY,
@@ -58,7 +58,6 @@ from test_time import (
     discovered,
     every_task,
     every_view,
-    exact_features,
     label_cutoff,
 )
 
@@ -73,14 +72,21 @@ from foretell.roles import STAMPS
 from foretell.views import FeatureView
 from foretell.windows import attributes
 from lake.engine import session
-from training import champion, cutoffs, dataset, entering
+from training import champion, cutoffs, dataset, entering, tuning
 from unification import accounts, identity, survivorship
 
 NOW = START + timedelta(days=400)
+HONEST_VERSIONS, HONEST_JOIN = survivorship.versions, dataset.with_features
 
 
 def _views(which: Callable[[FeatureView, Definitions], bool]) -> dict[str, tuple[str, str]]:
     return {k: (o, n) for k, (o, n) in VIEWS.items() if which(discovered(o).views[n], discovered(o))}
+
+
+def _home(origin: str, name: str) -> str:
+    """Of which project a view is asked: the example's has the standard views too, unless it has replaced one."""
+    one, other = (discovered(of).views.get(name) for of in (origin, "complete_journey"))
+    return "complete_journey" if one and other and one.where == other.where else origin
 
 
 def _of_records(view: FeatureView, known: Definitions) -> bool:
@@ -92,7 +98,7 @@ OF_ACCOUNTS = _views(lambda view, _: "account" in (view.entity, view.facts_of))
 OF_RECORDS = _views(_of_records)
 every_view_of_accounts = pytest.mark.parametrize(("origin", "name"), OF_ACCOUNTS.values(), ids=OF_ACCOUNTS)
 every_view_of_records = pytest.mark.parametrize(("origin", "name"), OF_RECORDS.values(), ids=OF_RECORDS)
-every_view_in_feast = pytest.mark.parametrize("name", dict.fromkeys(name for _, name in PROFILE_VIEWS.values()))
+every_view_in_feast = pytest.mark.parametrize("name", sorted({name for _, name in PROFILE_VIEWS.values()}))
 
 
 # The lakes.
@@ -167,36 +173,66 @@ LAKES: dict[str, Callable[[Facts], Facts]] = {
 }
 
 
+class AlikeLakes(Lakes):
+    """Lakes of which all projects of an origin share their definitions, so that a view is compiled once."""
+
+    def __init__(self, folder: Path, *, facts: Facts, sources: Mapping[str, str]):
+        super().__init__(folder, facts=facts, sources=sources, altered=LAKES)
+        self.known: dict[str, Definitions] = {}
+
+    def get(self, name: str, origin: str = "standard") -> Project:
+        project = super().get(name, origin)
+        project.__dict__["definitions"] = self.known.setdefault(origin, project.definitions)
+        return project
+
+
 @pytest.fixture(scope="module")
 def lakes(tmp_path_factory: pytest.TempPathFactory) -> Lakes:
     facts = _numbered(more_facts(shop_facts()))
-    return Lakes(tmp_path_factory.mktemp("lakes"), facts=facts, sources=HONEST, altered=LAKES)
+    return AlikeLakes(tmp_path_factory.mktemp("lakes"), facts=facts, sources=HONEST)
 
 
 class Rows:
     """Features at the boundary and labels complete by then, of everything at once; with each mistake asked for once."""
 
     def __init__(self, stack: ExitStack):
-        self.stack, self.made, self.sessions = stack, {}, {}
+        self.stack = stack
+        self.made: dict[tuple, Any] = {}
+        self.sessions: dict[Path, duckdb.DuckDBPyConnection] = {}
 
     def features(self, mistake: Mistake | None, project: Project, only: Mapping[str, tuple] = VIEWS) -> dict:
-        """View -> its rows, of those that are the origin's own. only: these of them."""
-        names = [name for origin, name in only.values() if origin == _origin(project)]
+        """View -> its rows, of all that the project is asked for. only: these of them."""
+        names = sorted(name for origin, name in only.values() if _home(origin, name) == _origin(project))
         return self._once(mistake, project, "features", *names, make=partial(_features, names=names))
 
     def labels(self, mistake: Mistake | None, project: Project) -> dict:
         """Task -> its rows."""
         names = [n for o, n in TASKS.values() if o == _origin(project)]
         for task in map(project.definitions.task, names):
-            _build_population(project, task, label_cutoff(task))  # honestly: the label is what is asked about here
+            self.population(project, task, label_cutoff(task))
         return self._once(mistake, project, "labels", *names, make=partial(_labels, names=names))
 
-    def _once(self, mistake: Mistake | None, project: Project, *what: str, make: Callable) -> dict:
+    def labels_at(self, project: Project, task: PredictionTask, cutoff: datetime) -> pd.DataFrame:
+        """The labels of a task at any cutoff, without a mistake."""
+        if cutoff == label_cutoff(task):
+            return self.labels(None, project)[task.name]
+        self.population(project, task, cutoff)
+        return self._once(None, project, task.name, cutoff, make=lambda con, p: dataset.labels_at(con, p, task, cutoff))
+
+    def population(self, project: Project, task: PredictionTask, cutoff: datetime) -> None:
+        """Build what says whom a task is asked about, if its label is of them alone; it is honest, and not in doubt."""
+        if isinstance(task.label, Enters):
+            views = dataset.population_views(project, task)
+            self._once(None, project, "of " + task.name, cutoff, make=lambda _, p: build.build(p, views, [cutoff]))
+
+    def _once(self, mistake: Mistake | None, project: Project, *what: Any, make: Callable) -> Any:
         key = (mistake, project.folder, *what)
         if key not in self.made:
             if project.folder not in self.sessions:
+                accounts.ensure(project)
                 self.sessions[project.folder] = self.stack.enter_context(session(project))
-            with mistake.made() if mistake else honest():
+            with making(mistake), pytest.MonkeyPatch.context() as patch:
+                patch.setattr(accounts, "ensure", lambda _: None)  # it has been, and is slow to find that out
                 self.made[key] = make(self.sessions[project.folder], project)
         return self.made[key]
 
@@ -215,11 +251,6 @@ def _labels(con: duckdb.DuckDBPyConnection, project: Project, names: Iterable[st
     return {task.name: dataset.labels_at(con, project, task, label_cutoff(task)) for task in tasks}
 
 
-def _build_population(project: Project, task: PredictionTask, *moments: datetime) -> None:
-    if isinstance(task.label, Enters):  # the label is asked of the population only
-        build.build(project, dataset.population_views(project, task), moments)
-
-
 @pytest.fixture(scope="module")
 def rows() -> Any:
     with ExitStack() as stack:
@@ -234,9 +265,8 @@ def features_law(lakes: Lakes, rows: Rows, origin: str, name: str) -> Callable:
     """The features of a view are the same whatever was known later."""
 
     def law(mistake: Mistake | None = None, only: Mapping[str, tuple] = VIEWS) -> None:
-        base, later = (lakes.get(lake, origin) for lake in ("base", "later"))
-        exact = frozenset() if mistake else exact_features(base, base.definitions.view(name))
-        assert_time_safe(lambda p: rows.features(mistake, p, only)[name], base, {"later": later}, exact)
+        base, later = (lakes.get(lake, _home(origin, name)) for lake in ("base", "later"))
+        assert_time_safe(lambda p: rows.features(mistake, p, only)[name], base, {"later": later})
 
     return law
 
@@ -246,7 +276,7 @@ def start_law(lakes: Lakes, rows: Rows, origin: str, name: str) -> Callable:
     """What happens at the cutoff is not seen, though it was known before."""
 
     def law(mistake: Mistake | None = None) -> None:
-        base, other = (lakes.get(lake, origin) for lake in ("base", "happens_at_boundary"))
+        base, other = (lakes.get(lake, _home(origin, name)) for lake in ("base", "happens_at_boundary"))
         key = base.definitions.view(name).keys[0]
         then = rows.features(None, base)[name][key]
 
@@ -271,6 +301,11 @@ def labels_law(lakes: Lakes, rows: Rows, origin: str, name: str) -> Callable:
     return law
 
 
+def slow(mistake: Mistake) -> Any:
+    """A second mistake of a kind: as much work again, to show the same thing in another place."""
+    return pytest.param(mistake, marks=pytest.mark.slow)
+
+
 def caught(law: Callable[[], None], cannot: str = "") -> None:
     """The law fails; where the mistake cannot show it holds, or the reason is none."""
     if cannot:
@@ -280,28 +315,26 @@ def caught(law: Callable[[], None], cannot: str = "") -> None:
         law()
 
 
-def _seen(definitions: Definitions, what: FeatureView | PredictionTask, project: Project) -> list[Source]:
-    """The sources whose facts a view or a label is made of."""
-    if isinstance(what, FeatureView):
-        return players(what.source, definitions.sources)
-    if isinstance(what.label, Enters):
-        views = entering.views_of(project, entering.rule_of(project, what), what.name)
-        return [source for view in views for source in players(view.source, definitions.sources)]
-    return players(what.label.source, definitions.sources)
-
-
 @pytest.fixture
 def definitions(lakes: Lakes, origin: str) -> Definitions:
     return lakes.get("base", origin).definitions
 
 
 @pytest.fixture
-def sources(lakes: Lakes, request: pytest.FixtureRequest, origin: str, name: str) -> list[Source]:
-    """The sources of the view or the task that the test is about."""
+def sources(definitions: Definitions, name: str) -> list[Source]:
+    """The sources whose facts a view is made of."""
+    return players(definitions.view(name).source, definitions.sources)
+
+
+@pytest.fixture
+def label_sources(lakes: Lakes, definitions: Definitions, origin: str, name: str) -> list[Source]:
+    """The sources whose facts a task's label is made of."""
+    task = definitions.task(name)
+    if not isinstance(task.label, Enters):
+        return players(task.label.source, definitions.sources)
     project = lakes.get("base", origin)
-    known = project.definitions
-    is_task = f"{name}@{origin}" in TASKS and "task" in request.node.originalname
-    return _seen(known, known.task(name) if is_task else known.view(name), project)
+    views = entering.views_of(project, entering.rule_of(project, task), task.name)
+    return players(tuple(role for view in views for role in view.roles), definitions.sources)
 
 
 def known_at_once(sources: list[Source]) -> str:
@@ -330,12 +363,26 @@ def reads_no_value(definitions: Definitions, what: FeatureView | PredictionTask)
     return "" if own or each else "it reads only when something happened, and counts"
 
 
+def reach_of(task: PredictionTask) -> timedelta:
+    return task.horizon + task.settle
+
+
+def complete_after(apart: timedelta, task: PredictionTask) -> str:
+    return "" if apart < reach_of(task) else "by then its labels are complete"
+
+
 # Without a mistake the laws hold.
 
 
 @every_view
-def test_honest_features_pass(features_law: Callable, start_law: Callable) -> None:
+def test_honest_features_pass(features_law: Callable) -> None:
+    """What was known later is a revision, an outcome written back or anything of test_time's."""
     features_law()
+
+
+@pytest.mark.slow  # what needs another lake is
+@every_view
+def test_honest_features_pass_whatever_happens_at_the_cutoff(start_law: Callable) -> None:
     start_law()
 
 
@@ -361,9 +408,9 @@ def test_1_a_late_event_among_features_is_caught(features_law: Callable, sources
 
 
 @every_task
-def test_1_a_late_event_in_a_label_of_a_task_is_caught(labels_law: Callable, sources: list[Source]) -> None:
+def test_1_a_late_event_in_a_label_of_a_task_is_caught(labels_law: Callable, label_sources: list[Source]) -> None:
     """The label waits for late facts as long as there are any, not until it has settled."""
-    caught(partial(labels_law, LATE), known_at_once(sources))
+    caught(partial(labels_law, LATE), known_at_once(label_sources))
 
 
 # 2. A revised value.
@@ -383,6 +430,7 @@ LAST_VALUE = Mistake(
 )
 
 
+@pytest.mark.slow
 @every_view
 def test_2_a_row_that_will_be_revised_is_missing_among_features(features_law: Callable, sources: list[Source]) -> None:
     """The last version of a row is looked for, then whether it was known at T: what will be revised is not seen."""
@@ -398,29 +446,29 @@ def test_2_a_revised_value_among_features_is_caught(
     caught(partial(features_law, LAST_VALUE), cannot)
 
 
+@pytest.mark.slow
 @every_task
 def test_2_a_row_that_will_be_revised_is_missing_in_a_label_of_a_task(
-    labels_law: Callable, sources: list[Source]
+    labels_law: Callable, label_sources: list[Source]
 ) -> None:
     """The same in a label, of what was revised after it settled."""
-    caught(partial(labels_law, LAST_VERSION), never_revised(sources))
+    caught(partial(labels_law, LAST_VERSION), never_revised(label_sources))
 
 
+@pytest.mark.slow
 @every_task
 def test_2_a_revised_value_in_a_label_of_a_task_is_caught(
-    labels_law: Callable, sources: list[Source], definitions: Definitions, name: str
+    labels_law: Callable, label_sources: list[Source], definitions: Definitions, name: str
 ) -> None:
     """The same in a label, of what was revised after it settled."""
-    cannot = never_revised(sources) or reads_no_value(definitions, definitions.task(name))
+    cannot = never_revised(label_sources) or reads_no_value(definitions, definitions.task(name))
     caught(partial(labels_law, LAST_VALUE), cannot)
 
 
 # 3. An overlapping label.
 
-OVERLAPS = [
-    Mistake("no time to settle", Edit(cutoffs.plan, "evaluation - reach - i", "evaluation - task.horizon - i")),
-    Mistake("a step apart", Edit(cutoffs.plan, "evaluation - reach - i", "evaluation - step - i")),
-]
+UNSETTLED = Mistake("no time to settle", Edit(cutoffs.plan, "evaluation - reach - i", "evaluation - task.horizon - i"))
+STEP_APART = Mistake("a step apart", Edit(cutoffs.plan, "evaluation - reach - i", "evaluation - step - i"))
 
 
 @pytest.fixture
@@ -430,11 +478,11 @@ def overlap_law(lakes: Lakes, rows: Rows, origin: str, name: str) -> Callable:
     def law(mistake: Mistake | None = None) -> None:
         def learned(project: Project) -> pd.DataFrame:
             task = project.definitions.task(name)
-            with mistake.made() if mistake else honest():
+            with making(mistake):
                 ahead = NOW - cutoffs.plan(task, NOW, START, 1).evaluation
                 planned = cutoffs.plan(task, BOUNDARY + ahead, START, 1)
             assert planned.evaluation == BOUNDARY
-            return _labels_at(rows, project, task, planned.training[-1])  # the latest reaches farthest
+            return rows.labels_at(project, task, planned.training[-1])  # the latest reaches farthest
 
         assert_time_safe(learned, lakes.get("base", origin), {"later": lakes.get("later", origin)})
 
@@ -448,37 +496,36 @@ def complete_law(lakes: Lakes, rows: Rows, origin: str, name: str) -> Callable:
     def law(mistake: Mistake | None = None) -> None:
         def latest(project: Project) -> pd.DataFrame:
             task = project.definitions.task(name)
-            with mistake.made() if mistake else honest():
+            with making(mistake):
                 planned = cutoffs.plan(task, BOUNDARY, START, 1)
-            return _labels_at(rows, project, task, max(planned.evaluation, *planned.final))
+            return rows.labels_at(project, task, max(planned.evaluation, *planned.final))
 
         assert_time_safe(latest, lakes.get("base", origin), {"later": lakes.get("later", origin)})
 
     return law
 
 
-def _labels_at(rows: Rows, project: Project, task: PredictionTask, cutoff: datetime) -> pd.DataFrame:
-    _build_population(project, task, cutoff)
-
-    def make(con: duckdb.DuckDBPyConnection, project: Project) -> pd.DataFrame:
-        return dataset.labels_at(con, project, task, cutoff)
-
-    return rows._once(None, project, task.name, str(cutoff), make=make)
-
-
 @every_task
-@pytest.mark.parametrize("mistake", OVERLAPS, ids=str)
-def test_3_a_training_label_that_reaches_into_the_evaluation_is_caught(overlap_law: Callable, mistake: Mistake) -> None:
+@pytest.mark.parametrize("mistake", [UNSETTLED, slow(STEP_APART)], ids=str)
+def test_3_a_training_label_that_reaches_into_the_evaluation_is_caught(
+    overlap_law: Callable, mistake: Mistake, definitions: Definitions, name: str
+) -> None:
     """The latest training cutoff is so near to the evaluation that its label is made of facts known after it."""
+    task = definitions.task(name)
+    apart = task.horizon if mistake is UNSETTLED else min(task.horizon, cutoffs.STEP)
     overlap_law()
-    caught(partial(overlap_law, mistake))
+    caught(partial(overlap_law, mistake), complete_after(apart, task))
 
 
 @every_task
-def test_3_a_label_that_reaches_beyond_now_is_caught(complete_law: Callable) -> None:
+def test_3_a_label_that_reaches_beyond_now_is_caught(
+    complete_law: Callable, definitions: Definitions, name: str
+) -> None:
     """The evaluation cutoff lies a horizon ago: its label is judged before late facts have come in."""
+    task = definitions.task(name)
+    at_once = Mistake("judged at once", Edit(cutoffs.plan, "now - reach", "now - task.horizon"))
     complete_law()
-    caught(partial(complete_law, Mistake("judged at once", Edit(cutoffs.plan, "now - reach", "now - task.horizon"))))
+    caught(partial(complete_law, at_once), complete_after(task.horizon, task))
 
 
 class _Handed(Exception):
@@ -488,6 +535,7 @@ class _Handed(Exception):
 def handed_law(project: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Candidates learn from rows whose labels are complete at the evaluation cutoff, all of them."""
     task = project.definitions.task(name)
+    begins = project.now - 20 * reach_of(task)
 
     def training_set(project: Project, task: PredictionTask, moments: Iterable[datetime], **_: Any) -> pd.DataFrame:
         crowd = pd.DataFrame({"profile_id": [f"p{i}" for i in range(20)], "label": np.arange(20.0) % 2})
@@ -499,13 +547,14 @@ def handed_law(project: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> 
         raise _Handed(rows)
 
     monkeypatch.setattr(dataset, "training_set", training_set)
+    monkeypatch.setattr(dataset, "first_fact", lambda *_: begins)
     monkeypatch.setattr(champion, "_fit_all", fit_all)
     with pytest.raises(_Handed) as handed:
         champion.train(project, name, trials=0)
-    planned = cutoffs.plan(task, project.now, dataset.first_fact(project, task), project.setting("cutoffs"))
-    learned, reach = handed.value.args[0]["cutoff"], pd.Timedelta(task.horizon + task.settle)
+    planned = cutoffs.plan(task, project.now, begins, project.setting("cutoffs"))
+    learned = handed.value.args[0]["cutoff"]
     assert set(learned) == set(map(pd.Timestamp, planned.training))
-    assert (learned + reach <= pd.Timestamp(planned.evaluation)).all()
+    assert (learned + reach_of(task) <= pd.Timestamp(planned.evaluation)).all()
 
 
 @every_task
@@ -520,15 +569,48 @@ def test_3_learning_from_the_rows_that_are_judged_is_caught(
         handed_law(project, name, monkeypatch)
 
 
-@pytest.mark.xfail(strict=True, reason="a training set does not ask whether the labels it is asked for are complete")
+def parted_law(task: PredictionTask, wanted: int) -> None:
+    """What a trial learns from had settled when it is judged, or is of other persons than those it is judged on."""
+    moments = cutoffs.plan(task, NOW, NOW - 20 * reach_of(task), wanted).training
+    crowd = pd.DataFrame({"person": [f"p{i}" for i in range(50)]})
+    rows = crowd.merge(pd.DataFrame({"cutoff": [pd.Timestamp(moment) for moment in moments]}), how="cross")
+    for learn, judge in tuning._parted(task, "probability", rows, []).folds:
+        learned, judged = rows.iloc[learn], rows.iloc[judge]
+        settled = learned["cutoff"].max() + reach_of(task) <= judged["cutoff"].min()
+        assert settled or set(learned["person"]).isdisjoint(judged["person"])
+        assert len(learned)
+        assert len(judged)
+
+
+@every_task
+def test_3_a_trial_that_learns_what_it_is_judged_on_is_caught(definitions: Definitions, name: str) -> None:
+    """Parameters are chosen by a label that overlaps with those that were learned from."""
+    task, lies = definitions.task(name), pytest.raises(AssertionError, match=r"^assert")
+    parted_law(task, 6)
+    parted_law(task, 1)
+    older = Edit(tuning._parted, "[c for c in cutoffs[:-1] if c + reach <= latest]", "cutoffs[:-1]")
+    complete = complete_after(min(task.horizon, cutoffs.STEP), task)
+    with Mistake("all older cutoffs", older).made(), nullcontext() if complete else lies:
+        parted_law(task, 6)
+    persons = Edit(tuning._parted, "older & (group != fold)", "older")
+    with Mistake("the same persons", persons).made(), lies:
+        parted_law(task, 1)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=pytest.fail.Exception, reason="nobody asks whether the labels of these cutoffs are complete"
+)
 @every_task
 def test_3_a_training_set_whose_labels_are_not_complete_is_refused(
-    lakes: Lakes, monkeypatch: pytest.MonkeyPatch, origin: str, name: str
+    lakes: Lakes, rows: Rows, monkeypatch: pytest.MonkeyPatch, origin: str, name: str
 ) -> None:
     """A cutoff so late that its label has not settled: who has not come yet is taken for one that stayed away."""
     project = lakes.get("base", origin)
     task = project.definitions.task(name)
-    monkeypatch.setattr(dataset, "asked_views", dataset.population_views)  # no feature is asked about here
+    everyone = rows.labels(None, project)[name]["profile_id"].tolist()
+    monkeypatch.setattr(dataset, "build_for", lambda *_: 0)  # neither features nor the population are asked about here
+    monkeypatch.setattr(dataset, "_may_be_used", lambda *_: (everyone, 0))
+    monkeypatch.setattr(entering, "inside_at", lambda *_: set())
     monkeypatch.setattr(dataset, "with_features", lambda project, task, rows: rows)
     with pytest.raises(DataError):
         dataset.training_set(project, task, [project.now - task.horizon - task.settle + TICK])
@@ -536,23 +618,21 @@ def test_3_a_training_set_whose_labels_are_not_complete_is_refused(
 
 # 4. A future merge.
 
-MERGES = [
-    Mistake("todays graph", Edit(identity.members_at, "moment = instant(at)", 'moment = "now()"')),
-    Mistake(
-        "todays names",
-        Edit(
-            identity.members_at,
-            "SELECT node, birth_id, profile_id FROM {table} ",
-            "SELECT node, birth_id, (SELECT max(latest.profile_id) FROM {table} latest "
-            "WHERE latest.node = {table}.node AND latest.known_to IS NULL) AS profile_id FROM {table} ",
-        ),
+GRAPH_OF_TODAY = Mistake("graph of today", Edit(identity.members_at, "moment = instant(at)", 'moment = "now()"'))
+NAMES_OF_TODAY = Mistake(
+    "names of today",
+    Edit(
+        identity.members_at,
+        "SELECT node, birth_id, profile_id FROM {table} ",
+        "SELECT node, birth_id, (SELECT max(latest.profile_id) FROM {table} latest "
+        "WHERE latest.node = {table}.node AND latest.known_to IS NULL) AS profile_id FROM {table} ",
     ),
-]
+)
 COMPANIES = Mistake("todays companies", Edit(accounts.members_at, "moment = instant(at)", 'moment = "now()"'))
 
 
 @every_view
-@pytest.mark.parametrize("mistake", MERGES, ids=str)
+@pytest.mark.parametrize("mistake", [GRAPH_OF_TODAY, slow(NAMES_OF_TODAY)], ids=str)
 def test_4_a_future_merge_among_features_is_caught(features_law: Callable, mistake: Mistake) -> None:
     """Profiles are those of today, or bear today's ids: who was found to be whom after T is known at T."""
     caught(partial(features_law, mistake))
@@ -564,8 +644,9 @@ def test_4_a_company_that_was_joined_later_is_caught(features_law: Callable) -> 
     caught(partial(features_law, COMPANIES, OF_ACCOUNTS))
 
 
+@pytest.mark.slow
 @every_task
-@pytest.mark.parametrize("mistake", MERGES, ids=str)
+@pytest.mark.parametrize("mistake", [GRAPH_OF_TODAY, NAMES_OF_TODAY], ids=str)
 def test_4_a_future_merge_in_a_label_of_a_task_is_caught(labels_law: Callable, mistake: Mistake) -> None:
     """The label is of the persons of today, and not of those known when it settled."""
     caught(partial(labels_law, mistake))
@@ -585,12 +666,13 @@ JOINED_AT_T = Mistake("joined at T", Edit(accounts.members_at, "known_from < ", 
 
 
 @every_view
-@pytest.mark.parametrize("mistake", [KNOWN_AT_T, MET_AT_T], ids=str)
+@pytest.mark.parametrize("mistake", [KNOWN_AT_T, slow(MET_AT_T)], ids=str)
 def test_5_a_tie_among_features_is_caught(features_law: Callable, mistake: Mistake) -> None:
     """What was known in the very instant T counts as known before it: facts, or whose they are."""
     caught(partial(features_law, mistake))
 
 
+@pytest.mark.slow
 @every_view
 def test_5_a_fact_that_happens_at_the_cutoff_is_caught(start_law: Callable, sources: list[Source]) -> None:
     """What happens in the very instant T, and was known before, counts as if it had happened."""
@@ -603,6 +685,7 @@ def test_5_a_company_joined_at_the_cutoff_is_caught(features_law: Callable) -> N
     caught(partial(features_law, JOINED_AT_T, OF_ACCOUNTS))
 
 
+@pytest.mark.slow
 @every_task
 @pytest.mark.parametrize("mistake", [KNOWN_AT_T, MET_AT_T], ids=str)
 def test_5_a_tie_in_a_label_of_a_task_is_caught(labels_law: Callable, mistake: Mistake) -> None:
@@ -611,10 +694,10 @@ def test_5_a_tie_in_a_label_of_a_task_is_caught(labels_law: Callable, mistake: M
 
 
 @pytest.mark.parametrize(("origin", "name"), BUYING.values(), ids=BUYING)
+@pytest.mark.slow
 def test_5_a_fact_that_happens_when_the_horizon_of_a_task_ends_is_caught(lakes: Lakes, origin: str, name: str) -> None:
     """What happens in the very instant T + horizon counts as if it had happened within it."""
     law = partial(test_time.test_labels_see_the_whole_horizon_and_only_it, lakes, origin, name)
-    law()
     ends = Edit(labels.labels_at, "f.event_at < {end}", "f.event_at <= {end}")
     with Mistake("happens at the end", ends).made(), pytest.raises(AssertionError, match=r"^assert"):
         law()
@@ -634,7 +717,8 @@ class Store:
         shutil.copytree(lakes.get("base").folder, folder)
         test_time._copy_definitions("complete_journey", folder)
         self.project = Project(folder)
-        self.views = self.project.definitions.of_profiles
+        self.project.__dict__["definitions"] = lakes.get("base", "complete_journey").definitions
+        self.views = dict(sorted(self.project.definitions.of_profiles.items()))  # in the order in which Rows has them
         lives = {view.ttl for view in self.views.values()}
         self.cutoffs = [BOUNDARY - max(lives) - 10 * DAY, BOUNDARY]
         shifts = {-TICK, timedelta(0), *lives, *(life + TICK for life in lives)}
@@ -653,16 +737,22 @@ class Store:
         build.build(self.project, self.views.values(), self.cutoffs[-1:])
         shutil.copytree(self.files, self.patched)
         with session(self.project) as con:
+            views, (first, last) = self.views.values(), self.cutoffs
             self.then = [
-                {v.name: con.execute(q).df() for v, q in build.rows_of(con, self.project, self.views.values(), cutoff)}
-                for cutoff in self.cutoffs
+                {v.name: con.execute(f"FROM {built.read(self.project, v, first)}").df() for v in views},
+                {v.name: con.execute(query).df() for v, query in build.rows_of(con, self.project, views, last)},
             ]
+            everyone = con.execute(f"FROM read_parquet('{built.profiles_file(self.project, last)}')").df()
         some = next(iter(self.views))
         profiles = sorted({profile for rows in self.then for profile in rows[some]["profile_id"]})
+        self.gone = everyone.loc[everyone["gone"], "profile_id"].tolist()
         pairs = pd.MultiIndex.from_product([profiles, pd.to_datetime(self.times)], names=["profile_id", "cutoff"])
         self.asked = pairs.to_frame(index=False)
         self.asked["event_timestamp"] = self.asked["cutoff"]
         self.made: dict[Mistake | None, pd.DataFrame] = {}
+        honestly = dataset.with_features(self.project, self.task, self.asked)
+        self.made[None] = honestly
+        self.said = honestly.rename(columns={"cutoff": "event_timestamp"})
 
     def expected(self, name: str) -> pd.DataFrame:
         """For each row that is asked for the last one of then that is not older than the view's ttl, nulls without."""
@@ -680,7 +770,10 @@ class Store:
                 self._restore(self.first)
                 with patched.made():
                     build.build(self.project, self.views.values(), self.cutoffs[-1:])
-            with joined.made() if joined else honest():
+            with making(joined), pytest.MonkeyPatch.context() as patch:
+                if joined and all(change.function is HONEST_JOIN for change in joined.changes):  # of what Feast says
+                    patch.setattr(repository, "apply", lambda *_: None)
+                    patch.setattr(repository, "historical", lambda *_: self.said.copy())
                 self.made[joined or patched] = dataset.with_features(self.project, self.task, self.asked)
             if patched:
                 self._restore(self.patched)
@@ -690,10 +783,15 @@ class Store:
         shutil.rmtree(self.files)
         shutil.copytree(folder, self.files)
 
+    def _of_known(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Without rows of profiles that were no more at their time: nobody asks for them."""
+        gone = rows["profile_id"].isin(self.gone) & (rows["cutoff"] >= self.cutoffs[-1])
+        return rows[~gone].reset_index(drop=True)
+
     def law(self, name: str, joined: Mistake | None = None, patched: Mistake | None = None) -> None:
         """A training set has of each view the row that was known then, if it is not older than the view's ttl."""
         try:
-            assert_same(self.expected(name), self.served(name, joined, patched))
+            assert_same(self._of_known(self.expected(name)), self._of_known(self.served(name, joined, patched)))
         except AssertionError as error:
             raise AssertionError(f"as Feast has it: {error}") from None
 
@@ -721,7 +819,8 @@ def _news(facts: Facts) -> Facts:
             back = {"product": mark, "cancelled": "true", "order_id": mark, "recorded_at": known}
             news["shop"].append(sale(at, card, "-33.33", **back))
             told = {"city": mark, "country": mark, "language": mark, "age_group": mark, "income": mark}
-            news["crm"].append(record(at, card, **told) | {"updated_at": known})
+            pair = "news@pair.example" if n < 2 else ""
+            news["crm"].append(record(at, card, pair, **told) | {"updated_at": known})
             news["web"].append(click(at, email=email, type="coupon_redeemed", campaign="m0", recorded_at=known))
             news["mail"].append(letter(known - timedelta(hours=2), email, mark))
             news["desk"].append(call(at, email, mark, recorded_at=known, rating="1"))
@@ -737,9 +836,25 @@ def store(lakes: Lakes, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store") / "shop", lakes)
 
 
+@pytest.mark.slow
 @every_view_in_feast
 def test_honest_training_sets_pass(store: Store, name: str) -> None:
+    """Whatever the time that is asked for, before, between and after the cutoffs, and though rows were patched."""
     store.law(name)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the file that was patched has their rows still, and Feast reads it"
+)
+def test_a_profile_that_a_link_has_done_away_with_has_no_row(store: Store) -> None:
+    """As a link tells that was known at the cutoff, and loaded since: two profiles were one."""
+    assert store.gone
+    name = next(iter(store.views))
+    rows = store.served(name)
+    found = rows[rows["profile_id"].isin(store.gone) & (rows["cutoff"] == store.cutoffs[-1])]
+    assert len(found) == len(store.gone)
+    assert found[list(store.views[name].features)].isna().all().all()
 
 
 # 6. A created-after row.
@@ -755,12 +870,14 @@ FEATURES_OF_NOW = Mistake(
 FIRST_CREATED = Mistake("first created", Edit(built.patch, "created + to_microseconds", "created - to_microseconds"))
 
 
+@pytest.mark.slow
 @every_view_in_feast
 def test_6_a_row_of_the_past_written_later_is_caught(store: Store, name: str) -> None:
     """What is written anew of a past cutoff has the stamps of then and the content of now."""
     caught(partial(store.law, name, patched=FEATURES_OF_NOW))
 
 
+@pytest.mark.slow
 @every_view_in_feast
 def test_6_a_row_chosen_by_the_wrong_creation_is_caught(store: Store, name: str) -> None:
     """Of two rows of one cutoff the one counts that was created first."""
@@ -770,14 +887,13 @@ def test_6_a_row_chosen_by_the_wrong_creation_is_caught(store: Store, name: str)
 
 # 7. A wrong time to live.
 
-LIVES = [
-    Mistake("for ever", Edit(repository._feast_view, "ttl=view.ttl", "ttl=timedelta(0)")),
-    Mistake("too long", Edit(repository._feast_view, "ttl=view.ttl", "ttl=2 * view.ttl")),
-]
+FOR_EVER = Mistake("for ever", Edit(repository._feast_view, "ttl=view.ttl", "ttl=timedelta(0)"))
+TOO_LONG = Mistake("too long", Edit(repository._feast_view, "ttl=view.ttl", "ttl=2 * view.ttl"))
 
 
+@pytest.mark.slow
 @every_view_in_feast
-@pytest.mark.parametrize("mistake", LIVES, ids=str)
+@pytest.mark.parametrize("mistake", [FOR_EVER, TOO_LONG], ids=str)
 def test_7_a_wrong_ttl_is_caught(store: Store, name: str, mistake: Mistake) -> None:
     """A row is joined though it is older than the view says it may be."""
     caught(partial(store.law, name, mistake))
@@ -806,6 +922,7 @@ def test_8_an_aggregate_over_all_time_is_caught(features_law: Callable) -> None:
     caught(partial(features_law, NO_CUTOFF))
 
 
+@pytest.mark.slow
 @every_view_in_feast
 def test_8_a_rank_among_the_rows_of_all_cutoffs_is_caught(store: Store, name: str) -> None:
     """A feature is brought to a scale that the rows of all cutoffs have made, the later ones too."""
@@ -831,24 +948,23 @@ def _next_row(store: Any, service: str, entities: pd.DataFrame) -> pd.DataFrame:
         return found.df()
 
 
-FILLS = [
-    Mistake("next row", Swap(repository.historical, _next_row)),
-    Mistake(
-        "nulls filled backwards",
-        Edit(
-            dataset.with_features,
-            "    columns = feature_columns(project, task)\n",
-            """    columns = feature_columns(project, task)
+NEXT_ROW = Mistake("next row", Swap(repository.historical, _next_row))
+FILLED = Mistake(
+    "nulls filled backwards",
+    Edit(
+        dataset.with_features,
+        "    columns = feature_columns(project, task)\n",
+        """    columns = feature_columns(project, task)
     features = features.sort_values("event_timestamp")
     features[columns] = features.groupby("profile_id")[columns].bfill()
 """,
-        ),
     ),
-]
+)
 
 
+@pytest.mark.slow
 @every_view_in_feast
-@pytest.mark.parametrize("mistake", FILLS, ids=str)
+@pytest.mark.parametrize("mistake", [FILLED, NEXT_ROW], ids=str)
 def test_9_a_forward_fill_is_caught(store: Store, name: str, mistake: Mistake) -> None:
     """Who has no row or no value at T is given that of the next cutoff."""
     caught(partial(store.law, name, mistake))
@@ -867,14 +983,13 @@ def _golden(source: Source, known_by: datetime | str) -> str:
         SELECT m.node, p.* FROM member m JOIN profiles p USING (profile_id) WHERE m.known_to IS NULL) g USING (node))"""
 
 
-HONEST_VERSIONS = survivorship.versions
 GOLDEN = Mistake("golden record of now", Swap(survivorship.versions, _golden))
 
 
 @pytest.fixture(scope="module")
 def careless(lakes: Lakes, tmp_path_factory: pytest.TempPathFactory) -> Lakes:
     """Records alone, by a contract that does not say when they were written last."""
-    return Lakes(tmp_path_factory.mktemp("careless"), facts=lakes.facts, sources=CARELESS, altered=LAKES)
+    return AlikeLakes(tmp_path_factory.mktemp("careless"), facts=lakes.facts, sources=CARELESS)
 
 
 @every_view_of_records
@@ -884,7 +999,7 @@ def test_10_the_target_in_a_trait_is_caught(
     """The CRM writes into a customer's row that they have left, the row keeps its date, and the contract reads no other
     one: it seems to have been known since the customer registered."""
     features_law()  # of lakes with the same rows, and a contract that says when they were written
-    base, told = (careless.get(lake, origin) for lake in ("records", "records told"))
+    base, told = (careless.get(lake, _home(origin, name)) for lake in ("records", "records told"))
     caught(lambda: assert_time_safe(lambda p: rows.features(None, p, OF_RECORDS)[name], base, {"told": told}))
 
 
