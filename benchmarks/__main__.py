@@ -17,7 +17,10 @@ from typing import Any
 import benchmarks
 from benchmarks import report
 
-HELPERS = {"pooled", "report", "retail", "sdks"}
+HELPERS = {
+    "contributions", "features_polars", "features_shop", "features_sql", "findings", "pooled", "report", "retail",
+    "sdks",
+}  # fmt: skip
 
 
 def names() -> list[str]:

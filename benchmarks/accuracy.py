@@ -19,7 +19,6 @@ there are as many profiles and outcomes as there ought to be.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -327,10 +326,7 @@ def _data(given: argparse.Namespace, folder: Path) -> tuple[Path, retail.Preset 
         retail.generate(made := folder / "generated.parquet")
         given.preset = "none"
         return made, None
-    where = os.environ.get("FORETELL_TEST_DATA")
-    file = given.data or (Path(where) / retail.FILE if where else None)
-    if file is None or not file.exists():
-        raise DataError("accuracy", f"expected a shop's invoice lines, got {file or 'no file'}", retail.WHERE_FROM)
+    file = retail.located(given.data)
     given.preset = given.preset or "online_retail_ii"
     return file, retail.PRESETS.get(given.preset)
 

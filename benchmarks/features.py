@@ -1,180 +1,65 @@
-"""What does the declared feature build cost over SQL written by hand, and Feast's join over an ASOF join?
+"""What does the declared feature build cost over code written by hand, and Feast's join over an ASOF join?
 
 A seeded log of transactions is loaded through the product's own contract, and unified. Then:
 
-  features.cpu_vs_sql          CPU seconds of building the standard views at all cutoffs, over those of DuckDB SQL
-                               written by hand: same aggregates, same who-is-who as known at the cutoff, same filter
-                               on when a fact became known, same Parquet files. Both in fresh processes.
-  features.rss_gb              the most memory that the build's process held, in GB.
-  features.historical_vs_asof  seconds of a training join through Feast (three views, every profile at every cutoff
-                               and up to 60 hours later, views expire after 48), over an ASOF join written by hand.
+  features.cpu_vs_sql           CPU seconds of building the seven views over order lines at all cutoffs, over those of
+                                DuckDB SQL written by hand: same values, same who-is-who as known at the cutoff, same
+                                filter on when a fact became known, a Parquet file for every view and cutoff. Each in a
+                                fresh process.
+  features.cpu_vs_polars        the same over polars written by hand.
+  features.rss_gb               the most memory that the build's process held, in GB.
+  features.historical_vs_asof   seconds of a training join through Feast (three views, every profile at every cutoff
+                                and up to 60 hours later, views expire after 48), over an ASOF join written by hand.
+  features.incremental_speedup  seconds of building the views at now from nothing, over those of bringing them up to
+                                date when a last upload, of 1% of the lines, has been loaded and unified.
+  features.time_20m_over_5m     with --scaling: seconds of the build over four times the lines of four times the
+                                people, over those of the build. Loading them takes about a quarter of an hour.
 
-All values are compared; a difference fails the run. Nothing is left behind: the project lives in a temporary folder.
+All values are compared; a difference fails the run. Nothing is left behind: the projects live in a temporary folder.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 
-from benchmarks import report
+from benchmarks import features_sql, report
+from benchmarks.features_shop import SEED, START, Sizes, cutoffs_of, load_last, prepare
 from benchmarks.report import Usage, apart, measure, progress
 from features import build
 from features.store import repository
-from foretell.errors import ForetellError
+from foretell import FeatureView
 from foretell.project import Project
-from ingestion.load import load
-from lake.engine import instant, last_batch, quote
-from unification.identity import unify
+from lake.engine import last_batch, quote
 
-SEED = 20_240_101
-START = datetime(2022, 1, 1, tzinfo=UTC)
-DAYS = 730
-VIEWS = ("orders", "cadence", "basket")
-
-SETTINGS = '[foretell]\nas_of = "2024-01-10T00:00:00+00:00"\nthreads = 2\nmemory = "3GB"\n'
-SOURCE = '''"""A shop's transactions, one line of a basket per row; the e-mail address of those who want a receipt."""
-
-from foretell import Source
-
-shop = Source(
-    name="shop",
-    files="shop/*.parquet",
-    role="order_line",
-    event_at="sold_at",
-    known_at="uploaded_at",
-    timezone="Europe/Oslo",
-    times_in="UTC",
-    identifiers={"email": "email", "loyalty_card": "card_no"},
-    columns={
-        "order_id": "basket_id",
-        "amount": "paid",
-        "quantity": "quantity",
-        "discount": "discount",
-        "product_id": "product_id",
-        "category": "category",
-        "brand": "brand",
-        "cancelled": "cancelled",
-    },
-)
-'''
-TASK = '''"""The task whose views the training join brings together."""
-
-from foretell import Label, PredictionTask, _, days
-
-bench = PredictionTask(
-    name="bench",
-    population="orders_90d > 0",
-    horizon=days(28),
-    label=Label(source="order_line", value=_.count() == 0),
-    views=("orders", "cadence", "basket"),
-    metric="log_loss",
-    purpose="benchmark",
-)
-'''
-
-
-@dataclass(frozen=True)
-class Sizes:
-    events: int
-    profiles: int
-    cutoffs: int
-
-
+VIEWS = tuple(features_sql.VIEWS)
+JOINED = ("orders", "cadence", "basket")
+SCALE, SCALING_REPEATS = 4, 3
 FULL, QUICK = Sizes(5_000_000, 200_000, 6), Sizes(100_000, 5_000, 2)
-
-
-def generate(to: Path, sizes: Sizes, seed: int = SEED) -> None:
-    """Write the log as one Parquet file a quarter. The same arguments give the same rows.
-
-    People differ in how much they buy; six in ten gave an e-mail address, a quarter change cards on the way. One line
-    in twenty is uploaded days late, one in fifty is a cancellation.
-    """
-    rng = np.random.default_rng(seed)
-    lines = 1 + rng.poisson(4, size=sizes.events // 4)  # of every basket
-    lines = lines[: int(np.searchsorted(np.cumsum(lines), sizes.events)) + 1]
-    baskets = len(lines)
-    zeal = rng.gamma(0.8, 1, sizes.profiles)
-    person = np.searchsorted(np.cumsum(zeal) / zeal.sum(), rng.random(baskets)).clip(max=sizes.profiles - 1)
-    person[: sizes.profiles] = rng.permutation(sizes.profiles)[:baskets]  # nobody without a basket
-    second = rng.integers(0, DAYS * 86_400, baskets)
-    has_email, new_card_at = rng.random(sizes.profiles) < 0.6, rng.integers(0, DAYS * 4 * 86_400, sizes.profiles)
-    card = person * 2 + (second >= new_card_at[person])
-    email = np.where(has_email[person] & (rng.random(baskets) < 0.4), person, -1)
-    late = np.where(rng.random(baskets) < 0.05, rng.integers(3_600, 5 * 86_400, baskets), 60)
-    cancelled = rng.random(baskets) < 0.02
-    of = np.repeat(np.arange(baskets), lines)[: sizes.events]
-    n = len(of)
-    cents = np.round(np.exp(rng.normal(5.8, 0.9, n))).astype(np.int64) + 1
-    off = np.where(rng.random(n) < 0.3, np.round(cents * rng.uniform(0.05, 0.4, n)), 0).astype(np.int64)
-    product = (20_000 * rng.random(n) ** 2.5).astype(np.int32)
-    frame = pd.DataFrame({
-        "basket": of, "second": second[of], "late": late[of], "card": card[of], "email": email[of],
-        "cancelled": cancelled[of], "cents": np.where(cancelled[of], -cents, cents), "off": off, "product": product,
-        "quantity": 1 + rng.poisson(0.4, n),
-    })  # fmt: skip
-    to.mkdir(parents=True)
-    con = duckdb.connect()
-    con.execute("SET TimeZone='UTC'; SET threads=2; SET preserve_insertion_order=false")
-    con.register("drawn", frame)
-    con.execute(
-        f"""CREATE TABLE log AS SELECT 'b' || basket AS basket_id,
-            (TIMESTAMP '{START:%Y-%m-%d}' + to_seconds(second)) AS sold_at, sold_at + to_seconds(late) AS uploaded_at,
-            'C' || (10000000 + card) AS card_no, CASE WHEN email >= 0 THEN 'p' || email || '@example.org' END AS email,
-            (cents / 100)::DECIMAL(18,2) AS paid, quantity, (off / 100)::DECIMAL(18,2) AS discount,
-            'sku' || product AS product_id, 'category ' || product % 300 AS category,
-            'brand ' || product % 900 AS brand, cancelled FROM drawn"""
-    )
-    for (first,) in con.execute("SELECT DISTINCT date_trunc('quarter', sold_at)::DATE FROM log ORDER BY 1").fetchall():
-        con.execute(
-            f"""COPY (FROM log WHERE date_trunc('quarter', sold_at) = DATE '{first}'
-                ORDER BY sold_at, basket_id, product_id, paid)
-                TO '{quote(to / str(first))}.parquet' (FORMAT parquet, COMPRESSION zstd)"""
-        )
-    con.close()
-
-
-def prepare(folder: Path, sizes: Sizes) -> dict[str, int]:
-    """Make the project: generate, load, unify. Returns the counts that `unify` reports."""
-    for name, text in {"foretell.toml": SETTINGS, "sources/shop.py": SOURCE, "tasks/bench.py": TASK}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    progress(f"drawing {sizes.events:,} lines")
-    generate(folder / "exports" / "shop", sizes)
-    project, added = Project(folder), 0
-    for loaded in load(project, ["shop"]):
-        if isinstance(loaded, ForetellError):
-            raise loaded
-        if loaded.quarantined:
-            raise ValueError(f"{loaded.file}: {loaded.reasons}")
-        added += loaded.added
-        progress(f"loaded {loaded.file}: {added:,} facts so far")
-    progress("unifying")
-    return unify(project)
-
-
-def cutoffs_of(sizes: Sizes) -> list[datetime]:
-    """Month by month, the last one when the log ends."""
-    return [START + timedelta(days=DAYS - 30 * n) for n in reversed(range(sizes.cutoffs))]
+Tables = dict[tuple[str, datetime], str]  # of views at cutoffs, as DuckDB is asked for them
 
 
 # Contestants of the build, each in a process of its own
 
 
-def build_declared(folder: Path, cutoffs: list[datetime]) -> Usage:
-    """The product: every standard view at every cutoff, from nothing."""
+def build_declared(folder: Path, cutoffs: list[datetime], before: Path | None = None) -> Usage:
+    """The product: every view at every cutoff. before: the built files to bring up to date; default: from nothing."""
     project = Project(folder)
     shutil.rmtree(project.home / "features", ignore_errors=True)
-    views = [project.definitions.view(name) for name in VIEWS]
+    if before:
+        shutil.copytree(before, project.home / "features")
+    views = _views(project)
     for view in views:  # imports happen here, not while the clock runs
         build.fingerprint(view, dict(project.definitions.sources))
     used, written = measure(lambda: build.build(project, views, cutoffs))
@@ -183,113 +68,73 @@ def build_declared(folder: Path, cutoffs: list[datetime]) -> Usage:
     return used
 
 
-def build_by_hand(folder: Path, cutoffs: list[datetime]) -> Usage:
-    """The alternative: the SQL below."""
-    shutil.rmtree(folder / "by_hand", ignore_errors=True)
+def build_sql(folder: Path, cutoffs: list[datetime]) -> Usage:
+    """DuckDB SQL by hand."""
+    to = _emptied(folder / "sql")
+    return measure(lambda: features_sql.build(Project(folder).home, to, cutoffs))[0]
+
+
+def build_polars(folder: Path, cutoffs: list[datetime]) -> Usage:
+    """polars by hand."""
+    os.environ["POLARS_MAX_THREADS"] = "2"  # it is read at the import, which the others' memory goes without
+    from benchmarks import features_polars
+
+    to = _emptied(folder / "polars")
+    return measure(lambda: features_polars.build(Project(folder).home, to, cutoffs))[0]
+
+
+def _views(project: Project) -> list[FeatureView]:
+    return [project.definitions.view(name) for name in VIEWS]
+
+
+def _emptied(folder: Path) -> Path:
+    """With a folder for each view in it."""
+    shutil.rmtree(folder, ignore_errors=True)
     for name in VIEWS:
-        (folder / "by_hand" / name).mkdir(parents=True)
-    return measure(partial(_run_sql, folder, cutoffs))[0]
+        (folder / name).mkdir(parents=True)
+    return folder
 
 
-def _run_sql(folder: Path, cutoffs: list[datetime]) -> None:
-    home = quote(folder / ".foretell")
-    con = duckdb.connect()
-    con.execute("SET TimeZone='UTC'; SET threads=2; SET memory_limit='3GB'; SET enable_progress_bar=false")
-    for cutoff in cutoffs:
-        at = instant(cutoff)
-        con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE members AS SELECT node, profile_id
-                FROM read_parquet('{home}/derived/member.parquet')
-                WHERE known_from < {at} AND (known_to IS NULL OR known_to >= {at})"""
-        )
-        con.execute(
-            f"""CREATE OR REPLACE TEMP VIEW known AS SELECT m.profile_id, f.*, NOT coalesce(cancelled, false) AS bought
-                FROM read_parquet('{home}/lake/facts/shop/*/*.parquet', hive_partitioning=false) f
-                JOIN members m USING (node) WHERE event_at < {at} AND known_at < {at}"""
-        )
-        for name in VIEWS:
-            query = SQL[name].format(at=at)
-            file = folder / "by_hand" / name / f"{cutoff:%Y%m%d}.parquet"
-            con.execute(f"COPY ({query}) TO '{quote(file)}' (FORMAT parquet, COMPRESSION zstd)")
-    con.close()
+def built(project: Project, cutoffs: list[datetime]) -> Tables:
+    """What the product has built."""
+    return {(view.name, cutoff): build.read(project, view, cutoff) for view in _views(project) for cutoff in cutoffs}
 
 
-SQL = {
-    "orders": """
-        WITH g AS (
-            SELECT profile_id,
-                count(DISTINCT order_id) FILTER (event_at >= {at} - INTERVAL 30 DAY AND bought) AS orders_30d,
-                count(DISTINCT order_id) FILTER (event_at >= {at} - INTERVAL 90 DAY AND bought) AS orders_90d,
-                count(DISTINCT order_id) FILTER (event_at >= {at} - INTERVAL 180 DAY AND bought) AS orders_180d,
-                count(DISTINCT order_id) FILTER (event_at >= {at} - INTERVAL 365 DAY AND bought) AS orders_365d,
-                sum(amount) FILTER (event_at >= {at} - INTERVAL 30 DAY)::DOUBLE AS spend_30d,
-                sum(amount) FILTER (event_at >= {at} - INTERVAL 90 DAY)::DOUBLE AS spend_90d,
-                sum(amount) FILTER (event_at >= {at} - INTERVAL 365 DAY)::DOUBLE AS spend_365d,
-                max(event_at) FILTER (bought) AS last_at
-            FROM known GROUP BY profile_id)
-        SELECT p.profile_id, {at} AS event_timestamp, {at} AS created,
-            coalesce(orders_30d, 0) AS orders_30d, coalesce(orders_90d, 0) AS orders_90d,
-            coalesce(orders_180d, 0) AS orders_180d, coalesce(orders_365d, 0) AS orders_365d,
-            coalesce(spend_30d, 0) AS spend_30d, coalesce(spend_90d, 0) AS spend_90d,
-            coalesce(spend_365d, 0) AS spend_365d, (epoch({at}) - epoch(last_at)) / 86400 AS days_since_order
-        FROM (SELECT DISTINCT profile_id FROM members) p LEFT JOIN g USING (profile_id) ORDER BY p.profile_id""",
-    "cadence": """
-        WITH g AS (
-            SELECT profile_id, count(DISTINCT event_day) FILTER (bought) AS order_days_ever,
-                count(DISTINCT event_day) FILTER (event_at >= {at} - INTERVAL 90 DAY AND bought) AS order_days_90d,
-                (epoch({at}) - epoch(min(event_at) FILTER (bought))) / 86400 AS since_first,
-                (epoch({at}) - epoch(max(event_at) FILTER (bought))) / 86400 AS since_last,
-                sum(amount)::DOUBLE AS spend
-            FROM known GROUP BY profile_id),
-        gaps AS (SELECT *, (since_first - since_last) / nullif(order_days_ever - 1, 0) AS gap FROM g)
-        SELECT p.profile_id, {at} AS event_timestamp, {at} AS created,
-            coalesce(order_days_ever, 0) AS order_days_ever, coalesce(order_days_90d, 0) AS order_days_90d,
-            since_first AS days_since_first_order, since_first - since_last AS days_first_to_last_order,
-            gap AS mean_gap_days_ever, since_last / nullif(gap, 0) AS overdue_ratio_ever,
-            spend / nullif(order_days_ever, 0) AS mean_spend_per_order_day_ever
-        FROM (SELECT DISTINCT profile_id FROM members) p LEFT JOIN gaps USING (profile_id) ORDER BY p.profile_id""",
-    "basket": """
-        WITH g AS (
-            SELECT profile_id, count(*) AS lines, nullif(count(DISTINCT order_id), 0) AS orders,
-                sum(amount)::DOUBLE AS paid, coalesce(sum(discount), 0)::DOUBLE AS saved,
-                count(DISTINCT product_id) AS products, count(DISTINCT category) AS categories
-            FROM known WHERE event_at >= {at} - INTERVAL 90 DAY AND bought GROUP BY profile_id)
-        SELECT p.profile_id, {at} AS event_timestamp, {at} AS created,
-            lines / orders AS lines_per_order_90d, paid / orders AS spend_per_order_90d,
-            coalesce(products, 0) AS products_90d, coalesce(categories, 0) AS categories_90d,
-            saved / nullif(paid + saved, 0) AS discount_share_90d
-        FROM (SELECT DISTINCT profile_id FROM members) p LEFT JOIN g USING (profile_id) ORDER BY p.profile_id""",
-}
+def files(folder: Path, cutoffs: list[datetime]) -> Tables:
+    """What is written by hand: `folder/<view>/<day>.parquet`."""
+    named = {(name, cutoff): quote(folder / name / f"{cutoff:%Y%m%d}.parquet") for name in VIEWS for cutoff in cutoffs}
+    return {at: f"'{file}'" for at, file in named.items()}
 
 
-def compare_builds(folder: Path, cutoffs: list[datetime]) -> int:
-    """Every value of every file, declared against by hand. Returns how many rows agree; a difference is an error."""
-    project, rows = Project(folder), 0
-    con = duckdb.connect()
-    for name in VIEWS:
-        view = project.definitions.view(name)
-        for cutoff in cutoffs:
-            ours = build.read(project, view, cutoff)
-            by_hand = f"read_parquet('{quote(folder / 'by_hand' / name / f'{cutoff:%Y%m%d}.parquet')}')"
-            shapes = [con.execute(f"DESCRIBE FROM {t}").fetchall() for t in (ours, by_hand)]
-            if [s[:2] for s in shapes[0]] != [s[:2] for s in shapes[1]]:
-                raise ValueError(f"{name}: columns differ: {shapes}")
-            differs = " OR ".join(_differ(column, kind) for column, kind, *_ in shapes[0])
-            total, wrong = con.execute(
-                f"SELECT count(*), count(*) FILTER ({differs}) FROM {ours} a FULL JOIN {by_hand} b USING (profile_id)"
-            ).fetchall()[0]
-            if wrong or not total:
-                raise ValueError(f"{name} at {cutoff:%Y-%m-%d}: {wrong} of {total} rows differ from the SQL by hand")
-            rows += total
+def compare(ours: Tables, theirs: Tables, nearly: float = 1e-9) -> int:
+    """Every value of every table. Returns how many rows agree; a difference is an error.
+
+    nearly: how far fractions may be apart, by their own size where that is more than 1.
+    """
+    rows, con = 0, duckdb.connect()
+    for (name, cutoff), a in ours.items():
+        b = theirs[name, cutoff]
+        shapes = [con.execute(f"DESCRIBE FROM {table}").fetchall() for table in (a, b)]
+        if [s[:2] for s in shapes[0]] != [s[:2] for s in shapes[1]]:
+            raise ValueError(f"{name}: columns differ: {shapes}")
+        differs = {column: _differ(column, kind, nearly) for column, kind, *_ in shapes[0]}
+        counts = ", ".join(f"count(*) FILTER ({differ})" for differ in differs.values())
+        total, *wrong = con.execute(
+            f"SELECT count(*), {counts} FROM {a} a FULL JOIN {b} b USING (profile_id)"
+        ).fetchall()[0]
+        if any(wrong) or not total:
+            of = {column: n for column, n in zip(differs, wrong, strict=True) if n}
+            raise ValueError(f"{name} at {cutoff:%Y-%m-%d}: of {total} rows these differ from {b}: {of}")
+        rows += total
     return rows
 
 
-def _differ(column: str, kind: str) -> str:
+def _differ(column: str, kind: str, nearly: float) -> str:
     a, b = f'a."{column}"', f'b."{column}"'
     differ = f"{a} IS DISTINCT FROM {b}"
-    if kind != "DOUBLE":
+    if kind != "DOUBLE" or not nearly:
         return f"({differ})"
-    return f"({differ} AND coalesce(abs({a} - {b}) > 1e-9 * greatest(1, abs({a}), abs({b})), true))"
+    return f"({differ} AND coalesce(abs({a} - {b}) > {nearly} * greatest(1, abs({a}), abs({b})), true))"
 
 
 # Contestants of the training join
@@ -315,7 +160,7 @@ def asof_query(folder: Path) -> str:
     """The training join in one query: per view the last row at or before each time, unless it has expired."""
     project = Project(folder)
     columns, joins = [], []
-    for name in VIEWS:
+    for name in JOINED:
         view = project.definitions.view(name)
         fresh = f"{name}.event_timestamp >= w.event_timestamp - to_seconds({int(view.ttl.total_seconds())})"
         columns += [f'CASE WHEN {fresh} THEN {name}."{feature}" END AS "{feature}"' for feature in view.features]
@@ -357,61 +202,144 @@ def compare_joins(feast: pd.DataFrame, by_hand: pd.DataFrame) -> None:
         raise ValueError("the training join is trivial: it needs rows that found features, and expired ones")
 
 
+# What the bars are measured by, one after the other
+
+
+def measure_builds(folder: Path, cutoffs: list[datetime], repeats: int) -> tuple[dict[str, list[Usage]], int]:
+    """The build, declared and by hand. Returns also how many rows agree."""
+    progress(f"building {', '.join(VIEWS)} at {len(cutoffs)} cutoffs")
+    contestants = {"declared": build_declared, "sql": build_sql, "polars": build_polars}
+    used = report.interleaved({by: partial(apart, run, folder, cutoffs) for by, run in contestants.items()}, repeats)
+    ours = built(Project(folder), cutoffs)
+    return used, sum(compare(ours, files(folder / by, cutoffs)) for by in ("sql", "polars"))
+
+
+def measure_joins(folder: Path, cutoffs: list[datetime], repeats: int) -> tuple[dict[str, list[Usage]], int]:
+    """The training join, through Feast and by hand. Returns also how many rows it has."""
+    progress("joining them to a training set")
+    project = Project(folder)
+    store = repository.apply(project, [project.definitions.task("bench")])
+    service = repository.service_name(project, project.definitions.task("bench"))
+    rows = entities(folder, cutoffs)
+    contestants = {
+        "feast": partial(repository.historical, store, service, rows),
+        "by hand": partial(join_by_hand, asof_query(folder), rows),
+    }
+    last: dict[str, pd.DataFrame] = {}
+
+    def joined(by: str) -> Usage:
+        last.pop(by, None)
+        used, last[by] = measure(contestants[by])
+        return used
+
+    used = report.interleaved({by: partial(joined, by) for by in contestants}, repeats, warm_up=1)
+    compare_joins(last["feast"], last["by hand"])
+    return used, len(rows)
+
+
+def measure_update(folder: Path, repeats: int) -> tuple[dict[str, list[Usage]], dict[str, Any]]:
+    """The build at now after the last upload, from nothing and from the files of before it. Returns also what changed.
+
+    Loading and unifying the upload is not measured. The files must be the same to the last bit.
+    """
+    project = Project(folder)
+    now = [project.now]
+    progress(f"building at {project.now:%Y-%m-%d}, and loading the last upload")
+    apart(build_declared, folder, now)
+    old, before = _copied(project, now, folder / "old"), folder / "before"
+    (project.home / "features").rename(before)
+    last, tables = apart(load_last, folder), {}
+
+    def brought(by: str) -> Usage:
+        used = apart(build_declared, folder, now, before if by == "incremental" else None)
+        tables[by] = _copied(project, now, folder / by)
+        return used
+
+    used = report.interleaved({by: partial(brought, by) for by in ("full", "incremental")}, repeats)
+    compare(tables["incremental"], tables["full"], nearly=0)
+    total, changed = _changed(old, tables["full"])
+    if not 0 < changed < total:
+        raise ValueError(f"the update is trivial: the last upload changes {changed} of {total} profiles")
+    return used, {"new_facts": last["facts"], "profiles": total, "profiles_changed": changed}
+
+
+def _copied(project: Project, cutoffs: list[datetime], to: Path) -> Tables:
+    """What is built, as it is read now, in files of its own."""
+    con, copies = duckdb.connect(), files(_emptied(to), cutoffs)
+    for at, table in built(project, cutoffs).items():
+        con.execute(f"COPY (FROM {table}) TO {copies[at]} (FORMAT parquet)")
+    return copies
+
+
+def _changed(old: Tables, new: Tables) -> tuple[int, int]:
+    """How many profiles there are, and of how many a row is new or another in any of these tables."""
+    con = duckdb.connect()
+    differ = " UNION ".join(f"SELECT profile_id FROM (FROM {new[at]} EXCEPT FROM {old[at]})" for at in new)
+    total = con.execute(f"SELECT count(*) FROM {next(iter(new.values()))}").fetchall()[0][0]
+    return total, con.execute(f"SELECT count(*) FROM ({differ})").fetchall()[0][0]
+
+
+def measure_scaling(
+    folder: Path, large: Path, cutoffs: list[datetime], sizes: Sizes, repeats: int
+) -> dict[str, list[Usage]]:
+    """The build over the project and over one of `sizes`, which is made in the folder `large`."""
+    apart(prepare, large, sizes)
+    contestants = {
+        "declared": partial(apart, build_declared, folder, cutoffs),
+        "declared large": partial(apart, build_declared, large, cutoffs),
+    }
+    return report.interleaved(contestants, repeats)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, prepare, measure, report."""
     parser = report.options(__doc__ or "", "features")
+    parser.add_argument("--scaling", action="store_true", help="also measure four times the lines and people")
     parser.epilog = (
         f"Full size: {FULL.events:,} lines, {FULL.profiles:,} people, {FULL.cutoffs} cutoffs. "
-        f"Quick: {QUICK.events:,}, {QUICK.profiles:,}, {QUICK.cutoffs}."
+        f"Quick: {QUICK.events:,}, {QUICK.profiles:,}, {QUICK.cutoffs}, and one round."
     )
     given = parser.parse_args(arguments)
     sizes, repeats = QUICK if given.quick else FULL, report.repeats(given)
+    if given.quick and not given.repeats:
+        repeats = 1  # a dozen processes start as it is, which takes longer than what they do
+    larger = Sizes(sizes.events * SCALE, sizes.profiles * SCALE, sizes.cutoffs)
     cutoffs = cutoffs_of(sizes)
     with tempfile.TemporaryDirectory(prefix="foretell-bench-") as name:
-        folder = Path(name)
-        counts = prepare(folder, sizes)
-        progress(f"building {', '.join(VIEWS)} at {len(cutoffs)} cutoffs")
-        built = report.interleaved(
-            {
-                "declared": partial(apart, build_declared, folder, cutoffs),
-                "by hand": partial(apart, build_by_hand, folder, cutoffs),
-            },
-            repeats,
+        folder = Path(name) / "shop"
+        counts = apart(prepare, folder, sizes)
+        builds, compared = measure_builds(folder, cutoffs, repeats)
+        scaled = (
+            measure_scaling(folder, Path(name) / "large", cutoffs, larger, min(repeats, SCALING_REPEATS))
+            if given.scaling
+            else {}
         )
-        compared = compare_builds(folder, cutoffs)
-        progress(f"{compared:,} rows agree; joining them to a training set")
-
-        project = Project(folder)
-        store = repository.apply(project, [project.definitions.task("bench")])
-        service = repository.service_name(project, project.definitions.task("bench"))
-        rows = entities(folder, cutoffs)
-        contestants = {
-            "feast": partial(repository.historical, store, service, rows),
-            "by hand": partial(join_by_hand, asof_query(folder), rows),
-        }
-        last: dict[str, pd.DataFrame] = {}
-
-        def joined(by: str) -> Usage:
-            last.pop(by, None)
-            used, last[by] = measure(contestants[by])
-            return used
-
-        joins = report.interleaved({by: partial(joined, by) for by in contestants}, repeats, warm_up=1)
-        compare_joins(last["feast"], last["by hand"])
-        batches = last_batch(project)
-    declared, by_hand = built["declared"], built["by hand"]
-    feast, asof = joins["feast"], joins["by hand"]
+        joins, entity_rows = measure_joins(folder, cutoffs, repeats)
+        batches, features = last_batch(Project(folder)), sum(len(view.features) for view in _views(Project(folder)))
+        updated, update = measure_update(folder, repeats)
+    wall = {by: [u.wall for u in used] for by, used in {**joins, **updated}.items()}
+    cpu = {by: [u.cpu for u in used] for by, used in builds.items()}
+    bars = [
+        report.ratio("features.cpu_vs_sql", cpu["declared"], cpu["sql"], "<=1.4"),
+        report.ratio("features.cpu_vs_polars", cpu["declared"], cpu["polars"], "<=3"),
+        report.bar("features.rss_gb", [u.rss / 1e9 for u in builds["declared"]], "<=3"),
+        report.ratio("features.historical_vs_asof", wall["feast"], wall["by hand"], "<=2"),
+        report.ratio("features.incremental_speedup", wall["full"], wall["incremental"], ">=10"),
+    ]
+    if scaled:
+        large, small = ([u.wall for u in scaled[by]] for by in ("declared large", "declared"))
+        bars.append(report.ratio("features.time_20m_over_5m", large, small, "<=4.5"))
     report.Report(
         benchmark="features",
-        versions=report.versions("duckdb", "feast", "ibis-framework", "pyarrow", "pandas"),
-        sizes={**asdict(sizes), "files": batches, "entity_rows": len(rows), "repeats": repeats, "quick": given.quick},
-        bars=[
-            report.ratio("features.cpu_vs_sql", [u.cpu for u in declared], [u.cpu for u in by_hand], "<=1.4"),
-            report.bar("features.rss_gb", [u.rss / 1e9 for u in declared], "<=3"),
-            report.ratio("features.historical_vs_asof", [u.wall for u in feast], [u.wall for u in asof], "<=2"),
-        ],
+        versions=report.versions("duckdb", "polars", "feast", "ibis-framework", "pyarrow", "pandas"),
+        sizes={
+            **asdict(sizes), "files": batches, "features": features, "entity_rows": entity_rows,
+            "repeats": repeats, "quick": given.quick,
+        },
+        bars=bars,
         details={
-            "build": report.medians(built), "join": report.medians(joins), "rows_equal": compared,
+            "build": report.medians(builds), "join": report.medians(joins), "update": report.medians(updated),
+            **({"scaling": report.medians(scaled)} if scaled else {}), "rows_equal": compared, "news": update,
             "unified": {k: counts[k] for k in ("identifiers", "links", "profiles", "merges")},
         },
     ).show()  # fmt: skip

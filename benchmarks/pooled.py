@@ -28,11 +28,18 @@ class Judged:
 
 
 class Pooled:
-    """The metrics of models that all cutoffs have in common, each a mean over the cutoffs."""
+    """The metrics of models that all cutoffs have in common, each a mean over the cutoffs.
 
-    def __init__(self, kind: Kind, judged: Sequence[Judged], draws: int = DRAWS, seed: int = SEED):
+    metrics: which of the kind's; None: all.
+    """
+
+    def __init__(
+        self, kind: Kind, judged: Sequence[Judged], draws: int = DRAWS, seed: int = SEED,
+        metrics: Sequence[str] | None = None,
+    ):  # fmt: skip
         self.kind: Kind = kind
-        self.metrics = METRICS[kind]
+        self.metrics = {name: METRICS[kind][name] for name in (METRICS[kind] if metrics is None else metrics)}
+        self._at: dict[tuple[str, str], list[float]] = {}
         self.judged = judged
         everywhere = set.intersection(*(set(j.predictions) for j in judged))
         self.models = [m for m in judged[0].predictions if m in everywhere]
@@ -45,8 +52,10 @@ class Pooled:
 
     def at(self, model: str, metric: str) -> list[float]:
         """The metric at each cutoff."""
-        function = self.metrics[metric].function
-        return [function(j.y, j.predictions[model]) for j in self.judged]
+        if (model, metric) not in self._at:
+            function = self.metrics[metric].function
+            self._at[model, metric] = [function(j.y, j.predictions[model]) for j in self.judged]
+        return self._at[model, metric]
 
     def value(self, model: str, metric: str) -> float:
         """The mean over cutoffs. For a metric with a target, of the distances to it: +30 and -30 are not 0."""

@@ -7,6 +7,7 @@ oracle that the product's labels are held to.
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -117,6 +118,15 @@ PRESETS = {
         },
     ),
 }
+
+
+def located(given: Path | None) -> Path:
+    """The file that is given, or the one in the folder of test data; says where to get one if there is none."""
+    where = os.environ.get("FORETELL_TEST_DATA")
+    file = given or (Path(where) / FILE if where else None)
+    if file is None or not file.exists():
+        raise DataError("benchmark", f"expected a shop's invoice lines, got {file or 'no file'}", WHERE_FROM)
+    return file
 
 
 def generate(file: Path) -> None:

@@ -1,151 +1,188 @@
 """How is a view built as of a cutoff? Facts known before T, of the profiles as known at T, aggregated per profile.
 
 One function, `rows_at`, serves training (many cutoffs in the past), scoring (T = now) and audits. A built cutoff is a
-Parquet file per view that names the ingest batch it was made from, and is rebuilt when facts have been loaded since.
+Parquet file per view that names the ingest batch it was made from. When facts have been loaded since, the rows of those
+whom they touch are made anew, in a file beside it (see features.changes).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from pathlib import Path
 from typing import cast
 
 import duckdb
-import ibis
-import ibis.expr.types as ir
 
-from foretell.binding import aggregate, facts_schema, players, table
-from foretell.declarations import FeatureView, Source
+from features import changes
+from features.built import file_of as file_of
+from features.built import made_from, patch, write
+from features.built import read as read
+from features.compiling import compile_view as compile_view
+from features.compiling import compiled, placed
+from features.compiling import fingerprint as fingerprint
+from features.compiling import types as types
+from features.compiling import versioned as versioned
+from foretell.binding import facts_schema
 from foretell.errors import DataError
 from foretell.project import Project
+from foretell.views import FeatureView, FrozenView
 from lake import derived
-from lake.engine import instant, last_batch, quote, session
-from unification.identity import IDENTITY_RULE, ensure, facts_of, members_at, rules
+from lake.engine import instant, last_batch, session
+from unification import accounts
+from unification.identity import ensure, facts_of, members_at, rules
 from unification.survivorship import versions as versions
-
-COMPILER_VERSION = "1"
-
-
-def compile_view(view: FeatureView, sources: dict[str, Source]) -> tuple[str, str]:
-    """SQL over the view `facts`: (one row per profile with facts, the view's empty row).
-
-    Money and ratios leave as double, counts as bigint.
-    """
-    return _compiled(view, tuple(sources.items()))
-
-
-@lru_cache(maxsize=1024)  # declarations do not change once made, and a view's version is asked for at every turn
-def _compiled(view: FeatureView, sources: tuple[tuple[str, Source], ...]) -> tuple[str, str]:
-    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, dict(sources))})
-    grouped = facts.group_by("profile_id").aggregate(_values(view, facts))
-    nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
-    return _sql(grouped), _sql(nothing.aggregate(_values(view, nothing)))
-
-
-def types(view: FeatureView, sources: dict[str, Source]) -> dict[str, str]:
-    """Feature -> its type: int64, float64, boolean or string."""
-    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, sources)})
-    return {value.get_name(): str(value.type()).lstrip("!") for value in _values(view, facts)}
-
-
-def _values(view: FeatureView, facts: ir.Table) -> list[ir.Scalar]:
-    values = []
-    for name, expression in view.features.items():
-        value = aggregate(facts, name, expression, what=view.name, where=view.where)
-        kind = value.type()
-        if kind.is_numeric():
-            value = value.cast("int64" if kind.is_integer() else "float64")
-        values.append(value.name(name))
-    return values
-
-
-def _sql(expression: ir.Table) -> str:
-    return str(ibis.to_sql(expression, dialect="duckdb"))
-
-
-def fingerprint(view: FeatureView, sources: dict[str, Source]) -> str:
-    """Eight hex digits that change when a value of the view might: by its SQL, its sources, the identity rule."""
-    contracts = [
-        [s.name, s.event_at, s.known_at, str(s.delay), s.timezone, s.times_in, sorted(s.columns.items()),
-         sorted(s.types.items()), list(s.identifiers.items()), s.only, sorted(s.aliases.items()), sorted(s.optional),
-         *([s.key] if s.key else [])]
-        for s in sorted(players(view.source, sources), key=lambda s: s.name)
-    ]  # fmt: skip
-    if countries := {s.name: s.country for s in players(view.source, sources) if s.country}:
-        contracts.append(sorted(countries.items()))
-    parts = [
-        COMPILER_VERSION,
-        IDENTITY_RULE,
-        str(view.ttl),
-        str(view.lookback),
-        *compile_view(view, sources),
-        json.dumps(contracts),
-    ]
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:8]
-
-
-def versioned(view: FeatureView, sources: dict[str, Source]) -> str:
-    """The name under which Feast knows this version of a view: `orders__1a2b3c4d`."""
-    return f"{view.name}__{fingerprint(view, sources)}"
 
 
 def facts_before(
-    con: duckdb.DuckDBPyConnection, project: Project, source: str, cutoff: datetime, known_by: datetime,
-    lookback: timedelta | None = None,
+    con: duckdb.DuckDBPyConnection, project: Project, source: str | tuple[str, ...], cutoff: datetime,
+    known_by: datetime, lookback: timedelta | None = None,
 ) -> str:  # fmt: skip
-    """SQL for the facts of a role or source that happened before the cutoff, with node and stamps.
+    """SQL for the facts of a role or source, or of several, that happened before the cutoff, with node and stamps.
 
     known_by: the instant before which they were known too; for features the cutoff itself. lookback: how long before
     the cutoff they may have happened; None: ever.
     """
-    columns = facts_schema(source, dict(project.definitions.sources))
-    listed = ", ".join(f'"{c}"' for c in columns if c not in {"cutoff", "trust"})
+    sources = dict(project.definitions.sources)
+    columns = facts_schema(source, sources)
     moment = instant(cutoff)
     since = f" AND event_at >= {instant(cutoff - lookback)}" if lookback else ""
-    # known_at may lie before event_at only where a source says so itself; both must be past
-    parts = [
-        f"""SELECT node, {listed}, {s.standing}::INTEGER AS trust, {moment} AS cutoff FROM {versions(s, known_by)}
-            WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
-        for s in facts_of(con, project, source)
-    ]
+    parts = []
+    for role in source if isinstance(source, tuple) else (source,):
+        own = facts_schema(role, sources)
+        said = {c: f'"{c}"' if c in own else f"NULL::{kind}" for c, kind in columns.items()}
+        if isinstance(source, tuple):
+            said["role"] = f"'{role}'"
+        for s in facts_of(con, project, role):
+            values = said | {"trust": f"{s.standing}::INTEGER", "cutoff": moment}
+            listed = ", ".join(f'{value} AS "{c}"' for c, value in values.items())
+            # known_at may lie before event_at only where a source says so itself; both must be past
+            parts.append(
+                f"""SELECT node, {listed}, '{s.name}' AS _source FROM {versions(s, known_by)}
+                    WHERE known_at < {instant(known_by)} AND event_at < {moment}{since}"""
+            )
     if parts:
         return " UNION ALL ".join(parts)
     empty = ", ".join(f'NULL::{kind} AS "{c}"' for c, kind in columns.items())
-    return f"SELECT NULL::VARCHAR AS node, {empty} WHERE false"
+    return f"SELECT NULL::VARCHAR AS node, {empty}, '' AS _source WHERE false"
 
 
 def rows_at(
     con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime,
-    known_by: datetime | None = None,
+    known_by: datetime | None = None, only: str | None = None,
 ) -> str:  # fmt: skip
-    """SQL for one row per profile known at the cutoff: profile_id, event_timestamp, created, the view's features.
+    """SQL for one row per entity known at the cutoff: its keys, event_timestamp, created, the view's features.
 
-    Profiles without facts get the view's empty row: the same aggregates over nothing.
+    Profiles and accounts without facts get the view's empty row: the same aggregates over nothing.
     known_by: for labels alone, a later instant: the state at the cutoff as known by then, of the profiles of then.
+    only: a query of the profile_ids that are wanted; everyone without it.
     """
+    return next(rows_of(con, project, [view], cutoff, known_by, only))[1]
+
+
+def rows_of(
+    con: duckdb.DuckDBPyConnection, project: Project, views: Iterable[FeatureView], cutoff: datetime,
+    known_by: datetime | None = None, only: str | None = None,
+) -> Iterator[tuple[FeatureView, str]]:  # fmt: skip
+    """Of several views at once what `rows_at` gives of one; each query must be run before the next is asked for.
+
+    Views of one source read its facts together, and those of one lookback are one aggregation.
+    """
+    if not (views := list(views)):
+        return
     sources = dict(project.definitions.sources)
-    grouped, empty = compile_view(view, sources)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS {members_at(known_by or cutoff)}")
-    known = facts_before(con, project, view.source, cutoff, known_by or cutoff, view.lookback)
+    know_profiles(con, known_by or cutoff, only)
+    if any(_about_accounts(view) for view in views):
+        know_accounts(con, project, known_by or cutoff)
+    for (source, owner), lookbacks in _by_facts(views).items():
+        widest = None if None in lookbacks else max(cast(timedelta, length) for length in lookbacks)
+        known = facts_before(con, project, source, cutoff, known_by or cutoff, widest)
+        joined = f"SELECT m.nr AS profile_id, f.* EXCLUDE (node) FROM ({known}) f JOIN {owner}_nodes m USING (node)"
+        if sum(map(len, lookbacks.values())) > 1:  # what is read several times is joined once
+            con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS {joined}")
+            joined = "FROM facts_at"
+        for length, aggregations in lookbacks.items():
+            since = f" WHERE event_at >= {instant(cutoff - length)}" if length else ""
+            con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT * FROM ({joined}){since}")
+            for alike in aggregations:
+                grouped, empty = compiled(tuple(alike), tuple(sources.items()))
+                con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
+                con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
+                for place, view in enumerate(alike):
+                    yield view, _rows(view, place, cutoff)
+
+
+def know_profiles(con: duckdb.DuckDBPyConnection, at: datetime, only: str | None = None) -> None:
+    """Make `profile_at` (profile_id, nr) and `profile_nodes` (node, nr), of everyone known at T or of some.
+
+    Profiles go by number: what is joined and grouped is then a tenth as long.
+    """
+    wanted = f" WHERE profile_id IN ({only})" if only else ""
+    con.execute(f"CREATE OR REPLACE TEMP TABLE at_cutoff AS SELECT * FROM ({members_at(at)}){wanted}")
     con.execute(
-        f"CREATE OR REPLACE TEMP VIEW facts AS SELECT m.profile_id, f.* FROM ({known}) f JOIN at_cutoff m USING (node)"
+        """CREATE OR REPLACE TEMP TABLE profile_at AS SELECT profile_id, row_number() OVER (ORDER BY profile_id) AS nr
+            FROM (SELECT DISTINCT profile_id FROM at_cutoff);
+        CREATE OR REPLACE TEMP TABLE profile_nodes AS SELECT node, nr::INTEGER AS nr FROM at_cutoff
+            JOIN profile_at USING (profile_id)"""
     )
+
+
+def know_accounts(con: duckdb.DuckDBPyConnection, project: Project, at: datetime) -> None:
+    """Make `account_at` (account_id, nr), `account_nodes` (node, nr) and `account_of` (profile_id, nr or null).
+
+    Who belongs to several accounts counts for each, and is told of the first by id.
+    """
+    accounts.ensure(project)
+    file = project.home / "derived" / "account_members.parquet"
+    con.execute(
+        f"""CREATE OR REPLACE VIEW account_members AS SELECT * FROM {derived.scan(file)};
+        CREATE OR REPLACE TEMP TABLE belongs AS SELECT DISTINCT account_id, profile_id FROM ({accounts.members_at(at)});
+        CREATE OR REPLACE TEMP TABLE account_at AS SELECT account_id, row_number() OVER (ORDER BY account_id) AS nr
+            FROM (SELECT DISTINCT account_id FROM belongs);
+        CREATE OR REPLACE TEMP TABLE account_nodes AS SELECT DISTINCT node, nr::INTEGER AS nr FROM at_cutoff
+            JOIN belongs USING (profile_id) JOIN account_at USING (account_id);
+        CREATE OR REPLACE TEMP TABLE account_of AS SELECT profile_id, min(a.nr) AS nr FROM profile_at
+            LEFT JOIN belongs USING (profile_id) LEFT JOIN account_at a USING (account_id) GROUP BY profile_id"""
+    )
+
+
+def _about_accounts(view: FeatureView) -> bool:
+    return "account" in (view.entity, view.facts_of)
+
+
+def _rows(view: FeatureView, place: int, cutoff: datetime) -> str:
+    """SQL over the tables `made` and `empty_row` for the rows of one of the views that were made together."""
+    stamps = f"{instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created"
+    keys = ", ".join(view.keys)
+    if len(view.keys) > 1:  # rows are where facts are
+        columns = ", ".join(f'g."{placed(place, name)}" AS "{name}"' for name in view.features)
+        return f"""SELECT p.profile_id, {", ".join(f"g.{key}" for key in view.keys[1:])}, {stamps}, {columns}
+            FROM made g JOIN profile_at p ON p.nr = g.profile_id ORDER BY {keys}"""
     columns = ", ".join(
-        f'CASE WHEN g.profile_id IS NULL THEN e."{name}" ELSE g."{name}" END AS "{name}"' for name in view.features
+        f'CASE WHEN g.profile_id IS NULL THEN e."{at}" ELSE g."{at}" END AS "{name}"'
+        for name, at in ((name, placed(place, name)) for name in view.features)
     )
-    return f"""SELECT p.profile_id, {instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created, {columns}
-        FROM (SELECT DISTINCT profile_id FROM at_cutoff) p
-        LEFT JOIN ({grouped}) g USING (profile_id) CROSS JOIN ({empty}) e
-        ORDER BY p.profile_id"""
+    everyone = "account_of" if view.facts_of == "account" else f"{view.entity}_at"
+    return f"""SELECT p.{keys}, {stamps}, {columns} FROM {everyone} p
+        LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN empty_row e ORDER BY p.{keys}"""
 
 
-def file_of(project: Project, view: FeatureView, cutoff: datetime) -> Path:
-    stamp = cutoff.astimezone(UTC).strftime("%Y%m%dT%H%M%S%f")
-    return project.home / "features" / versioned(view, dict(project.definitions.sources)) / f"{stamp}.parquet"
+_Lookbacks = dict[timedelta | None, list[list[FeatureView]]]
+
+
+def _by_facts(views: Iterable[FeatureView]) -> dict[tuple[str | tuple[str, ...], str], _Lookbacks]:
+    """(source, whose facts: "profile" or "account") -> lookback -> views that are one aggregation."""
+    found: dict[tuple[str | tuple[str, ...], str], _Lookbacks] = {}
+    for view in views:
+        facts = view.source, "account" if _about_accounts(view) else "profile"
+        aggregations = found.setdefault(facts, {}).setdefault(view.lookback, [])
+        for alike in aggregations:
+            plain = not any(v.each or isinstance(v, FrozenView) for v in (view, alike[0]))
+            if plain and len(view.keys) == len(alike[0].keys):
+                alike.append(view)
+                break
+        else:
+            aggregations.append([view])
+    return found
 
 
 def build(
@@ -160,31 +197,59 @@ def build(
             "choose earlier ones",
         )  # fmt: skip
     ensure(project)
-    watermark = last_batch(project)
-    made_from = f"batch {watermark}, identity {rules(project)}"
-    todo = [
-        (view, cutoff)
-        for cutoff in cutoffs
-        for view in views
-        if _made_from(file_of(project, view, cutoff)) != made_from
-    ]
-    if not todo:
+    state = last_batch(project), f"identity {rules(project)}"
+    todo = {cutoff: _outdated(project, views, cutoff, state) for cutoff in cutoffs}
+    total = sum(len(old) for since in todo.values() for old in since.values())
+    if not total:
         return 0
-    with session(project, watermark) as con:
-        _check_cutoffs(con, project, views, {cutoff for _, cutoff in todo})
-        for view, cutoff in todo:
-            progress(f"{view.name} at {cutoff:%Y-%m-%d}")
-            query = rows_at(con, project, view, cutoff)
-            derived.write(con, query, file_of(project, view, cutoff), metadata={"made_from": made_from})
-    return len(todo)
+    done = 0
+
+    def step(text: str) -> None:
+        nonlocal done
+        done += 1
+        progress(f"{text} ({done} of {total})")
+
+    with session(project, state[0]) as con:
+        _check_cutoffs(con, project, views, {cutoff for cutoff, old in todo.items() if old})
+        for cutoff, outdated in todo.items():
+            if outdated:
+                changes.record(con, project, cutoff, *state)
+            for since, old in outdated.items():
+                _bring(con, project, old, cutoff, since, state, step)
+    return total
 
 
-def _made_from(file: Path) -> str | None:
-    """What a built file says it was made from, or None if there is no file."""
-    if not file.exists():
-        return None
-    rows = duckdb.execute("SELECT key, value FROM parquet_kv_metadata(?)", [str(file)]).fetchall()
-    return next((value.decode() for key, value in rows if key == b"made_from"), None)
+def _outdated(
+    project: Project, views: Iterable[FeatureView], cutoff: datetime, state: tuple[int, str]
+) -> dict[int | None, list[FeatureView]]:  # fmt: skip
+    """The views that are not built as of a state yet, by the batch as of which they are built (None: not at all)."""
+    sources, found = dict(project.definitions.sources), {}
+    for view in {versioned(view, sources): view for view in views}.values():
+        made = made_from(file_of(project, view, cutoff))
+        if made != state:
+            since = made[0] if made and made[1] == state[1] else None  # by other rules it is of no use
+            found.setdefault(since, []).append(view)
+    return found
+
+
+def _bring(
+    con: duckdb.DuckDBPyConnection, project: Project, views: list[FeatureView], cutoff: datetime, since: int | None,
+    to: tuple[int, str], progress: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Bring views at a cutoff from the state of the batch `since` to another; None: from nothing."""
+    patched: list[FeatureView] = []
+    some = everyone = 0
+    if since is not None:
+        candidates = [view for view in views if view.keys == ("profile_id",) and not _about_accounts(view)]
+        roles = {role for view in candidates for role in view.roles}
+        some, everyone = changes.touched(con, project, sorted(roles), cutoff, since)
+        patched = candidates if some <= changes.MOST * everyone else []
+    for view, query in rows_of(con, project, patched, cutoff, only="SELECT profile_id FROM touched"):
+        progress(f"{view.name} at {cutoff:%Y-%m-%d}, {some:,} of {everyone:,} profiles")
+        patch(con, project, view, cutoff, query, to)
+    for view, query in rows_of(con, project, [view for view in views if view not in patched], cutoff):
+        progress(f"{view.name} at {cutoff:%Y-%m-%d}")
+        write(con, project, view, cutoff, query, to)
 
 
 def _check_cutoffs(
@@ -192,7 +257,7 @@ def _check_cutoffs(
 ) -> None:
     """Refuse cutoffs before which nothing was known of any of these views; one that begins later is empty there."""
     begins: dict[str, datetime] = {}
-    for source in {view.source for view in views}:
+    for source in {role for view in views for role in view.roles}:
         stamps = [
             con.execute(f'SELECT min(event_at), min(known_at) FROM "{s.name}"').fetchall()[0]
             for s in facts_of(con, project, source)
@@ -210,8 +275,3 @@ def _check_cutoffs(
         "features", f"cutoff {cutoff.astimezone(UTC):%Y-%m-%d %H:%M} lies before the first fact: {had}",
         "choose a later cutoff, or load older data",
     )  # fmt: skip
-
-
-def read(project: Project, view: FeatureView, cutoff: datetime) -> str:
-    """A built cutoff as a DuckDB table function."""
-    return f"read_parquet('{quote(file_of(project, view, cutoff))}')"

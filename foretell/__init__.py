@@ -10,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foretell.aggregates import entropy, latest, top_share
+    from foretell.aggregates import decayed, entropy, latest, top_share
     from foretell.connectors import REST, SQL, Cursor, NextLink, Offset, PageNumber
-    from foretell.declarations import Attribute, Enters, FeatureView, Label, PredictionTask, Source
+    from foretell.declarations import Attribute, Enters, Label, PredictionTask, Source
+    from foretell.views import Feature, FeatureView
     from foretell.windows import _, days, days_since, future, hours, minutes, past
 
 _HOMES = {
@@ -24,7 +25,8 @@ _HOMES = {
     "NextLink": "foretell.connectors",
     "Source": "foretell.declarations",
     "Attribute": "foretell.declarations",
-    "FeatureView": "foretell.declarations",
+    "Feature": "foretell.views",
+    "FeatureView": "foretell.views",
     "Label": "foretell.declarations",
     "Enters": "foretell.declarations",
     "PredictionTask": "foretell.declarations",
@@ -35,6 +37,7 @@ _HOMES = {
     "past": "foretell.windows",
     "future": "foretell.windows",
     "days_since": "foretell.windows",
+    "decayed": "foretell.aggregates",
     "entropy": "foretell.aggregates",
     "latest": "foretell.aggregates",
     "top_share": "foretell.aggregates",
@@ -46,6 +49,7 @@ __all__ = [
     "Attribute",
     "Cursor",
     "Enters",
+    "Feature",
     "FeatureView",
     "Label",
     "NextLink",
@@ -56,6 +60,7 @@ __all__ = [
     "_",
     "days",
     "days_since",
+    "decayed",
     "entropy",
     "future",
     "hours",

@@ -1,25 +1,32 @@
-"""How is a source, an attribute, a view, a label or a task declared? Frozen dataclasses, checked when they are made.
+"""How is a source, an attribute, a label or a task declared? Frozen dataclasses, checked when they are made.
 
 Equality is identity (`eq=False`): deferred expressions can be pickled, but neither hashed nor compared.
 """
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ibis.common.deferred import Deferred
-
+from foretell.checks import (
+    caller,
+    check_aggregate,
+    check_choice,
+    check_condition,
+    check_country,
+    check_duration,
+    check_name,
+    check_rule,
+    short,
+)
 from foretell.connectors import REST, SQL, Connector
-from foretell.errors import DefinitionError, did_you_mean, unknown
+from foretell.errors import DefinitionError, unknown
 from foretell.roles import REQUIRED, ROLES
-from foretell.windows import FUTURE_COLUMN, _, attributes, days_since, future_windows, past
+from foretell.views import Feature, FeatureView
+from foretell.windows import _, days_since, future_windows, past
 
 # Tables that every lake has beside its sources'.
 RESERVED = {
@@ -36,85 +43,6 @@ PARTIES = ("first", "second", "third")
 ENRICH = ("fill", "update")
 _ACCOUNT_COLUMNS = {"id", "domain", "domains", "ids", "people", "known_since"}
 KEEP = ("most_trusted", "most_recent", "most_frequent", "longest")
-_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-
-
-def _caller() -> str:
-    """The file whose code made the declaration, for error messages: the first frame outside this module."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") in {__name__, "dataclasses"}:
-        frame = frame.f_back
-    return frame.f_code.co_filename if frame is not None else ""
-
-
-def _short(path: str) -> str:
-    return "/".join(Path(path).parts[-2:]) if path else ""
-
-
-def _check_name(kind: str, name: str, where: str) -> None:
-    if not isinstance(name, str) or not _NAME.match(name):
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise DefinitionError(
-            repr(name),
-            f"the name of {article} {kind} is lower-case letters, digits and _, starting with a letter",
-            "rename it",
-            where=_short(where),
-        )
-
-
-def _check_duration(name: str, what: str, value: Any, where: str, fix: str, *, zero: bool = False) -> None:
-    if not isinstance(value, timedelta) or value < timedelta(0) or (value == timedelta(0) and not zero):
-        expected = "a duration that is not negative" if zero else "a positive duration"
-        raise DefinitionError(name, f"{what} must be {expected}, got {value}", fix, where=_short(where))
-
-
-def _check_aggregate(subject: str, value: Any, where: str) -> None:
-    if not isinstance(value, Deferred) and not callable(value):
-        raise DefinitionError(
-            subject, f"expected an aggregate of the facts, got {value!r}", "write for example _.amount.sum()",
-            where=_short(where),
-        )  # fmt: skip
-
-
-def _check_condition(subject: str, condition: Any, where: str) -> None:
-    if not isinstance(condition, Deferred):
-        raise DefinitionError(
-            subject, f"expected a condition on the facts, got {condition!r}", 'write for example _.category == "DELI"',
-            where=_short(where),
-        )  # fmt: skip
-
-
-def _check_country(subject: str, country: Any, where: str) -> None:
-    import phonenumbers
-
-    if country not in phonenumbers.SUPPORTED_REGIONS:
-        near = (
-            f'did you mean "{str(country).upper()}"?' if str(country).upper() in phonenumbers.SUPPORTED_REGIONS else ""
-        )
-        problem = f"country is an ISO code of two letters, got {country!r}"
-        raise DefinitionError(subject, problem, near or 'say for example "US"', where=_short(where))
-
-
-def _check_rule(subject: str, condition: Any, where: str) -> None:
-    import sqlglot
-    from sqlglot.errors import SqlglotError
-
-    fix = 'write for example {"amount is not negative": "amount >= 0"}'
-    if not isinstance(condition, str) or not condition.strip():
-        raise DefinitionError(subject, f"expected a SQL condition, got {condition!r}", fix, where=_short(where))
-    try:
-        sqlglot.parse_one(condition, dialect="duckdb")
-    except SqlglotError as error:
-        problem = f"{condition!r} is not a SQL condition: {str(error).strip().splitlines()[0]}"
-        raise DefinitionError(subject, problem, fix, where=_short(where)) from None
-
-
-def _check_choice(subject: str, what: str, value: Any, known: tuple[str, ...], where: str) -> None:
-    if value not in known:
-        listed = ", ".join(f'"{name}"' for name in known)
-        raise DefinitionError(
-            subject, f"{what} is one of {listed}, got {value!r}", did_you_mean(value, known), where=where
-        )
 
 
 def _say(lengths: list[timedelta]) -> tuple[str, list[str]]:
@@ -211,18 +139,18 @@ class Source:
     account_domain: str | None = None
     account_traits: Mapping[str, str] = field(default_factory=dict)
     consents: Mapping[str, str] = field(default_factory=dict)
-    where: str = field(init=False, default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=caller, repr=False)
 
     def __post_init__(self) -> None:
-        _check_name("source", self.name, self.where)
-        at = _short(self.where)
+        check_name("source", self.name, self.where)
+        at = short(self.where)
         if self.name in RESERVED:
             raise DefinitionError(self.name, "is the name of one of the lake's own tables", "rename it", where=at)
         if sum(given is not None for given in (self.files, self.connector, self.stream)) != 1:
             fix = 'say files="orders/*.csv", connector=SQL(…) or stream="web"'
             raise DefinitionError(self.name, "expected files, a connector or a stream, one of them", fix, where=at)
         if self.stream is not None:
-            _check_name("stream", self.stream, self.where)
+            check_name("stream", self.stream, self.where)
         if self.connector is not None:
             if not isinstance(self.connector, SQL | REST):
                 problem = f"connector is SQL(…) or REST(…), got {self.connector!r}"
@@ -246,7 +174,7 @@ class Source:
             if missing := [c for c in REQUIRED[self.role] if c not in self.columns]:
                 raise DefinitionError(self.name, f"role {self.role} needs columns {missing}", "map them", where=at)
         if self.delay is not None:
-            _check_duration(self.name, "delay", self.delay, self.where, "use days(0) or more", zero=True)
+            check_duration(self.name, "delay", self.delay, self.where, "use days(0) or more", zero=True)
         for zone in filter(None, (self.timezone, self.times_in)):
             try:
                 ZoneInfo(zone)
@@ -255,7 +183,7 @@ class Source:
                     self.name, f"unknown time zone {zone!r}", 'use a name such as "Europe/Oslo"', where=at
                 ) from None
         for kind in self.identifiers:
-            _check_name("identifier type", kind, self.where)
+            check_name("identifier type", kind, self.where)
         if self.only is not None and not self.only.strip():
             raise DefinitionError(
                 self.name, "only is an empty condition", 'say only="price > 0", or leave it', where=at
@@ -273,33 +201,33 @@ class Source:
             problem = f"optional is several names, got the text {self.optional!r}"
             raise DefinitionError(self.name, problem, f'write ("{self.optional}",)', where=at)
         for trait in self.traits:
-            _check_name("trait", trait, self.where)
+            check_name("trait", trait, self.where)
         if self.country:
-            _check_country(self.name, self.country, self.where)
+            check_country(self.name, self.country, self.where)
         for trait, kind in self.kinds.items():
             if trait not in self.traits:
                 raise unknown("trait", trait, self.traits, where=at)
             if kind not in KINDS:
                 raise unknown("kind of trait", kind, KINDS, where=at)
         for name, condition in self.rules.items():
-            _check_rule(f"{self.name}, rule {name!r}", condition, self.where)
+            check_rule(f"{self.name}, rule {name!r}", condition, self.where)
         most = self.quarantine_at_most
         if most is not None and (isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1):
             problem = f"quarantine_at_most is a share of the rows, 0 to 1, got {most!r}"
             raise DefinitionError(self.name, problem, "say 0.05 for one row in twenty", where=at)
-        _check_choice(self.name, "party", self.party, PARTIES, at)
+        check_choice(self.name, "party", self.party, PARTIES, at)
         if self.enrich and self.party == "first":
             raise DefinitionError(
                 self.name, "enrich is for data of others, and party is the first", 'say party="third" too', where=at
             )
         if self.party != "first":
             object.__setattr__(self, "enrich", self.enrich or "fill")
-            _check_choice(self.name, "enrich", self.enrich, ENRICH, at)
+            check_choice(self.name, "enrich", self.enrich, ENRICH, at)
         if isinstance(self.account, Mapping) and len(self.account) != 1:
             problem = f"expected one type of account id, got {list(self.account)}"
             raise DefinitionError(self.name, problem, 'write account={"company": "company_id"}', where=at)
         if self.account:
-            _check_name("type of account id", self.account_kind, self.where)
+            check_name("type of account id", self.account_kind, self.where)
             if self.account_kind == "domain":
                 raise DefinitionError("domain", "is what e-mail addresses say", "say account_domain=…", where=at)
         if (self.account_traits or self.account_domain) and not self.account:
@@ -307,11 +235,11 @@ class Source:
                 self.name, "says something about an account and not which", 'say account="<column>"', where=at
             )
         for trait in self.account_traits:
-            _check_name("account trait", trait, self.where)
+            check_name("account trait", trait, self.where)
             if trait in _ACCOUNT_COLUMNS:
                 raise DefinitionError(trait, "is a column that every account has", "rename it", where=at)
         for purpose in self.consents:
-            _check_name("purpose", purpose, self.where)
+            check_name("purpose", purpose, self.where)
         if self.consents and not self.identifiers:
             raise DefinitionError(self.name, "consents without identifiers are nobody's", "say identifiers", where=at)
 
@@ -360,52 +288,13 @@ class Attribute:
     keep: str = "most_trusted"
     trust: Mapping[str, int] = field(default_factory=dict)
     enrich: Mapping[str, str] = field(default_factory=dict)
-    where: str = field(init=False, default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=caller, repr=False)
 
     def __post_init__(self) -> None:
-        _check_name("attribute", self.name, self.where)
-        _check_choice(self.name, "keep", self.keep, KEEP, _short(self.where))
+        check_name("attribute", self.name, self.where)
+        check_choice(self.name, "keep", self.keep, KEEP, short(self.where))
         for source, mode in self.enrich.items():
-            _check_choice(f"{self.name}, {source}", "enrich", mode, ENRICH, _short(self.where))
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureView:
-    """What did we know about an entity at T? Aggregates of one role's (or one source's) facts before T.
-
-    name: of the view; features: feature name -> aggregate expression (deferred, `_` is the table of facts).
-    source: a role such as "order_line", or the name of one source. ttl: how long a row may be used after its T.
-    lookback: the features see the facts of `[T − lookback, T)` only, which is faster than `past(...)` in each of them;
-        None: of all times.
-    """
-
-    name: str
-    source: str
-    features: Mapping[str, Any]
-    ttl: timedelta = timedelta(days=2)
-    lookback: timedelta | None = None
-    entity: str = "profile"
-    description: str = ""
-    where: str = field(init=False, default_factory=_caller, repr=False)
-
-    def __post_init__(self) -> None:
-        _check_name("feature view", self.name, self.where)
-        at = _short(self.where)
-        if not self.features:
-            raise DefinitionError(
-                self.name, "a view needs at least one feature", 'features={"orders_90d": ...}', where=at
-            )
-        _check_duration(self.name, "ttl", self.ttl, self.where, "use days(2)")
-        if self.lookback is not None:
-            _check_duration(self.name, "lookback", self.lookback, self.where, "use days(90), or leave it out")
-        for name, expression in self.features.items():
-            _check_name("feature", name, self.where)
-            _check_aggregate(f"{self.name}.{name}", expression, self.where)
-            if FUTURE_COLUMN in attributes(expression):
-                raise DefinitionError(
-                    f"{self.name}.{name}", "looks into the future; a feature is what was known before the cutoff",
-                    "use past(...); future(...) belongs in a Label", where=at,
-                )  # fmt: skip
+            check_choice(f"{self.name}, {source}", "enrich", mode, ENRICH, short(self.where))
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,12 +308,12 @@ class Label:
     source: str
     value: Any
     only: Any = None
-    where: str = field(init=False, default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=caller, repr=False)
 
     def __post_init__(self) -> None:
-        _check_aggregate("label", self.value, self.where)
+        check_aggregate("label", self.value, self.where)
         if self.only is not None:
-            _check_condition("only", self.only, self.where)
+            check_condition("only", self.only, self.where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -437,13 +326,13 @@ class Enters:
     """
 
     rule: str
-    where: str = field(init=False, default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=caller, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, str) or not self.rule.strip():
             raise DefinitionError(
                 "Enters", f"expected a rule or the name of a segment, got {self.rule!r}",
-                'write Enters("top(spend_90d, 0.1)")', where=_short(self.where),
+                'write Enters("top(spend_90d, 0.1)")', where=short(self.where),
             )  # fmt: skip
 
 
@@ -470,13 +359,13 @@ class PredictionTask:
     description: str = ""
     targets: Mapping[str, Any] = field(default_factory=dict)
     base: str = ""
-    where: str = field(init=False, default_factory=_caller, repr=False)
+    where: str = field(init=False, default_factory=caller, repr=False)
 
     def __post_init__(self) -> None:
-        _check_name("task", self.name, self.where)
-        at = _short(self.where)
-        _check_duration(self.name, "horizon", self.horizon, self.where, "use days(90)")
-        _check_duration(self.name, "settle", self.settle, self.where, "use days(1)", zero=True)
+        check_name("task", self.name, self.where)
+        at = short(self.where)
+        check_duration(self.name, "horizon", self.horizon, self.where, "use days(90)")
+        check_duration(self.name, "settle", self.settle, self.where, "use days(1)", zero=True)
         if not self.purpose:
             raise DefinitionError(self.name, "a prediction needs a purpose", 'say purpose="retention"', where=at)
         if not isinstance(self.population, str) or not self.population.strip():
@@ -496,8 +385,8 @@ class PredictionTask:
             problem = f"targets are names with conditions, got {self.targets!r}"
             raise DefinitionError(self.name, problem, 'write targets={"deli": _.category == "DELI"}', where=at)
         for target, condition in self.targets.items():
-            _check_name("target", target, self.where)
-            _check_condition(f"{self.name}, target {target}", condition, self.where)
+            check_name("target", target, self.where)
+            check_condition(f"{self.name}, target {target}", condition, self.where)
         if self.targets and isinstance(self.label, Enters):
             raise DefinitionError(
                 self.name, "targets narrow the facts of a Label, and Enters has none", "write one task for each rule",
@@ -542,14 +431,16 @@ def _history(name: str, target: str, source: str, condition: Any) -> FeatureView
     """A target's own recency and frequency, and its money where the facts are order lines."""
     recent, year = past(timedelta(days=90)) & condition, past(timedelta(days=365)) & condition
     features = {
-        f"{target}_facts_90d": _.count(where=recent),
-        f"{target}_facts_365d": _.count(where=year),
-        f"days_since_{target}": days_since(_.event_at.max(where=condition)),
+        f"{target}_facts_90d": Feature(_.count(where=recent), f"facts of {target}"),
+        f"{target}_facts_365d": Feature(_.count(where=year), f"facts of {target}"),
+        f"days_since_{target}": Feature(
+            days_since(_.event_at.max(where=condition)), f"since the last fact of {target}", "days", null="none yet"
+        ),
     }
     if source == "order_line":
         features |= {
-            f"{target}_orders_365d": _.order_id.nunique(where=year),
-            f"{target}_spend_365d": _.amount.sum(where=year).fill_null(0),
+            f"{target}_orders_365d": Feature(_.order_id.nunique(where=year), f"orders with {target}"),
+            f"{target}_spend_365d": Feature(_.amount.sum(where=year).fill_null(0), f"spent on {target}", "money"),
         }
     description = f"What the profile did of {target}, for the task {name}."
     return FeatureView(name=name, source=source, features=features, description=description)

@@ -12,14 +12,16 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from foretell.binding import bind_task, bind_view
-from foretell.declarations import Attribute, FeatureView, PredictionTask, Source, _short
+from foretell.checks import short
+from foretell.declarations import Attribute, PredictionTask, Source
 from foretell.errors import DefinitionError, ForetellError, unknown
+from foretell.views import FeatureView, FrozenView
 
 # Where the standard definitions live. Names only: the kernel imports no room until it is asked to discover.
 STANDARD_VIEWS = "features.views"
@@ -38,6 +40,11 @@ class Definitions:
     idle: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
+    @property
+    def of_profiles(self) -> dict[str, FeatureView]:
+        """The views whose rows are profiles; their features are attributes."""
+        return {name: view for name, view in self.views.items() if view.entity == "profile"}
+
     def source(self, name: str) -> Source:
         return _get("source", self.sources, name)
 
@@ -55,7 +62,8 @@ class Definitions:
 
     def views_of(self, task: PredictionTask) -> list[FeatureView]:
         """The views of a task that this project's sources can fill, in the task's order."""
-        return [self.views[name] for name in task.view_names if name in self.views]
+        known = dict(self.views) | {view.name: view for view in task.views if isinstance(view, FrozenView)}
+        return [known[name] for name in task.view_names if name in known]
 
 
 def _get(kind: str, known: Mapping[str, T], name: str) -> T:
@@ -68,16 +76,19 @@ def discover(folder: Path) -> Definitions:
     """Load and bind the standard definitions and those of the project in `folder`."""
     sources = _collect(Source, _files(folder / "sources"))
     _share_country(sources)
-    declared = {**_collect(FeatureView, _package(STANDARD_VIEWS)), **_collect(FeatureView, _files(folder / "views"))}
+    standard, own = _collect(FeatureView, _package(STANDARD_VIEWS)), _collect(FeatureView, _files(folder / "views"))
+    declared = {**standard, **own}
     tasks = {**_collect(PredictionTask, _package(STANDARD_TASKS)), **_collect(PredictionTask, _files(folder / "tasks"))}
+    _add_views(tasks, declared)
     for task in list(tasks.values()):
         for made in task.expanded()[1:]:
             if made.name in tasks:
                 problem = f"is a target of {task.name} and a task of its own"
-                raise DefinitionError(made.name, problem, "rename one", where=_short(task.where))
+                raise DefinitionError(made.name, problem, "rename one", where=short(task.where))
             tasks[made.name] = made
     for task in tasks.values():  # a view handed to a task as an object is discovered with it
-        declared = {v.name: v for v in task.views if isinstance(v, FeatureView)} | declared
+        handed = {v.name: v for v in task.views if isinstance(v, FeatureView) and v.name not in own}
+        declared = handed | {name: view for name, view in declared.items() if name not in handed}
     views, idle = {}, {}
     for view in declared.values():
         if reason := bind_view(view, sources):
@@ -88,16 +99,27 @@ def discover(folder: Path) -> Definitions:
         if reason := bind_task(task, declared, views, sources):
             idle[task.name] = reason
             del tasks[task.name]
-    _check_attributes(sources, views, tasks)
+    _check_attributes(sources, {n: v for n, v in views.items() if v.entity == "profile"}, tasks)
     attributes = _collect(Attribute, _files(folder / "attributes"))
     for attribute in attributes.values():
         _check_survivorship(attribute, sources)
     return Definitions(sources, views, tasks, idle, attributes)
 
 
+def _add_views(tasks: dict[str, PredictionTask], declared: Mapping[str, FeatureView]) -> None:
+    """Give each task the views that say they are for it."""
+    for view in declared.values():
+        for name in view.tasks:
+            if name not in tasks:
+                raise unknown("task", name, tasks, where=short(view.where))
+            if view.name not in (task := tasks[name]).view_names:
+                tasks[name] = replace(task, views=(*task.views, view.name))
+                object.__setattr__(tasks[name], "where", task.where)
+
+
 def _check_survivorship(attribute: Attribute, sources: Mapping[str, Source]) -> None:
     """A rule is about something that sources say, and names sources that say it."""
-    at = _short(attribute.where)
+    at = short(attribute.where)
     said = {name for source in sources.values() for name in (*source.traits, *source.identifiers)}
     if attribute.name not in said:
         raise unknown("trait or identifier", attribute.name, said, where=at)
@@ -124,7 +146,7 @@ def _share_country(sources: Mapping[str, Source]) -> None:
         elif said and "phone" in source.identifiers:
             problem = f"has phone numbers and says no country, while others say {' and '.join(said)}"
             fix = 'say country="…"; "" if it is not known: its numbers then meet no others'
-            raise DefinitionError(source.name, problem, fix, where=_short(source.where))
+            raise DefinitionError(source.name, problem, fix, where=short(source.where))
 
 
 # Columns that every table of profiles, or every training set, has beside its attributes.
@@ -139,7 +161,7 @@ def _check_attributes(
     for source in sources.values():
         for trait in source.traits:
             if homes.setdefault(trait, "a trait") != "a trait":
-                raise DefinitionError(trait, f"is a trait and {homes[trait]}", "rename it", where=_short(source.where))
+                raise DefinitionError(trait, f"is a trait and {homes[trait]}", "rename it", where=short(source.where))
     for source in sources.values():  # the trait of that name says the same
         homes |= {kind: "an identifier" for kind in source.identifiers if kind not in homes}
     made = [(view, name, f"a feature of {view.name}") for view in views.values() for name in view.features]
@@ -147,7 +169,7 @@ def _check_attributes(
     made += [(task, f"{task.name}_percentile", f"the percentile of {task.name}") for task in tasks.values()]
     for owner, name, what in made:
         if name in homes:
-            raise DefinitionError(name, f"is {homes[name]} and {what}", "rename one", where=_short(owner.where))
+            raise DefinitionError(name, f"is {homes[name]} and {what}", "rename one", where=short(owner.where))
         homes[name] = what
 
 

@@ -24,6 +24,8 @@ ROLES: dict[str, dict[str, str]] = {
     "message": {"campaign_id": "VARCHAR", "channel": "VARCHAR", "kind": "VARCHAR"},
     # what somebody did on a site or in an app: kind is page, screen or track, name that of the page or event
     "activity": {"kind": "VARCHAR", "name": "VARCHAR", "category": "VARCHAR", "url": "VARCHAR"},
+    # what happened to a request for help: kind is opened, answered, closed, rated, …; rating on the desk's own scale
+    "ticket": {"ticket_id": "VARCHAR", "kind": "VARCHAR", "channel": "VARCHAR", "topic": "VARCHAR", "rating": "DOUBLE"},
     # what a record says about a person; a trait of one of these names fills it
     "person": {
         "birth_date": "VARCHAR",
@@ -37,7 +39,11 @@ ROLES: dict[str, dict[str, str]] = {
 }
 
 # What a role needs at least to mean anything.
-REQUIRED: dict[str, tuple[str, ...]] = {**dict.fromkeys(ROLES, ()), "order_line": ("order_id", "amount")}
+REQUIRED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(ROLES, ()),
+    "order_line": ("order_id", "amount"),
+    "ticket": ("ticket_id",),
+}
 
 # Stamps every fact carries, beside its role's columns, when a declaration sees it.
 STAMPS: dict[str, str] = {

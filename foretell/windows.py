@@ -16,7 +16,18 @@ from ibis.common.deferred import Attr, BinaryOperator, Deferred, Item, Just, Res
 
 from foretell.errors import DefinitionError
 
-__all__ = ["_", "attributes", "days", "days_since", "future", "future_windows", "hours", "minutes", "past"]
+__all__ = [
+    "_",
+    "attributes",
+    "days",
+    "days_since",
+    "future",
+    "future_windows",
+    "hours",
+    "minutes",
+    "past",
+    "past_windows",
+]
 
 # Exists only on the table a label sees. Reading it is what makes an expression a look into the future.
 FUTURE_COLUMN = "horizon_start"
@@ -55,7 +66,10 @@ def past(window: timedelta) -> Any:
     ...
     foretell.errors.DefinitionError: past(-1 day, 0:00:00): expected a positive duration, got -1 day, 0:00:00; ...
     """
-    return _.event_at >= _.cutoff - _length(window, "past")
+    if _length(window, "past") > timedelta(days=1) and window % timedelta(days=1):  # no engine has such an interval
+        problem = f"from a day on, a duration is of whole days, got {window}"
+        raise DefinitionError(f"past({window})", problem, f"write past(days({-(-window // timedelta(days=1))}))")
+    return _.event_at >= _.cutoff - window
 
 
 def future(window: timedelta) -> Any:
@@ -66,7 +80,7 @@ def future(window: timedelta) -> Any:
 def days_since(instant: Any) -> Any:
     """Elapsed time from an aggregated instant to the cutoff, in days of 24 hours (float); null without facts.
 
-    Engines disagree on date differences, so it is whole seconds of the epoch divided by 86,400.
+    Engines disagree on date differences, so it is seconds of the epoch, with their fractions, divided by 86,400.
     """
     return (_.cutoff.max().epoch_seconds() - instant.epoch_seconds()) / 86_400.0
 
@@ -83,6 +97,16 @@ def future_windows(expression: Any) -> list[timedelta]:
         for node in _nodes(expression)
         if isinstance(node, BinaryOperator) and _attribute(node.left) == FUTURE_COLUMN and isinstance(node.right, Just)
     ]
+
+
+def past_windows(expression: Any) -> list[timedelta]:
+    """The lengths of all `past(...)` windows in a deferred expression."""
+    return [
+        node.right.value
+        for node in _nodes(expression)
+        if isinstance(node, BinaryOperator) and _attribute(node.left) == "cutoff" and isinstance(node.right, Just)
+        and isinstance(node.right.value, timedelta)
+    ]  # fmt: skip
 
 
 def _attribute(node: Any) -> str | None:

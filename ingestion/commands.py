@@ -328,7 +328,7 @@ def _contracts_of_stream(project: str | None, stream: str, force: bool) -> None:
     home = Project.find(project)
     definitions = home.definitions
     others = [s for s in definitions.sources.values() if s.stream != stream]
-    taken = {*definitions.tasks, *(name for view in definitions.views.values() for name in view.features)}
+    taken = {*definitions.tasks, *(name for view in definitions.of_profiles.values() for name in view.features)}
     with duckdb.connect() as con:
         found = propose(con, home, stream, known=others, taken=taken)
     targets = [home.folder / "sources" / f"{made.source.name}.py" for made in found]

@@ -17,6 +17,7 @@ from models.encoding import encode
 
 ALIAS = "champion"
 CONTRACT = "contract.json"
+VIEWS = "views.json"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,18 @@ def champion(project: Project, task: str, version: str | None = None) -> Champio
     contract = json.loads(mlflow.artifacts.load_text(f"runs:/{found.run_id}/{CONTRACT}"))
     model = sklearn_flavour.load_model(f"models:/{task}/{found.version}")
     return Champion(task, str(found.version), found.run_id, model, contract)
+
+
+def views_of(project: Project, model: Champion) -> list[dict[str, Any]]:
+    """The views that a model was trained on, as features.compiling froze them; [] of one that kept none."""
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    client(project)
+    try:
+        return json.loads(mlflow.artifacts.load_text(f"runs:/{model.run_id}/{VIEWS}"))["views"]
+    except MlflowException:
+        return []
 
 
 def promote(project: Project, task: str, version: str) -> None:

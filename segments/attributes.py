@@ -35,7 +35,7 @@ def create(con: duckdb.DuckDBPyConnection, project: Project) -> dict[str, str]:
     scores = _scores(con, project)
     if scores:
         taken = {name for name, *_ in con.execute("DESCRIBE profiles").fetchall()}
-        taken |= {feature for view in project.definitions.views.values() for feature in view.features}
+        taken |= {feature for view in project.definitions.of_profiles.values() for feature in view.features}
         found = con.execute(f"SELECT DISTINCT task FROM ({scores}) ORDER BY 1").fetchall()
         tasks = [task for (task,) in found if taken.isdisjoint(task + suffix for suffix in SCORE_COLUMNS)]
         pivot = "".join(
@@ -46,7 +46,7 @@ def create(con: duckdb.DuckDBPyConnection, project: Project) -> dict[str, str]:
         joins.append(f"LEFT JOIN (SELECT profile_id{pivot} FROM ({scores}) GROUP BY 1) s USING (profile_id)")
         columns.append("s.* EXCLUDE (profile_id)")
         cutoff = con.execute(f"SELECT max(cutoff) FROM scores WHERE cutoff <= {instant(project.now)}").fetchall()[0][0]
-        for view in project.definitions.views.values():
+        for view in project.definitions.of_profiles.values():
             if cutoff is not None and build.file_of(project, view, cutoff).exists():
                 joins.append(f'LEFT JOIN {build.read(project, view, cutoff)} AS "{view.name}" USING (profile_id)')
                 columns.append(f'"{view.name}".* EXCLUDE (profile_id, event_timestamp, created)')

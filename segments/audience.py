@@ -83,7 +83,7 @@ def _bound(project: Project, rule: Predicate, schema: Mapping[str, str]) -> Pred
         task = name.removesuffix("_percentile")
         if task in known.tasks:
             raise NotReady(name, "has no live scores", f"run `foretell train {task}` and `foretell score {task}`")
-        if any(name in view.features for view in known.views.values()):
+        if any(name in view.features for view in known.of_profiles.values()):
             raise NotReady(name, "is a feature, known once something has been scored", "run `foretell score` first")
     return rule.bind(schema)
 

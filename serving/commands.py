@@ -75,6 +75,11 @@ def score(
         ],
     )
     for s in found:
+        if s.edited:
+            click.echo(
+                f"- {s.task} v{s.version} sees {', '.join(s.edited)} as when it was trained; "
+                f"`foretell train {s.task}` takes up the change"
+            )
         if s.without_consent:
             purpose = home.definitions.task(s.task).purpose
             click.echo(f"- {s.without_consent:,} more are not scored for {s.task}: no consent to {purpose}")

@@ -7,7 +7,7 @@ repaired by scoring again, and asking the same question twice adds nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from features.compiling import contracts, thawed, versioned
 from features.store import repository
 from features.store.online import Online
 from foretell.declarations import PredictionTask
 from foretell.errors import DataError, DefinitionError, NotReady
 from foretell.project import Project
+from foretell.views import FrozenView
 from lake.engine import last_batch, session, table
 from models.encoding import encode_rows
-from models.registry import Champion, champion, quietly, trained_at
+from models.registry import Champion, champion, quietly, trained_at, views_of
 from segments.audience import audience
 from serving import batch
 from serving.batch import online_cutoff
@@ -39,6 +41,7 @@ class Scored:
 
     members: of a segment that was scored, how many profiles it has; eligible then counts those among them.
     without_consent: how many more would be eligible, but did not agree to the task's purpose: they are not scored.
+    edited: views that are others now than when the model was trained, which was told what they were.
     """
 
     task: str
@@ -50,6 +53,7 @@ class Scored:
     cutoff: datetime
     members: int | None = None
     without_consent: int = 0
+    edited: tuple[str, ...] = ()
 
 
 def score(
@@ -71,11 +75,16 @@ def score(
             "score", f"expected a cutoff up to now ({project.now:%Y-%m-%d %H:%M}), got {cutoff:%Y-%m-%d %H:%M}",
             "what will be known then is not known yet; leave --at out",
         )  # fmt: skip
-    tasks = [project.definitions.task(name) for name in _trained(project, names)]
-    champions = {t.name: _matching_champion(project, t) for t in tasks}
+    matched = [_matching_champion(project, project.definitions.task(name)) for name in _trained(project, names)]
+    tasks, champions = [task for task, _ in matched], {task.name: model for task, model in matched}
     members = None if segment is None else set(audience(project, segment).members["profile_id"])
     dataset.build_for(project, tasks, [cutoff], progress)
-    found = [_score_task(project, task, champions[task.name], cutoff, progress, members) for task in tasks]
+    found = [
+        replace(
+            _score_task(project, task, champions[task.name], cutoff, progress, members), edited=_edited(project, task)
+        )
+        for task in tasks
+    ]
     _bring_online(project, tasks, cutoff, progress)
     publish(project, progress)
     return found
@@ -134,8 +143,7 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
 
     who: a profile id, an old one, or any identifier. Its percentile is among the last batch of the same model.
     """
-    task = project.definitions.task(name)
-    model = _matching_champion(project, task)
+    task, model = _matching_champion(project, project.definitions.task(name))
     last = batch.last(project, name)
     if last is None or last.version != model.version:
         problem = "nothing has been scored yet" if last is None else f"v{model.version} has not scored anyone yet"
@@ -165,15 +173,29 @@ def refused_for(who: str, purpose: str) -> NotReady:
     return NotReady(who, f"must not be scored: no consent to {purpose}", fix)
 
 
-def _matching_champion(project: Project, task: PredictionTask) -> Champion:
-    """The champion, if the views it was trained on are still what they were."""
+def _matching_champion(project: Project, task: PredictionTask) -> tuple[PredictionTask, Champion]:
+    """The champion, and the task as it was when the champion was trained: views edited since are what they were."""
     model = quietly(lambda: champion(project, task.name))
-    if model.contract["service"] != (today := repository.service_name(project, task)):
+    if model.contract["service"] == (today := repository.service_name(project, task)):
+        return task, model
+    sources = dict(project.definitions.sources)
+    views = [thawed(said) for said in quietly(lambda: views_of(project, model))]
+    former = replace(task, views=tuple(views)) if views else task
+    broken = [view.name for view in views if contracts(view, sources) != view.contracts]
+    if broken or repository.service_name(project, former) != model.contract["service"]:
+        why = f", and a source of {', '.join(broken)} has changed" if broken else ""
         raise DefinitionError(
-            task.name, f"its features were {model.contract['service']} when the champion was trained, now {today}",
-            f"run `foretell train {task.name}` again, or take back the change to its views or sources",
+            task.name, f"its features were {model.contract['service']} when the champion was trained, now {today}{why}",
+            f"run `foretell train {task.name}` again, or take back the change to its sources",
         )  # fmt: skip
-    return model
+    return former, model
+
+
+def _edited(project: Project, task: PredictionTask) -> tuple[str, ...]:
+    """The views of a task as it was trained that are others today."""
+    sources, known = dict(project.definitions.sources), project.definitions.views
+    former = [view for view in task.views if isinstance(view, FrozenView)]
+    return tuple(v.name for v in former if v.name not in known or versioned(known[v.name], sources) != v.version)
 
 
 def _bring_online(
@@ -185,9 +207,9 @@ def _bring_online(
         return
     progress("features to the online store")
     store = repository.apply(project, tasks)
-    views = {v.name: v for t in tasks for v in project.definitions.views_of(t)}
+    views = dataset.once(project, [v for t in tasks for v in project.definitions.views_of(t)])
     batch.mark_online(project, None)  # between two cutoffs nobody is told that old features are new, or new ones old
-    quietly(lambda: repository.materialise(project, store, views.values(), cutoff))
+    quietly(lambda: repository.materialise(project, store, views, cutoff))
     batch.mark_online(project, cutoff)
 
 

@@ -93,6 +93,43 @@ mail = Source(
 """,
 }
 
+# More sources, for views that need them: a support desk, visits of the site, and people who belong to companies.
+MORE_SOURCES = {
+    "desk": """
+from foretell import Source
+
+desk = Source(
+    name="desk",
+    files="desk/*.csv",
+    role="ticket",
+    event_at="at",
+    known_at="recorded_at",
+    timezone="Europe/Oslo",
+    identifiers={"email": "email"},
+    columns={"ticket_id": "ticket", "kind": "kind", "channel": "channel", "topic": "topic", "rating": "rating"},
+)
+""",
+    "site": """
+from foretell import Source
+
+site = Source(
+    name="site",
+    files="site/*.csv",
+    role="activity",
+    event_at="at",
+    known_at="recorded_at",
+    timezone="Europe/Oslo",
+    identifiers={"email": "email", "device": "device"},
+    columns={"kind": "kind", "name": "name"},
+)
+""",
+    # those alike in age, income and children stand for the people of a company
+    "crm": SOURCES["crm"].replace(
+        "    trust=2,", """    trust=2,
+    account="concat_ws(' ', nullif(age_group, ''), nullif(income, ''), nullif(kids, ''))",""",
+    ),
+}  # fmt: skip
+
 # What people tell about themselves, beside name and city.
 TRAITS = {
     "born": ["1990-05-17", "1970-01-01", "2001-02-29", ""],
@@ -113,6 +150,8 @@ COLUMNS = {
              "quantity", "amount", "discount", "cancelled"],
     "crm": ["registered_at", "card", "email", "phone", "first_name", "city", *TRAITS],
     "mail": ["sent_at", "email", "campaign", "kind"],
+    "desk": ["at", "recorded_at", "email", "ticket", "kind", "channel", "topic", "rating"],
+    "site": ["at", "recorded_at", "email", "device", "kind", "name"],
 }  # fmt: skip
 
 
@@ -159,6 +198,44 @@ def click(at: datetime, device: str = "", email: str = "", **other: Any) -> Row:
 def letter(at: datetime, email: str, campaign: str = "m1") -> Row:
     """A campaign mail; known an hour after it was sent."""
     return {"sent_at": at, "email": email, "campaign": campaign, "kind": "newsletter"}
+
+
+def call(at: datetime, email: str, ticket: str, kind: str = "opened", **other: Any) -> Row:
+    """What happened to a ticket of the support desk; known a minute later."""
+    row = {"at": at, "recorded_at": at + timedelta(minutes=1), "email": email, "ticket": ticket, "kind": kind}
+    return {**row, "channel": "phone", "topic": "", "rating": "", **other}
+
+
+def page(at: datetime, email: str = "", device: str = "", kind: str = "page", **other: Any) -> Row:
+    """A page of the site that was seen, or what was done there; known a second later."""
+    row = {"at": at, "recorded_at": at + timedelta(seconds=1), "email": email, "device": device, "kind": kind}
+    return {**row, "name": "home", **other}
+
+
+def more_facts(facts: Facts, *, people: int = 60, days: int = 400) -> Facts:
+    """The small shop's facts, and those of MORE_SOURCES about some of its people."""
+    draw = Random(1)
+    facts |= {"desk": [], "site": []}
+
+    def moment() -> datetime:
+        return START + timedelta(microseconds=draw.randrange(int(days * 864e8)))
+
+    for i in range(people):
+        email, late = f"person{i}@shop.example", timedelta(days=draw.choice([0, 0, 0, 5]), seconds=7)
+        for n in range(draw.choice([0, 0, 1, 2, 3])):
+            at, ticket = moment(), f"t{i}-{n}"
+            facts["desk"].append(call(at, email, ticket, recorded_at=at + late))
+            if draw.random() < 0.7:
+                facts["desk"].append(call(at + timedelta(hours=draw.randrange(1, 90)), email, ticket, "closed"))
+            if draw.random() < 0.5:
+                facts["desk"].append(call(at + timedelta(days=2), email, ticket, "rated", rating=f"{n + 1}"))
+        for _ in range(draw.choice([0, 2, 8])):
+            at = moment() if draw.random() < 0.5 else START + timedelta(days=draw.uniform(230, 330))
+            for step in range(draw.randrange(1, 5)):
+                seen = at + step * timedelta(minutes=draw.choice([0, 3, 29, 30]))
+                who = {"email": email} if draw.random() < 0.5 else {"device": f"device-{i}"}
+                facts["site"].append(page(seen, kind=draw.choice(["page", "track"]), recorded_at=seen + late, **who))
+    return facts
 
 
 def shop_facts(*, seed: int = 0, people: int = 60, days: int = 400) -> Facts:
@@ -222,20 +299,26 @@ def write_shop(
     )
     for name, text in (SOURCES | dict(sources or {})).items():
         (folder / "sources" / f"{name}.py").write_text(text)
-    for name, rows in facts.items():
-        target = folder / "exports" / name
-        target.mkdir(parents=True)
-        if name == "web":
-            (target / "web.jsonl").write_text("".join(json.dumps(row, default=_text) + "\n" for row in rows))
-            continue
-        with (target / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS[name])
-            writer.writeheader()
-            writer.writerows({k: _text(v) for k, v in row.items()} for row in rows)
+    write_files(folder, facts)
     project = Project(folder)
     project.home.mkdir(parents=True, exist_ok=True)
     (project.home / "key").write_text(key)
     return project
+
+
+def write_files(folder: Path, facts: Mapping[str, Iterable[Row]], stem: str = "") -> None:
+    """Write one export file per source, called as the source is, or `stem`. Rows may have more columns than COLUMNS."""
+    for name, rows in facts.items():
+        target, rows = folder / "exports" / name, list(rows)
+        target.mkdir(parents=True, exist_ok=True)
+        if name == "web":
+            lines = "".join(json.dumps(row, default=_text) + "\n" for row in rows)
+            (target / f"{stem or name}.jsonl").write_text(lines)
+            continue
+        with (target / f"{stem or name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys([*COLUMNS[name], *(c for row in rows for c in row)])))
+            writer.writeheader()
+            writer.writerows({k: _text(v) for k, v in row.items()} for row in rows)
 
 
 def load_shop(project: Project, names: Iterable[str]) -> None:

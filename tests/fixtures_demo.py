@@ -21,6 +21,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from examples.complete_journey.demo import make_project
+
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "complete_journey"
 README = ROOT / "README.md"
@@ -38,19 +40,6 @@ class Toured:
 
     folder: Path
     steps: list[tuple[str, str, str]]
-
-
-def make_project(folder: Path) -> Path:
-    """A copy of the demo's project with its exports."""
-    from examples.complete_journey.demo import KEY
-    from examples.complete_journey.exports import write_exports
-
-    skipped = shutil.ignore_patterns(".foretell", "exports", "audiences", "__pycache__")
-    shutil.copytree(EXAMPLE, folder, ignore=skipped)
-    write_exports(folder / "exports")
-    (folder / ".foretell").mkdir()
-    (folder / ".foretell" / "key").write_text(KEY)
-    return folder
 
 
 def environment() -> dict[str, str]:

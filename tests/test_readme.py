@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from fixtures_demo import README, ROOT, Toured, agree, answers, blocks, demo, run
 
+from foretell.project import Project
+from models import registry
+
 __all__ = ["demo"]
 
 
@@ -140,3 +143,18 @@ def test_rooms_are_those_that_exist() -> None:
     ]
     listed = re.findall(r"^\| `(\w+)/` \|", README.read_text(), flags=re.M)
     assert listed == packages
+
+
+def test_a_feature_is_one_file_and_in_the_next_training(project: Path) -> None:
+    """As a newcomer adds it, from the README; no task is edited."""
+    (block,) = [b for b in code() if b.startswith("# views/")]
+    assert len(block.strip().splitlines()) < 20
+    (project / "views" / "weekend.py").write_text(block)
+    for line in [line.split("  #")[0].strip() for text in blocks("sh") for line in text.splitlines()]:
+        if line.startswith("foretell features "):
+            said = run(line, project)
+            assert "weekend" in said
+    assert (project / "weekend.png").stat().st_size > 10_000
+    run("foretell train churn --trials 0", project)
+    model = registry.quietly(lambda: registry.champion(Project(project), "churn"))
+    assert {"weekend_lines_90d", "weekend_spend_90d"} <= set(model.contract["columns"])

@@ -10,9 +10,10 @@ import pandas as pd
 
 from features import build, labels
 from features.store import repository
-from foretell.declarations import Enters, FeatureView, PredictionTask
+from foretell.declarations import Enters, PredictionTask
 from foretell.errors import DataError
 from foretell.project import Project
+from foretell.views import FeatureView
 from lake.engine import session
 from segments.predicate import parse
 from training import entering
@@ -39,7 +40,13 @@ def asked_views(project: Project, task: PredictionTask) -> list[FeatureView]:
     if isinstance(task.label, Enters):
         rule_views = entering.views_of(project, entering.rule_of(project, task), f"label of {task.name}")
     views = [*project.definitions.views_of(task), *population_views(project, task), *rule_views]
-    return list({view.name: view for view in views}.values())
+    return once(project, views)
+
+
+def once(project: Project, views: Iterable[FeatureView]) -> list[FeatureView]:
+    """Each version of a view once."""
+    sources = dict(project.definitions.sources)
+    return list({build.versioned(view, sources): view for view in views}.values())
 
 
 def build_for(
@@ -47,8 +54,8 @@ def build_for(
     progress: Callable[[str], None] = lambda _: None,
 ) -> int:  # fmt: skip
     """Build every view that these tasks and their populations need, at these cutoffs."""
-    views = {v.name: v for t in tasks for v in asked_views(project, t)}
-    return build.build(project, views.values(), cutoffs, progress)
+    views = once(project, [view for task in tasks for view in asked_views(project, task)])
+    return build.build(project, views, cutoffs, progress)
 
 
 def population(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> list[str]:
@@ -161,10 +168,12 @@ def first_fact(project: Project, task: PredictionTask) -> datetime:
     Other views may begin later: what was not recorded yet is an empty row then.
     """
     ensure(project)
-    deciding = {view.source for view in population_views(project, task)}
+    deciding = {role for view in population_views(project, task) for role in view.roles}
     if isinstance(task.label, Enters):
         deciding |= {
-            view.source for view in entering.views_of(project, entering.rule_of(project, task), f"label of {task.name}")
+            role
+            for view in entering.views_of(project, entering.rule_of(project, task), f"label of {task.name}")
+            for role in view.roles
         }
     else:
         deciding.add(task.label.source)

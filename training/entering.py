@@ -14,9 +14,10 @@ import pandas as pd
 
 from features import build
 from features.labels import bridge, persons
-from foretell.declarations import Enters, FeatureView, PredictionTask
+from foretell.declarations import Enters, PredictionTask
 from foretell.errors import DataError, unknown
 from foretell.project import Project
+from foretell.views import FeatureView
 from lake.engine import quote
 from segments.audience import declared
 from segments.predicate import Predicate, parse
@@ -39,7 +40,7 @@ def views_of(
     fix: str = "expand it with `foretell lookalike`, which compares profiles as they are now",
 ) -> list[FeatureView]:  # fmt: skip
     """The views that hold the features a rule reads. Scores and traits are refused: their past is not kept as known."""
-    homes = {feature: view for view in project.definitions.views.values() for feature in view.features}
+    homes = {feature: view for view in project.definitions.of_profiles.values() for feature in view.features}
     traits = {trait for source in project.definitions.sources.values() for trait in source.traits}
     for name in sorted(rule.columns - homes.keys()):
         is_score = name.removesuffix("_percentile") in project.definitions.tasks
@@ -74,8 +75,10 @@ def labels_at(
     bridge(con, cutoff, known_by)
     relations = []
     for view in views_of(project, rule, f"label of {task.name}"):
-        if not facts_of(con, project, view.source):  # over an empty table nobody would ever enter, or everybody
-            raise DataError(task.name, f"no {view.source} facts are loaded", "run `foretell load` first")
+        if not any(
+            facts_of(con, project, role) for role in view.roles
+        ):  # over an empty table nobody would ever enter, or everybody
+            raise DataError(task.name, f"no {' or '.join(view.roles)} facts are loaded", "run `foretell load` first")
         query = build.rows_at(con, project, view, cutoff + task.horizon, known_by)
         con.execute(f'CREATE OR REPLACE TEMP TABLE "later_{view.name}" AS {query}')
         relations.append(f'"later_{view.name}"')

@@ -191,7 +191,7 @@ def _listed(file: Path) -> list[str]:
 
 def _rows(project: Project, progress: Callable[[str], None]) -> pd.DataFrame:
     """Every feature of every profile as of now."""
-    views = list(project.definitions.views.values())
+    views = list(project.definitions.of_profiles.values())
     if not views:
         raise NotReady("lookalike", "no view can be filled", "declare a source that plays a role")
     build.build(project, views, [project.now], progress)
@@ -264,5 +264,5 @@ def _replayable(project: Project, seed: str) -> bool:
     """Whether the seed is a rule over features alone."""
     if Path(seed).suffix.lower() in {".csv", ".txt"}:
         return False
-    features = {name for view in project.definitions.views.values() for name in view.features}
+    features = {name for view in project.definitions.of_profiles.values() for name in view.features}
     return rule_of(project, seed).columns <= features

@@ -7,64 +7,35 @@ apart; beyond seven candidates the line style changes as well.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
 from foretell.errors import DataError, unknown
+from foretell.pictures import (
+    BLUE,
+    GREY,
+    INK,
+    LOW_TO_HIGH,
+    MISSING,
+    ORANGE,
+    PALETTE,
+    SKY,
+    STYLES,
+    as_text,
+    canvas,
+    dress,
+    title,
+)  # fmt: skip
 from training.metrics import METRICS, Kind, Metric, auc, bias_pct, bins, ece, gain_curve, norm_gini
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#000000",
-)
-PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK)
-STYLES = ("-", "--", ":", "-.")
-GREY, INK, FAINT = "#8A8A8A", "#262626", "#E4E4E4"
-LOW_TO_HIGH = LinearSegmentedColormap.from_list("low_to_high", ["#16337F", "#B5307D", "#F7A024"])
-MISSING = "#B4B4B4"
 DOTS = 3000  # of one feature in the importance plot; more only cost time and space
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
-
-
-def _dress(ax: Axes, *, grid: str = "both") -> None:
-    """A quiet frame: no box, a faint grid behind the data."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(GREY)
-    ax.tick_params(colors=INK, labelsize=9)
-    ax.set_axisbelow(True)
-    if grid != "none":
-        ax.grid(True, axis=grid, color=FAINT, linewidth=0.8)  # pyright: ignore[reportArgumentType]
-
-
-def _title(figure: Figure, says: str, detail: str) -> None:
-    """What to see, in bold, and beneath it how to read the picture; wrapped to the width of the figure."""
-    width = figure.get_figwidth()
-    figure.suptitle(
-        textwrap.fill(says, int(9.5 * width)), x=0.015, ha="left", fontsize=12, fontweight="bold", color=INK
-    )
-    figure.axes[0].set_title(textwrap.fill(detail, int(12 * width)), loc="left", fontsize=9, color="#555555", pad=8)
-
-
-def _plain(value: str) -> str:
-    """A name as text: matplotlib would read what stands between dollar signs as a formula."""
-    return value.replace("$", r"\$")
 
 
 def _amount(value: float, _: object = None) -> str:
@@ -89,7 +60,7 @@ def calibration_plot(y: ArrayLike, p: ArrayLike, name: str, weight: ArrayLike | 
     limit = min(1.0, 1.1 * max(table["predicted"].max(), table["high"].max(), np.quantile(scores[weights > 0], 0.99)))
     beyond = scores[weights > 0].max() > limit
 
-    figure = _figure(7.0, 7.0)
+    figure = canvas(7.0, 7.0)
     top, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     top.plot([0, limit], [0, limit], color=GREY, linewidth=1.2, linestyle="--", label="perfect: share = probability")
     top.vlines(table["predicted"], table["low"], table["high"], color=BLUE, linewidth=2, alpha=0.45)
@@ -104,9 +75,9 @@ def calibration_plot(y: ArrayLike, p: ArrayLike, name: str, weight: ArrayLike | 
     )
     top.set(xlim=(0, limit), ylim=(0, limit), ylabel="Observed share of positives (%)")
     top.legend(loc="upper left", frameon=False, fontsize=9)
-    _title(
+    title(
         figure,
-        f"{_plain(name)}: probabilities miss by {100 * error:.1f} points on average",
+        f"{as_text(name)}: probabilities miss by {100 * error:.1f} points on average",
         "Below the dashed line the model promises too much, above it too little",
     )
     beneath.hist(
@@ -120,8 +91,8 @@ def calibration_plot(y: ArrayLike, p: ArrayLike, name: str, weight: ArrayLike | 
     beneath.set(xlabel=f"Predicted probability (%{last})", ylabel="Profiles (%)")
     for ax, axis in ((top, top.xaxis), (top, top.yaxis), (beneath, beneath.yaxis)):
         axis.set_major_formatter(FuncFormatter(_percent))
-        _dress(ax)
-    _dress(beneath, grid="y")
+        dress(ax)
+    dress(beneath, grid="y")
     beneath.yaxis.set_major_locator(MaxNLocator(3))
     return figure
 
@@ -132,7 +103,7 @@ def decile_plot(y: ArrayLike, pred: ArrayLike, name: str, weight: ArrayLike | No
     Bars are 95% intervals of the actual mean. `unit` names the amount's unit ("USD") on the axis.
     """
     table = bins(y, pred, "amount", weight)
-    figure = _figure(7.2, 4.8)
+    figure = canvas(7.2, 4.8)
     ax = figure.subplots()
     ax.vlines(table["bin"], table["low"], table["high"], color=BLUE, linewidth=2, alpha=0.45)
     ax.plot(table["bin"], table["actual"], "o", color=BLUE, markersize=7, label="actual, with 95% interval")
@@ -155,20 +126,20 @@ def decile_plot(y: ArrayLike, pred: ArrayLike, name: str, weight: ArrayLike | No
             says = f"the predicted total is {abs(bias):.1f}% too {'high' if bias > 0 else 'low'}"
     except DataError:  # amounts that add up to nothing
         says = "predicted and actual amounts"
-    _title(
+    title(
         figure,
-        f"{_plain(name)}: {says}",
+        f"{as_text(name)}: {says}",
         "Where a diamond leaves its bar, that tenth is predicted wrong by more than chance",
     )
     ax.set(
         xlabel="Tenth of the profiles by predicted amount (1 = lowest)",
-        ylabel=f"Mean amount per profile{f' ({_plain(unit)})' if unit else ''}",
+        ylabel=f"Mean amount per profile{f' ({as_text(unit)})' if unit else ''}",
         xlim=(0.5, 10.5),
         xticks=range(1, 11),
     )
     ax.yaxis.set_major_formatter(FuncFormatter(_amount))
     ax.legend(loc="upper left", frameon=False, fontsize=9)
-    _dress(ax, grid="y")
+    dress(ax, grid="y")
     return figure
 
 
@@ -190,7 +161,7 @@ def gain_plot(
     curves = {model: gain_curve(y, predictions[model], kind, weight) for model in ranked}
     perfect = gain_curve(y, y, kind, weight)
 
-    figure = _figure(6.8, 5.6)
+    figure = canvas(6.8, 5.6)
     ax = figure.subplots()
     ax.plot(perfect["taken"], perfect["found"], color=GREY, linewidth=1.2, linestyle=":", label="perfect order")
     colours = {model: i for i, model in enumerate(predictions)}
@@ -203,7 +174,7 @@ def gain_plot(
             linestyle=STYLES[at // len(PALETTE) % len(STYLES)],
             linewidth=2,
             zorder=3 if model == ranked[0] else 2,
-            label=f"{_plain(model)} ({label} {scores[model]:.3f})",
+            label=f"{as_text(model)} ({label} {scores[model]:.3f})",
         )
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle="--", label="random order")
     best = curves[ranked[0]]
@@ -211,9 +182,9 @@ def gain_plot(
     ax.plot([0.1, 0.1, 0], [0, tenth, tenth], color=GREY, linewidth=0.8)
     ax.plot([0.1], [tenth], "o", color=PALETTE[colours[ranked[0]] % len(PALETTE)], markersize=6, zorder=4)
     of = "of all positives" if kind == "probability" else "of the whole amount"
-    _title(
+    title(
         figure,
-        f"The best 10% by {_plain(ranked[0])} hold {100 * tenth:.0f}% {of}",
+        f"The best 10% by {as_text(ranked[0])} hold {100 * tenth:.0f}% {of}",
         "The further a curve bends to the upper left, the fewer profiles are needed",
     )
     ax.set(
@@ -225,7 +196,7 @@ def gain_plot(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(_percent))
     ax.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
-    _dress(ax)
+    dress(ax)
     return figure
 
 
@@ -248,7 +219,7 @@ def comparison_plot(evaluation: pd.DataFrame, metric: str) -> Figure:
     spread = float(np.nanmax(ends) - np.nanmin(ends)) or abs(float(best["value"])) or 1.0
     decimals = int(np.clip(2 - np.floor(np.log10(spread)), 0, 8))  # enough to tell a hundredth of the width apart
 
-    figure = _figure(7.2, 1.9 + 0.42 * len(rows))
+    figure = canvas(7.2, 1.9 + 0.42 * len(rows))
     ax = figure.subplots()
     for place, (value, low, high) in enumerate(ends):
         colour = BLUE if place == 0 else GREY
@@ -266,17 +237,17 @@ def comparison_plot(evaluation: pd.DataFrame, metric: str) -> Figure:
     ax.axvline(best["value"], color=BLUE, linewidth=0.8, linestyle=":", zorder=0)
     if chosen.target is not None:
         ax.axvline(chosen.target, color=INK, linewidth=1, zorder=0)
-    ax.set_yticks(range(len(rows)), [_plain(str(model)) for model in rows["model"]])
+    ax.set_yticks(range(len(rows)), [as_text(str(model)) for model in rows["model"]])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     unit = {"amount": "in the unit of the amount", "×": "times the base rate"}.get(chosen.unit, chosen.unit)
     ax.set_xlabel(f"{chosen.title}{f' ({unit})' if unit else ''}")
     ax.xaxis.set_major_locator(MaxNLocator(7))
-    _title(
+    title(
         figure,
-        f"{chosen.title}: {_plain(str(best['model']))} does best",
+        f"{chosen.title}: {as_text(str(best['model']))} does best",
         f"{chosen.direction.capitalize()}; bars are 95% bootstrap intervals",
     )
-    _dress(ax, grid="x")
+    dress(ax, grid="x")
     ax.tick_params(axis="y", length=0)
     return figure
 
@@ -307,10 +278,10 @@ def importance_plot(contributions: pd.DataFrame, X: pd.DataFrame, top: int = 15,
     shown, rest = order[:top], order[top:]
     picked = np.unique(np.linspace(0, len(values) - 1, min(DOTS, len(values))).astype(np.intp))
 
-    figure = _figure(8.4, 1.9 + 0.38 * len(shown))
+    figure = canvas(8.4, 1.9 + 0.38 * len(shown))
     ax = figure.subplots()
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
-    names = [_plain(str(contributions.columns[i])) for i in shown]
+    names = [as_text(str(contributions.columns[i])) for i in shown]
     for place, i in enumerate(shown):
         column = X[contributions.columns[i]].iloc[picked]
         across = values[picked, i]
@@ -345,19 +316,19 @@ def importance_plot(contributions: pd.DataFrame, X: pd.DataFrame, top: int = 15,
     ax.set_yticks(range(len(shown)), names)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel(
-        f"Contribution to the prediction{f' ({_plain(unit)})' if unit else ''}: left lowers it, right raises it"
+        f"Contribution to the prediction{f' ({as_text(unit)})' if unit else ''}: left lowers it, right raises it"
     )
     total = float(mean.sum())
     kept = f"{len(shown)} features"
     if len(rest) and total > 0:
         kept = f"the top {len(shown)} of {len(order)} features, which do {mean[shown].sum() / total:.0%} of all moving"
-    _title(figure, f"{names[0]} moves the predictions most", f"One dot per profile; {kept}")
+    title(figure, f"{names[0]} moves the predictions most", f"One dot per profile; {kept}")
     colours = ScalarMappable(Normalize(0, 1), LOW_TO_HIGH)
     bar = figure.colorbar(colours, ax=ax, ticks=[0, 1], aspect=30, pad=0.09, fraction=0.03)
     bar.ax.set_yticklabels(["low", "high"], fontsize=9)
     bar.set_label("Value of the feature (grey: missing or without order)", fontsize=8, labelpad=-12)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    _dress(ax, grid="x")
+    dress(ax, grid="x")
     ax.tick_params(axis="y", length=0)
     return figure
 
@@ -369,7 +340,7 @@ def tuning_plot(trials: pd.DataFrame, objective: str) -> Figure:
         raise DataError("tuning_plot", "expected at least one complete trial, got none", "pass the trials of a Tuning")
     best = done["value"].cummin()
     start, end = float(done["value"].iloc[0]), float(best.iloc[-1])
-    figure = _figure(7.2, 4.2)
+    figure = canvas(7.2, 4.2)
     ax = figure.subplots()
     ax.plot(done["number"], done["value"], "o", color=BLUE, markersize=6, label="a trial")
     ax.step(done["number"], best, where="post", color=ORANGE, linewidth=2, label="the best so far")
@@ -379,7 +350,7 @@ def tuning_plot(trials: pd.DataFrame, objective: str) -> Figure:
         ax.plot(
             pruned, np.full(len(pruned), 0.02), "x", color=GREY, transform=ax.get_xaxis_transform(), label="given up"
         )
-    _title(
+    title(
         figure,
         f"{len(trials)} trials brought {objective} from {start:.4g} to {end:.4g}",
         "Measured before the evaluation cutoff; the lowest of many is partly luck and must beat the defaults by more",
@@ -387,7 +358,7 @@ def tuning_plot(trials: pd.DataFrame, objective: str) -> Figure:
     ax.set(xlabel="Trial (0 has the defaults)", ylabel=f"{objective} (lower is better)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
-    _dress(ax)
+    dress(ax)
     return figure
 
 

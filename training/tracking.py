@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from features.compiling import frozen
 from foretell.declarations import PredictionTask
 from foretell.project import Project
 from models import registry
@@ -63,6 +64,7 @@ def _register(project: Project, task: PredictionTask, evidence: Evidence) -> tup
             mlflow.log_figure(figure, f"plots/{name}.png")
         mlflow.log_text(evidence.evaluation.to_csv(index=False), "evaluation.csv")
         mlflow.log_dict({"features": columns, "service": contract["service"]}, "features.json")
+        mlflow.log_dict({"views": _frozen(project, task)}, registry.VIEWS)
         mlflow.log_dict(evidence.skipped, "skipped.json")
         mlflow.log_dict(contract, registry.CONTRACT)
         sample = evidence.judge[columns].head(5)
@@ -82,6 +84,11 @@ def _register(project: Project, task: PredictionTask, evidence: Evidence) -> tup
         lineage.keep(project, task.name, number, run.info.run_id, evidence.lineage)
     registry.promote(project, task.name, number)
     return number, run.info.run_id
+
+
+def _frozen(project: Project, task: PredictionTask) -> list[dict[str, Any]]:
+    """The views the model is trained on, so that they can be built for it when their files have been edited."""
+    return [frozen(view, dict(project.definitions.sources)) for view in project.definitions.views_of(task)]
 
 
 def plots_of(project: Project, run_id: str) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shlex
+import shutil
 import time
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def main() -> None:
   the service      make serve, then http://127.0.0.1:3000/docs
   a notebook       notebooks/01_first_model.ipynb
   ask yourself     .venv/bin/foretell --project {shown(HERE)} segment show "churn > 0.5 and orders_90d > 5\"""")
+
+
+def make_project(folder: Path) -> Path:
+    """A copy of this project in another folder, with its exports and the demo's key; nothing is loaded."""
+    shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns(".foretell", "exports", "audiences", "__pycache__"))
+    write_exports(folder / "exports")
+    (folder / ".foretell").mkdir()
+    (folder / ".foretell" / "key").write_text(KEY)
+    return folder
 
 
 def _grade(truth_file: Path) -> None:

@@ -40,7 +40,21 @@ def open_store(project: Project) -> feast.FeatureStore:
         draft = file.with_suffix(f".{os.getpid()}")
         draft.write_text(text)
         draft.replace(file)
+    if not (definitions := folder / "definitions.py").exists():
+        definitions.write_text(_DEFINITIONS.format(folder=str(project.folder)))
     return feast.FeatureStore(repo_path=str(folder))
+
+
+_DEFINITIONS = '''"""For the `feast` command line: today's definitions, and all that was registered before."""
+
+from pathlib import Path
+
+from features.store.repository import everything
+from foretell.project import Project
+
+objects = everything(Project(Path({folder!r})))
+globals().update({{f"object_{{place}}": one for place, one in enumerate(objects)}})
+'''
 
 
 class Online:

@@ -10,14 +10,15 @@ import hashlib
 import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from features import build
-from features.store.online import KEY, open_store
-from foretell.declarations import FeatureView, PredictionTask
+from features.store.online import open_store
+from foretell.declarations import PredictionTask
 from foretell.project import Project
+from foretell.views import FeatureView
 
 if TYPE_CHECKING:
     import feast
@@ -32,26 +33,64 @@ def service_name(project: Project, task: PredictionTask) -> str:
     return f"{task.name}__{hashlib.sha256(' '.join(versions).encode()).hexdigest()[:8]}"
 
 
-def apply(project: Project, tasks: Iterable[PredictionTask]) -> feast.FeatureStore:
-    """Register the current versions of these tasks' views and a feature service each. Older versions stay."""
-    import feast
+def apply(
+    project: Project, tasks: Iterable[PredictionTask], views: Iterable[FeatureView] = ()
+) -> feast.FeatureStore:  # fmt: skip
+    """Register the current versions of these tasks' views, of other views, and a feature service for each task.
 
+    Older versions stay.
+    """
     store = open_store(project)
-    entity = feast.Entity(name=ENTITY, join_keys=[KEY], value_type=feast.ValueType.STRING)
-    objects: list = [entity]
-    made: dict[str, feast.FeatureView] = {}
-    for task in tasks:
-        for view in project.definitions.views_of(task):
-            if view.name not in made:
-                made[view.name] = _feast_view(project, view, entity)
-                objects += [made[view.name].batch_source, made[view.name]]
-        features: list[Any] = [made[v.name] for v in project.definitions.views_of(task)]
-        objects.append(feast.FeatureService(name=service_name(project, task), features=features))
-    store.apply(objects)
+    store.apply(_objects(project, tasks, views))
     return store
 
 
-def _feast_view(project: Project, view: FeatureView, entity: feast.Entity) -> feast.FeatureView:
+def _objects(project: Project, tasks: Iterable[PredictionTask], views: Iterable[FeatureView]) -> list:
+    import feast
+
+    sources = dict(project.definitions.sources)
+    keys = {"profile_id": "profile", "account_id": "account", "category": "category"}
+    entities = {
+        key: feast.Entity(name=name, join_keys=[key], value_type=feast.ValueType.STRING) for key, name in keys.items()
+    }
+    made: dict[str, feast.FeatureView] = {}
+
+    def view_of(view: FeatureView) -> feast.FeatureView:
+        version = build.versioned(view, sources)
+        if version not in made:
+            made[version] = _feast_view(project, view, [entities[key] for key in view.keys])
+        return made[version]
+
+    for view in views:
+        view_of(view)
+    services = [
+        feast.FeatureService(
+            name=service_name(project, task), features=[view_of(view) for view in project.definitions.views_of(task)]
+        )
+        for task in tasks
+    ]
+    used = {name for view in made.values() for name in view.entities} | {ENTITY}
+    found = [entity for entity in entities.values() if entity.name in used]
+    return [*found, *(part for view in made.values() for part in (view.batch_source, view)), *services]
+
+
+def everything(project: Project) -> list:
+    """All objects of the repository: today's, and what was registered before. For `feast apply`, which removes all
+    else."""
+    store = open_store(project)
+    now = _objects(project, project.definitions.tasks.values(), project.definitions.views.values())
+    names = {(type(one).__name__, one.name) for one in now}
+    # with a view comes its source: given twice, Feast takes the two for different ones
+    before: list = [*store.list_entities(), *store.list_feature_views(), *store.list_feature_services()]
+    return [*now, *(one for one in before if (type(one).__name__, one.name) not in names)]
+
+
+def versions(project: Project) -> set[str]:
+    """The versions of views that are registered."""
+    return {view.name for view in open_store(project).list_feature_views()}
+
+
+def _feast_view(project: Project, view: FeatureView, entities: list[feast.Entity]) -> feast.FeatureView:
     import feast
     from feast import types
 
@@ -62,10 +101,20 @@ def _feast_view(project: Project, view: FeatureView, entity: feast.Entity) -> fe
         name=name, path=str(build.file_of(project, view, datetime.now(UTC)).parent / "*.parquet"),
         timestamp_field="event_timestamp", created_timestamp_column="created",
     )  # fmt: skip
-    fields = [feast.Field(name=f, dtype=names[kind]) for f, kind in build.types(view, sources).items()]
+    fields = [
+        feast.Field(name=feature, dtype=names[kind], description=_said(view, feature))
+        for feature, kind in build.types(view, sources).items()
+    ]
     return feast.FeatureView(
-        name=name, entities=[entity], ttl=view.ttl, schema=fields, source=source, description=view.description
+        name=name, entities=entities, ttl=view.ttl, schema=fields, source=source, description=view.description
     )
+
+
+def _said(view: FeatureView, feature: str) -> str:
+    """What a feature means, in a line: what, unit, window and null."""
+    if not (doc := view.docs.get(feature)):
+        return ""
+    return f"{doc.what} ({doc.unit}, {view.window(feature)})" + (f"; null: {doc.null}" if doc.null else "")
 
 
 def historical(store: feast.FeatureStore, service: str, entities: pd.DataFrame) -> pd.DataFrame:

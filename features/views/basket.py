@@ -1,6 +1,6 @@
 """What the baskets look like: size, variety, price level and how much of it is bought at a discount."""
 
-from foretell import FeatureView, _, days
+from foretell import Feature, FeatureView, _, days
 
 recent = ~_.cancelled.fill_null(False)
 orders = _.order_id.nunique(where=recent)
@@ -13,10 +13,12 @@ basket = FeatureView(
     lookback=days(90),
     description="Baskets of the last 90 days; ratios are null without one.",
     features={
-        "lines_per_order_90d": _.count(where=recent) / orders.nullif(0),
-        "spend_per_order_90d": paid / orders.nullif(0),
-        "products_90d": _.product_id.nunique(where=recent),
-        "categories_90d": _.category.nunique(where=recent),
-        "discount_share_90d": saved / (paid + saved).nullif(0),
+        "lines_per_order_90d": Feature(_.count(where=recent) / orders.nullif(0), "lines an order", "ratio", "no order"),
+        "spend_per_order_90d": Feature(paid / orders.nullif(0), "paid an order", "money", "no order"),
+        "products_90d": Feature(_.product_id.nunique(where=recent), "different products bought"),
+        "categories_90d": Feature(_.category.nunique(where=recent), "different categories bought from"),
+        "discount_share_90d": Feature(
+            saved / (paid + saved).nullif(0), "of the list price, what was saved", "share", "no order, or all for free"
+        ),
     },
 )

@@ -1,6 +1,6 @@
 """How regularly a profile buys: order days, the span they cover, the usual gap and how overdue the next one is."""
 
-from foretell import FeatureView, _, days, days_since, past
+from foretell import Feature, FeatureView, _, days, days_since, past
 
 bought = ~_.cancelled.fill_null(False)
 order_days = _.event_day.nunique(where=bought)
@@ -13,12 +13,20 @@ cadence = FeatureView(
     source="order_line",
     description="Distinct business days with an order; gaps are null until there are two of them.",
     features={
-        "order_days_ever": order_days,
-        "order_days_90d": _.event_day.nunique(where=past(days(90)) & bought),
-        "days_since_first_order": since_first,
-        "days_first_to_last_order": since_first - since_last,
-        "mean_gap_days_ever": usual_gap,
-        "overdue_ratio_ever": since_last / usual_gap.nullif(0),
-        "mean_spend_per_order_day_ever": _.amount.sum() / order_days.nullif(0),
+        "order_days_ever": Feature(order_days, "business days with an order"),
+        "order_days_90d": Feature(
+            _.event_day.nunique(where=past(days(90)) & bought), "business days with an order"
+        ),
+        "days_since_first_order": Feature(since_first, "since the first order", "days", "no order yet"),
+        "days_first_to_last_order": Feature(
+            since_first - since_last, "from the first order to the last", "days", "no order yet"
+        ),
+        "mean_gap_days_ever": Feature(usual_gap, "between two order days, on average", "days", "fewer than two"),
+        "overdue_ratio_ever": Feature(
+            since_last / usual_gap.nullif(0), "since the last order, over the usual gap", "ratio", "fewer than two"
+        ),
+        "mean_spend_per_order_day_ever": Feature(
+            _.amount.sum() / order_days.nullif(0), "spent an order day, refunds deducted", "money", "no order yet"
+        ),
     },
-)
+)  # fmt: skip

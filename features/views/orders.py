@@ -1,21 +1,32 @@
 """What a profile bought: order count, spend and recency."""
 
-from foretell import FeatureView, _, days, days_since, past
+from foretell import Feature, FeatureView, _, days, days_since, past
 
 bought = ~_.cancelled.fill_null(False)
+
+
+def count(window):
+    return Feature(_.order_id.nunique(where=past(days(window)) & bought), "orders")
+
+
+def spend(window):
+    return Feature(_.amount.sum(where=past(days(window))).fill_null(0), "spent, refunds deducted", "money")
+
 
 orders = FeatureView(
     name="orders",
     source="order_line",
     description="How often, how much and how recently; counts leave cancellations out, spend nets them.",
     features={
-        "orders_30d": _.order_id.nunique(where=past(days(30)) & bought),
-        "orders_90d": _.order_id.nunique(where=past(days(90)) & bought),
-        "orders_180d": _.order_id.nunique(where=past(days(180)) & bought),
-        "orders_365d": _.order_id.nunique(where=past(days(365)) & bought),
-        "spend_30d": _.amount.sum(where=past(days(30))).fill_null(0),
-        "spend_90d": _.amount.sum(where=past(days(90))).fill_null(0),
-        "spend_365d": _.amount.sum(where=past(days(365))).fill_null(0),
-        "days_since_order": days_since(_.event_at.max(where=bought)),
+        "orders_30d": count(30),
+        "orders_90d": count(90),
+        "orders_180d": count(180),
+        "orders_365d": count(365),
+        "spend_30d": spend(30),
+        "spend_90d": spend(90),
+        "spend_365d": spend(365),
+        "days_since_order": Feature(
+            days_since(_.event_at.max(where=bought)), "since the last order", "days", "no order yet"
+        ),
     },
 )

@@ -1,13 +1,19 @@
 """How much a profile buys at a discount, and whether that is getting more."""
 
-from foretell import FeatureView, _, days, days_since, past
+from foretell import Feature, FeatureView, _, days, days_since, past
 
 bought = ~_.cancelled.fill_null(False)
 reduced = (_.discount > 0).fill_null(False) & bought
 
 
 def share(window):
-    return _.count(where=past(window) & reduced) / _.count(where=past(window) & bought).nullif(0)
+    of = _.count(where=past(days(window)) & bought).nullif(0)
+    return Feature(_.count(where=past(days(window)) & reduced) / of, "lines below list price", "share", "no line")
+
+
+def saved(window):
+    value = _.discount.sum(where=past(days(window)) & bought).fill_null(0)
+    return Feature(value, "saved against list prices", "money")
 
 
 promotions = FeatureView(
@@ -15,11 +21,13 @@ promotions = FeatureView(
     source="order_line",
     description="Lines that cost less than their list price; shares are null without a line in the window.",
     features={
-        "reduced_lines_90d": _.count(where=past(days(90)) & reduced),
-        "reduced_line_share_90d": share(days(90)),
-        "reduced_line_share_365d": share(days(365)),
-        "saved_90d": _.discount.sum(where=past(days(90)) & bought).fill_null(0),
-        "saved_365d": _.discount.sum(where=past(days(365)) & bought).fill_null(0),
-        "days_since_reduced_line": days_since(_.event_at.max(where=reduced)),
+        "reduced_lines_90d": Feature(_.count(where=past(days(90)) & reduced), "lines below list price"),
+        "reduced_line_share_90d": share(90),
+        "reduced_line_share_365d": share(365),
+        "saved_90d": saved(90),
+        "saved_365d": saved(365),
+        "days_since_reduced_line": Feature(
+            days_since(_.event_at.max(where=reduced)), "since a line below list price", "days", "none yet"
+        ),
     },
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from foretell import (
     Enters,
+    Feature,
     FeatureView,
     Label,
     PredictionTask,
@@ -58,7 +62,7 @@ REFUSED = {
     "role far off": (
         make_source,
         {"role": "zzz"},
-        "zzz: no such role; known: activity, message, order_line, person, redemption",
+        "zzz: no such role; known: activity, message, order_line, person, redemption, ticket",
     ),
     "role column": (
         make_source,
@@ -443,3 +447,116 @@ def test_a_changed_copy_is_checked_and_belongs_to_its_file():
     assert replace(make_task(), horizon=days(7)).where == __file__
     with pytest.raises(DefinitionError, match="horizon must be a positive duration"):
         replace(make_task(), horizon=days(0))
+
+
+# Views of several roles, of rows made of facts, of other entities.
+
+
+def _bound(view: FeatureView) -> str | None:
+    return bind_view(view, {**SOURCES, "desk": Source(name="desk", files="*", event_at="at", role="message")})
+
+
+def by_product(facts):
+    return facts.group_by("profile_id", "cutoff", "product_id").aggregate(lines=facts.count())
+
+
+def test_rows_made_of_facts_are_aggregated() -> None:
+    assert _bound(make_view(_.lines.max(), each=by_product)) is None
+    with pytest.raises(UnknownName, match=r"orders\.n: no column or method 'line'; did you mean"):
+        _bound(make_view(_.line.max(), each=by_product))
+
+
+@pytest.mark.parametrize(
+    ("each", "said"),
+    [
+        (
+            lambda f: f.group_by("cutoff", "product_id").aggregate(profile_id=f.profile_id.max()),
+            "an aggregate would mix",
+        ),
+        (lambda f: f.mutate(n=f.amount.sum().over(order_by=f.event_at)), "a window would mix"),
+        (lambda f: f.join(f.view(), "product_id").select("profile_id", "cutoff"), "a join would mix"),
+        (lambda f: f.limit(3), "a limit would mix"),
+        (
+            lambda f: f.mutate(n=f.amount.count().over(group_by=f.profile_id, order_by=f.event_at)),
+            r"over an order is of all rows, before and after; say rows=\(None, 0\)",
+        ),
+        (lambda f: f.select("profile_id"), "expected a table with cutoff, profile_id; got the columns profile_id"),
+        (lambda f: 3, "expected a table with cutoff, profile_id; got 3"),
+        (lambda f: f.filter(f.cancel), "no column or method 'cancel'; did you mean"),
+    ],
+)
+def test_each_must_keep_profiles_apart(each: Any, said: str) -> None:
+    with pytest.raises((DefinitionError, UnknownName), match=said):
+        _bound(make_view(_.count(), each=each))
+
+
+def test_a_view_of_several_roles_sees_the_columns_of_all() -> None:
+    both = ("order_line", "message")
+    assert (
+        _bound(make_view(_.campaign_id.nunique(where=_.role == "message") + _.order_id.nunique(), source=both)) is None
+    )
+    with pytest.raises(UnknownName, match="did you mean"):
+        _bound(make_view(_.count(), source=("order_line", "mesage")))
+    assert (
+        bind_view(make_view(_.count(), source=("order_line", "ticket")), SOURCES) == "no source plays the role ticket"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"entity": "person"}, 'entity is one of "profile", "account", "profile_category"'),
+        ({"entity": "account", "facts_of": "account"}, "facts_of says whose facts"),
+        ({"facts_of": "family"}, 'facts_of is one of "profile", "account"'),
+        ({"each": 3}, "each is a function"),
+        ({"source": ()}, "source is the name of a role or a source"),
+        ({"tasks": "churn"}, 'write tasks=("churn",)'),
+    ],
+)
+def test_views_are_refused_with_a_way_out(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(said)):
+        make_view(_.count(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("what", "unit", "said"), [("lines", "line", "unit is one of"), (" ", "count", "says nothing")]
+)
+def test_a_feature_says_what_it_is(what: str, unit: str, said: str) -> None:
+    with pytest.raises(DefinitionError, match=said):
+        Feature(_.count(), what, unit)
+
+
+def test_a_category_must_be_among_the_facts() -> None:
+    with pytest.raises(DefinitionError, match="its facts have no category"):
+        _bound(make_view(_.count(), source="message", entity="profile_category"))
+
+
+def test_accounts_need_a_source_that_says_them() -> None:
+    for changes in ({"entity": "account"}, {"facts_of": "account"}):
+        assert "which account" in str(_bound(make_view(_.count(), **changes)))
+
+
+def test_a_view_joins_the_tasks_it_names(tmp_path: Path) -> None:
+    """A new feature is one file: no task is edited."""
+    from conftest import write_shop
+
+    from foretell.discovery import discover
+
+    folder = write_shop(tmp_path / "shop", {}).folder
+    (folder / "views").mkdir()
+    text = (
+        "from foretell import FeatureView, _\n"
+        'extra = FeatureView(name="extra", source="order_line", features={"n_ever": _.count()}, tasks=("churn",))\n'
+    )
+    (folder / "views" / "extra.py").write_text(text)
+    found = discover(folder)
+    assert found.task("churn").view_names[-1] == "extra"
+    assert "extra" not in found.task("clv").view_names
+    (folder / "views" / "extra.py").write_text(text.replace("churn", "chrun"))
+    with pytest.raises(UnknownName, match=r'did you mean "churn"'):
+        discover(folder)
+    (folder / "views" / "extra.py").write_text(
+        text.replace(', tasks=("churn"', ', entity="profile_category", tasks=("churn"')
+    )
+    with pytest.raises(DefinitionError, match="is about profiles, and the view extra about a profile_category"):
+        discover(folder)

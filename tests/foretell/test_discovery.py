@@ -42,8 +42,11 @@ churn = PredictionTask(
 # The standard views that a till alone cannot fill.
 NO_SUCH_ROLE = {
     view: f"no source plays the role {role}"
-    for view, role in {"coupons": "redemption", "messages": "message", "traits": "person"}.items()
-}
+    for view, role in {
+        "coupons": "redemption", "messages": "message", "response": "message", "support": "ticket", "traits": "person",
+        "visits": "activity",
+    }.items()
+} | dict.fromkeys(("account_orders", "company"), "no source says who belongs to which account")  # fmt: skip
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -62,7 +65,11 @@ def found(folder: Path, **files: str) -> Definitions:
 
 def test_standard_definitions_beside_the_projects_own(tmp_path):
     known = found(tmp_path, sources__till=TILL, views__returns=VIEW.format(name="returns", source="till"))
-    assert set(known.views) == {"orders", "cadence", "basket", "promotions", "affinity", "returns"}
+    assert set(known.views) == {
+        "orders", "cadence", "basket", "promotions", "affinity", "returns", "decay", "trend", "gaps", "items",
+        "favourites", "order_size", "category_orders",
+    }  # fmt: skip
+    assert known.view("returns").source == "till"
     assert set(known.tasks) == {"churn", "clv", "propensity", "lookalike"}
     assert known.idle == NO_SUCH_ROLE  # a till says nothing about these, and the tasks do without
     for task in known.tasks.values():

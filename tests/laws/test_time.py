@@ -21,14 +21,18 @@ import pandas as pd
 import pytest
 from conftest import (
     CATEGORIES,
+    MORE_SOURCES,
     START,
     Facts,
+    call,
     click,
     components,
     identifiers,
     known_at,
     letter,
     make_shop,
+    more_facts,
+    page,
     profiles_at,
     record,
     sale,
@@ -40,13 +44,15 @@ from features import build, labels
 from features.store import repository
 from features.store.online import Online
 from foretell import _, days_since, past
-from foretell.binding import aggregate, facts_schema, kind_of, players, table
-from foretell.declarations import Enters, FeatureView, PredictionTask
+from foretell.binding import aggregate, kind_of, players, seen
+from foretell.declarations import Enters, PredictionTask
 from foretell.discovery import Definitions, discover
 from foretell.errors import DataError
 from foretell.project import Project
+from foretell.views import FeatureView
 from lake.engine import instant, session
 from training import dataset
+from unification import accounts
 from unification.identity import members_at
 
 BOUNDARY = START + timedelta(days=300, hours=5, microseconds=7)
@@ -67,7 +73,7 @@ def _copy_definitions(origin: str, folder: Path) -> None:
 @cache
 def discovered(origin: str) -> Definitions:
     with tempfile.TemporaryDirectory() as folder:
-        project = write_shop(Path(folder) / "shop", {})
+        project = write_shop(Path(folder) / "shop", {}, sources=MORE_SOURCES)
         _copy_definitions(origin, project.folder)
         return discover(project.folder)
 
@@ -86,7 +92,10 @@ BUYING = {  # the others are about a rule: tests/training/test_entering.py
     k: (o, n) for k, (o, n) in TASKS.items() if getattr(discovered(o).tasks[n].label, "source", "") == "order_line"
 }
 
+PROFILE_VIEWS = {k: (o, n) for k, (o, n) in VIEWS.items() if discovered(o).views[n].entity == "profile"}
+
 every_view = pytest.mark.parametrize(("origin", "name"), VIEWS.values(), ids=VIEWS)
+every_profile_view = pytest.mark.parametrize(("origin", "name"), PROFILE_VIEWS.values(), ids=PROFILE_VIEWS)
 every_task = pytest.mark.parametrize(("origin", "name"), TASKS.values(), ids=TASKS)
 every_task_about_orders = pytest.mark.parametrize(("origin", "name"), BUYING.values(), ids=BUYING)
 
@@ -94,18 +103,24 @@ every_task_about_orders = pytest.mark.parametrize(("origin", "name"), BUYING.val
 class Lakes:
     """Lakes of one shop, by name, each with a project per origin of definitions; made when first asked for."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.facts = shop_facts()
+    def __init__(
+        self, folder: Path, *, facts: Facts | None = None, sources: Mapping[str, str] = MORE_SOURCES,
+        altered: Mapping[str, Callable[[Facts], Facts]] | None = None,
+    ):  # fmt: skip
+        self.folder, self.sources = folder, sources
+        self.facts = facts or more_facts(shop_facts())
+        self.altered = altered or ALTERED
         self.made: dict[str, Project] = {}
 
     def get(self, name: str, origin: str = "standard") -> Project:
         if name not in self.made:
-            self.made[name] = make_shop(self.folder / name, facts=ALTERED[name](deepcopy(self.facts)))
+            self.made[name] = make_shop(
+                self.folder / name, facts=self.altered[name](deepcopy(self.facts)), sources=self.sources
+            )
         key = f"{name}-{origin}"
         if origin != "standard" and key not in self.made:
             home = str(self.made[name].home)
-            self.made[key] = write_shop(self.folder / key, {}, settings={"home": home})
+            self.made[key] = write_shop(self.folder / key, {}, settings={"home": home}, sources=self.sources)
             _copy_definitions(origin, self.made[key].folder)
         return self.made[name] if origin == "standard" else self.made[key]
 
@@ -136,7 +151,9 @@ def _extras(facts: Facts, known: datetime, happened: datetime | None = None) -> 
             facts["shop"].append(sale(at, card, "777.77", recorded_at=known, **new))
     for n in range(0, 60, 3):
         email = f"person{n}@shop.example"
-        facts["web"].append(click(at, email=email, type="coupon_redeemed", campaign="m9", recorded_at=known))
+        facts["web"].append(click(at, email=email, type="coupon_redeemed", campaign="m0", recorded_at=known))
+        facts["desk"].append(call(at, email, f"new{n}", recorded_at=known))
+        facts["site"].append(page(at, email, recorded_at=known))
     return facts
 
 
@@ -162,6 +179,8 @@ def _changed(facts: Facts) -> Facts:
                 row |= {"card": cards[n % len(cards)], "email": "everyone@shop.example", "city": "Elsewhere"}
             elif name == "web":
                 row |= {"user": {"email": f"person{n % 60}@shop.example"}, "campaign": "other"}
+            elif name in ("desk", "site"):
+                row |= {"email": f"person{n % 60}@shop.example", "kind": "other"}
     for n, row in enumerate(before["shop"][::5]):  # revised later, some in the very instant of the boundary
         facts["shop"].append({**row, "amount": "123.45", "cancelled": "true", "recorded_at": BOUNDARY + n % 3 * DAY})
     for n, card in enumerate(cards):  # late, and in the future
@@ -196,7 +215,7 @@ def _shuffled(facts: Facts) -> Facts:
 
 def _edges(facts: Facts) -> Facts:
     """For each task, people who bought once, in the first or last instant of the horizon or just outside of it."""
-    rows = Facts(shop=[sale(START, "FIRST")], crm=[], web=[], mail=[])
+    rows = Facts(shop=[sale(START, "FIRST")], crm=[], web=[], mail=[], desk=[], site=[])
     for key, (origin, name) in TASKS.items():
         task = discovered(origin).tasks[name]
         start = label_cutoff(task)
@@ -283,7 +302,7 @@ def label_cutoff(task: PredictionTask) -> datetime:
 def exact_features(project: Project, view: FeatureView) -> frozenset[str]:
     """The features that are counts or money."""
     sources = dict(project.definitions.sources)
-    facts = table({"profile_id": "VARCHAR", **facts_schema(view.source, sources)})
+    facts = seen(view, sources)
     kinds = {n: aggregate(facts, n, e, what=view.name, where="").type() for n, e in view.features.items()}
     return frozenset(n for n, kind in kinds.items() if kind.is_integer() or kind.is_decimal())
 
@@ -332,12 +351,12 @@ def test_a_fact_that_happens_at_the_cutoff_is_not_seen(lakes: Lakes, origin: str
 
     def rows(project: Project) -> pd.DataFrame:  # an identifier first met in such a fact is a profile; leave it out
         found = features_at(project, view, BOUNDARY)
-        return found[found["profile_id"].isin(before["profile_id"])].reset_index(drop=True)
+        return found[found[view.keys[0]].isin(before[view.keys[0]])].reset_index(drop=True)
 
     assert_time_safe(rows, base, {"happens at T": other})
 
 
-@every_view
+@every_profile_view
 def test_links_found_after_the_cutoff_do_not_reach_features(lakes: Lakes, origin: str, name: str) -> None:
     base, paired = lakes.get("base", origin), lakes.get("paired", origin)
     view = base.definitions.view(name)
@@ -362,19 +381,24 @@ def test_builds_agree_whatever_the_order_and_the_other_cutoffs(lakes: Lakes, ori
     assert_same(rows(base), features_at(base, view, BOUNDARY), exact_features(base, view))
 
 
-@every_view
+@every_profile_view
 def test_profiles_without_facts_get_the_empty_row(lakes: Lakes, origin: str, name: str) -> None:
     project = lakes.get("base", origin)
     view, owner = project.definitions.view(name), profiles_at(project, BOUNDARY)
     rows = features_at(project, view, BOUNDARY).set_index("profile_id")
-    seen = {
+    active = {
         owner[identifiers(source.name, row)[0]]
         for source in players(view.source, project.definitions.sources)
         for row in lakes.facts[source.name]
         if known_at(source.name, row) < BOUNDARY and row.get("sold_at", START) < BOUNDARY
     }
     assert set(rows.index) == set(owner.values())
-    empty = rows.loc[~rows.index.isin(seen), list(view.features)]
+    if view.facts_of == "account":  # what colleagues did counts
+        with session(project) as con:
+            people = con.execute(f"SELECT account_id, profile_id FROM ({accounts.members_at(BOUNDARY)})").df()
+        companies = people.loc[people["profile_id"].isin(active), "account_id"]
+        active = set(people.loc[people["account_id"].isin(companies), "profile_id"])
+    empty = rows.loc[~rows.index.isin(active), list(view.features)]
     assert len(empty) > 3
     assert len(empty.drop_duplicates()) == 1
     counts = [f for f, kind in build.types(view, dict(project.definitions.sources)).items() if kind == "int64"]
@@ -507,7 +531,7 @@ def test_training_sets_ignore_what_was_known_after_they_settled(lakes: Lakes) ->
 def online(lakes: Lakes) -> tuple[Project, pd.DataFrame]:
     """Every view brought online at the boundary, after an older cutoff: (project, online rows)."""
     project = lakes.get("base")
-    views = list(project.definitions.views.values())
+    views = list(project.definitions.of_profiles.values())
     label = next(iter(project.definitions.tasks.values())).label
     everything = PredictionTask(
         name="everything", population="true", horizon=DAY, label=label, views=tuple(views), metric="mae", purpose="test"
@@ -523,7 +547,7 @@ def online(lakes: Lakes) -> tuple[Project, pd.DataFrame]:
 
 
 @pytest.mark.parametrize(
-    "name", [name for origin, name in VIEWS.values() if origin == "standard"]
+    "name", [name for origin, name in PROFILE_VIEWS.values() if origin == "standard"]
 )  # one store for all views  # fmt: skip
 def test_online_equals_offline(online: tuple[Project, pd.DataFrame], name: str) -> None:
     project, served = online

@@ -189,13 +189,36 @@ def test_stored_feature_row_gives_the_same_bits(trained: TrainedShop, batch: dic
         assert model.predict(frame).tolist() == [row["value"] for row in rows]
 
 
-def test_changed_view_is_refused(mine: Callable[[], Project]) -> None:
+def test_an_edited_view_leaves_the_scores_what_they_were(mine: Callable[[], Project]) -> None:
+    """The champion sees the view as it was trained on it: nothing about its answers changes, and it is said."""
     project = mine()
-    text = (Path(build.__file__).parent / "views" / "orders.py").read_text()
+    before = score(project, ["churn"])[0]
+    one = score_one(project, "churn", (who := rows_of(project, "churn")[0]["profile_id"]))
     (project.folder / "views").mkdir()
-    (project.folder / "views" / "orders.py").write_text(text.replace("days(30)", "days(31)"))
+    edits = {
+        "orders": ('"spend_30d": spend(30)', '"spend_31d": spend(31)'),
+        "cadence": ("- 1).nullif(0)", "- 0).nullif(0)"),
+    }
+    for name, (old, new) in edits.items():
+        text = (Path(build.__file__).parent / "views" / f"{name}.py").read_text()
+        assert old in text
+        (project.folder / "views" / f"{name}.py").write_text(text.replace(old, new))
     changed = Project(project.folder)
-    with pytest.raises(DefinitionError, match="run `foretell train churn` again, or take back the change"):
+    after = score(changed, ["churn"])[0]
+    assert (after.added, after.mean, after.version) == (0, before.mean, before.version)  # the same scores, all of them
+    assert sorted(after.edited) == ["cadence", "orders"]
+    again = score_one(changed, "churn", who)
+    assert again.pop("scored_at") > one.pop("scored_at")
+    assert repr(again) == repr(one)  # a NaN is not itself
+
+
+def test_a_changed_source_is_refused(mine: Callable[[], Project]) -> None:
+    """What the champion's features were made of is gone, and cannot be had again."""
+    project = mine()
+    file = project.folder / "sources" / "till.py"
+    file.write_text(file.read_text().replace('currency="NOK"', 'currency="NOK", timezone="Asia/Tokyo"'))
+    changed = Project(project.folder)
+    with pytest.raises(DefinitionError, match=r"a source of .*orders.* has changed; run `foretell train churn` again"):
         score(changed, ["churn"])
     with pytest.raises(DefinitionError, match="`foretell train churn`"):
         score_one(changed, "churn", "card:40000001")

@@ -12,8 +12,8 @@ from conftest import START, Facts, Row, lines_of, make_shop, profiles_at, record
 
 from features import build
 from foretell import Label, PredictionTask, _, days
-from foretell.declarations import FeatureView
 from foretell.project import Project
+from foretell.views import FeatureView
 from lake.engine import session
 from training import dataset
 

@@ -1,0 +1,51 @@
+"""What lies between two order days of a profile, and is the present silence longer than such gaps usually are?"""
+
+from ibis import row_number
+
+from foretell import Feature, FeatureView, _
+
+few = "fewer than two order days"
+
+
+def order_days(facts):
+    """One row per business day with an order, place 0 being the last; gap: days since the one before; silence: days
+    since the last order."""
+    lines = facts.filter(~facts.cancelled.fill_null(False))
+    found = lines.group_by("profile_id", "cutoff", "event_day").aggregate(last=lines.event_at.max())
+    number = (found.event_day.cast("timestamp").epoch_seconds() / 86_400).cast("int64")
+    elapsed = (found.cutoff.epoch_seconds() - found["last"].epoch_seconds()) / 86_400.0
+    return found.mutate(
+        gap=number - number.lag().over(group_by=found.profile_id, order_by=found.event_day),
+        silence=elapsed.min().over(group_by=found.profile_id),
+        place=row_number().over(group_by=found.profile_id, order_by=found.event_day.desc()),
+    )
+
+
+gap_count, gap_sum = _.gap.count(), _.gap.sum()
+# of whole numbers, so that the same days always give the same last bit
+variance = ((_.gap * _.gap).sum() - gap_sum * gap_sum / gap_count.nullif(0)) / (gap_count - 1).nullif(0)
+deviation = variance.clip(lower=0).sqrt()
+
+gaps = FeatureView(
+    name="gaps",
+    source="order_line",
+    each=order_days,
+    description="Days between two business days with an order; null until there are two of them.",
+    features={
+        "median_gap_days_ever": Feature(_.gap.median(), "the gap that half of the gaps are shorter than", "days", few),
+        "longest_gap_days_ever": Feature(_.gap.max(), "the longest gap", "days", few),
+        "last_gap_days_ever": Feature(_.gap.max(where=_.place == 0), "the gap before the last order day", "days", few),
+        "gap_deviation_days_ever": Feature(
+            deviation, "standard deviation of the gaps", "days", "fewer than three order days"
+        ),
+        "longer_gap_share_ever": Feature(
+            _.count(where=_.gap > _.silence) / gap_count.nullif(0),
+            "gaps that went on when they were as long as the present silence",
+            "share",
+            few,
+        ),
+        "overdue_over_median_gap_ever": Feature(
+            _.silence.max() / _.gap.median().nullif(0), "since the last order, over the median gap", "ratio", few
+        ),
+    },
+)
