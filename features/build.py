@@ -98,8 +98,8 @@ def rows_of(
         known = facts_before(con, project, source, cutoff, known_by or cutoff, widest)
         joined = f"SELECT m.nr AS profile_id, f.* EXCLUDE (node) FROM ({known}) f JOIN {owner}_nodes m USING (node)"
         if sum(map(len, lookbacks.values())) > 1:  # what is read several times is joined once
-            con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS {joined}")
-            joined = "FROM facts_at"
+            con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT * EXCLUDE (cutoff) FROM ({joined})")
+            joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
         for length, aggregations in lookbacks.items():
             since = f" WHERE event_at >= {instant(cutoff - length)}" if length else ""
             con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT * FROM ({joined}){since}")
@@ -238,15 +238,15 @@ def _bring(
 ) -> None:  # fmt: skip
     """Bring views at a cutoff from the state of the batch `since` to another; None: from nothing."""
     patched: list[FeatureView] = []
-    some = everyone = 0
+    some = everyone = gone = 0
     if since is not None:
         candidates = [view for view in views if view.keys == ("profile_id",) and not _about_accounts(view)]
         roles = {role for view in candidates for role in view.roles}
-        some, everyone = changes.touched(con, project, sorted(roles), cutoff, since)
+        some, everyone, gone = changes.touched(con, project, sorted(roles), cutoff, since)
         patched = candidates if some <= changes.MOST * everyone else []
     for view, query in rows_of(con, project, patched, cutoff, only="SELECT profile_id FROM touched"):
         progress(f"{view.name} at {cutoff:%Y-%m-%d}, {some:,} of {everyone:,} profiles")
-        patch(con, project, view, cutoff, query, to)
+        patch(con, project, view, cutoff, query, to, gone > 0)
     for view, query in rows_of(con, project, [view for view in views if view not in patched], cutoff):
         progress(f"{view.name} at {cutoff:%Y-%m-%d}")
         write(con, project, view, cutoff, query, to)

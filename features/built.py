@@ -67,16 +67,25 @@ def write(
 
 def patch(
     con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime, query: str,
-    state: tuple[int, str],
+    state: tuple[int, str], gone: bool,
 ) -> None:  # fmt: skip
-    """Write the rows of some; those of everyone else are what they were."""
+    """Write the rows of some; those of everyone else are what they were.
+
+    gone: some profiles are no longer (see features.changes). A patch cannot take rows away, so all are written.
+    """
     file, batch = file_of(project, view, cutoff), int(state[0])
-    later = f"SELECT * REPLACE (created + to_microseconds({batch}) AS created) FROM ({query})"
-    derived.write(con, later, file.with_name(f"{file.stem}-{batch:012}.parquet"), metadata=_footer(state))
+    if not gone:
+        later = f"SELECT * REPLACE (created + to_microseconds({batch}) AS created) FROM ({query})"
+        derived.write(con, later, file.with_name(f"{file.stem}-{batch:012}.parquet"), metadata=_footer(state))
     beside = patches(file)
-    if len(beside) > MOST_PATCHES or 4 * sum(map(_rows, beside)) > _rows(file):
-        everyone = f"SELECT * FROM {read(project, view, cutoff)} ORDER BY profile_id"
-        derived.write(con, everyone, file, metadata=_footer(state))
+    if gone or len(beside) > MOST_PATCHES or 4 * sum(map(_rows, beside)) > _rows(file):
+        everyone = f"SELECT * FROM {read(project, view, cutoff)}"
+        if gone:
+            con.execute(f"CREATE OR REPLACE TEMP TABLE anew AS {query}")
+            left = f"SELECT profile_id FROM read_parquet('{quote(profiles_file(project, cutoff))}') WHERE NOT gone"
+            everyone = f"""({everyone} SEMI JOIN ({left}) USING (profile_id) ANTI JOIN anew USING (profile_id))
+                UNION ALL BY NAME FROM anew"""
+        derived.write(con, f"FROM ({everyone}) ORDER BY profile_id", file, metadata=_footer(state))
         for old in beside:  # the oldest first: as long as one is left, the latest of each profile's rows count
             old.unlink()
 
@@ -99,7 +108,6 @@ def read(project: Project, view: FeatureView, cutoff: datetime) -> str:
         return whole
     files = ", ".join(f"'{quote(p)}'" for p in beside)
     latest = f"FROM read_parquet([{files}]) QUALIFY created = max(created) OVER (PARTITION BY profile_id)"
-    gone = f"SELECT profile_id FROM read_parquet('{quote(profiles_file(project, cutoff))}') WHERE gone"
     return f"""(SELECT * REPLACE (event_timestamp AS created) FROM (
         FROM {whole} ANTI JOIN (SELECT DISTINCT profile_id FROM read_parquet([{files}])) USING (profile_id)
-        UNION ALL BY NAME {latest}) ANTI JOIN ({gone}) USING (profile_id))"""
+        UNION ALL BY NAME {latest}))"""

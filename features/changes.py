@@ -42,10 +42,11 @@ def record(con: duckdb.DuckDBPyConnection, project: Project, cutoff: datetime, b
 
 def touched(
     con: duckdb.DuckDBPyConnection, project: Project, roles: Iterable[str], cutoff: datetime, since: int
-) -> tuple[int, int]:  # fmt: skip
+) -> tuple[int, int, int]:  # fmt: skip
     """Make the table `touched` (profile_id): whose features may be others than as of the batch `since`.
 
-    roles: whose facts the features are made of. Reads `members_then`. Returns how many, and how many there are in all.
+    roles: whose facts the features are made of. Reads `members_then`. Returns how many, how many profiles there are in
+    all, and how many have gone since.
     """
     known, file = f"known_at < {instant(cutoff)}", quote(profiles_file(project, cutoff))
     nodes = ["SELECT NULL::VARCHAR AS node WHERE false"]
@@ -61,5 +62,7 @@ def touched(
             SELECT profile_id FROM read_parquet('{file}') WHERE changed > {int(since)} AND NOT gone
             UNION SELECT profile_id FROM members_then SEMI JOIN ({" UNION ALL ".join(nodes)}) USING (node)"""
     )
-    counts = "(SELECT count(*) FROM touched), (SELECT count(DISTINCT profile_id) FROM members_then)"
+    gone = f"FROM read_parquet('{file}') WHERE changed > {int(since)} AND gone"
+    counts = f"""(SELECT count(*) FROM touched), (SELECT count(DISTINCT profile_id) FROM members_then),
+        (SELECT count(*) {gone})"""
     return con.execute(f"SELECT {counts}").fetchall()[0]

@@ -120,9 +120,16 @@ def training_set(
 
     Profiles that fell apart before their label was known are kept and flagged in `split`. Rows of people who did not
     agree to the task's purpose, as known at the cutoff, or who have withdrawn since, are left out: `.attrs` says how
-    many, as "without_consent".
+    many, as "without_consent". A cutoff whose labels are not complete yet is refused.
     """
     cutoffs = sorted(set(cutoffs))
+    latest = project.now - task.horizon - task.settle
+    if cutoffs and cutoffs[-1] > latest:
+        raise DataError(
+            task.name, f"expected cutoffs up to {latest:%Y-%m-%d %H:%M}, got {cutoffs[-1]:%Y-%m-%d %H:%M}: its labels "
+            f"are complete {task.horizon.days} days (horizon) and {task.settle.days} (settle) later, and it is "
+            f"{project.now:%Y-%m-%d %H:%M}", "choose earlier ones",
+        )  # fmt: skip
     build_for(project, [task], cutoffs, progress)
     frames, without_consent = [], 0
     with session(project) as con:

@@ -597,9 +597,6 @@ def test_3_a_trial_that_learns_what_it_is_judged_on_is_caught(definitions: Defin
         parted_law(task, 1)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=pytest.fail.Exception, reason="nobody asks whether the labels of these cutoffs are complete"
-)
 @every_task
 def test_3_a_training_set_whose_labels_are_not_complete_is_refused(
     lakes: Lakes, rows: Rows, monkeypatch: pytest.MonkeyPatch, origin: str, name: str
@@ -844,9 +841,6 @@ def test_honest_training_sets_pass(store: Store, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the file that was patched has their rows still, and Feast reads it"
-)
 def test_a_profile_that_a_link_has_done_away_with_has_no_row(store: Store) -> None:
     """As a link tells that was known at the cutoff, and loaded since: two profiles were one."""
     assert store.gone
