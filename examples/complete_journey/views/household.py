@@ -1,4 +1,7 @@
-"""Who lives in the household, as the CRM knew at the cutoff; two thirds of the households never said."""
+"""Who lives in the household, as the CRM knew at the cutoff; two thirds of the households never said.
+
+No task learns from it: the households that said so did in November, and those who still bought then had been asked.
+"""
 
 from foretell import Feature, FeatureView, _, latest
 
