@@ -36,6 +36,7 @@ from unification.identity import resolve
 
 FOLDS = 5
 METRIC = "auc"
+COIN = 0.5  # what that is where nothing is known
 LEARNED = "lightgbm"
 PURPOSE = "marketing"
 
@@ -94,7 +95,7 @@ def expand(
         progress(f"judging {name} on seeds held out")
         predictions[name] = _held_out(estimator, X, y)
     evaluation = metrics.evaluate(y, predictions, "probability")
-    winner, reason = _choose(y, predictions)
+    winner, reason = _choose(y, predictions, evaluation)
     progress(f"ranking by {winner}")
     model = _fresh(known[winner]).fit(X, y)
     everyone = pd.DataFrame({"profile_id": rows["profile_id"], "likeness": model.predict_proba(X)[:, 1]})
@@ -139,7 +140,7 @@ def as_task(project: Project, seed: str) -> Path:
     if name in project.definitions.tasks or file.exists():
         raise DataError(f"tasks/{file.name}", "there is such a task already", "edit it, or remove it first")
     histories = {task.name for task in project.definitions.tasks.values() if task.base}  # each is one target's own
-    views = tuple(name for name in project.definitions.views if name not in histories)
+    views = tuple(name for name in project.definitions.of_profiles if name not in histories)
     file.parent.mkdir(exist_ok=True)
     file.write_text(f'''"""Who will come to be one of {seed if named else "those who satisfy the rule below"}?"""
 
@@ -215,15 +216,18 @@ def _fresh(estimator: Any) -> Any:
     return clone(estimator)
 
 
-def _choose(y: np.ndarray, predictions: dict[str, np.ndarray]) -> tuple[str, str]:
-    """The best by AUC on held-out seeds; the learned one only where it is better beyond chance."""
+def _choose(y: np.ndarray, predictions: dict[str, np.ndarray], evaluation: pd.DataFrame) -> tuple[str, str]:
+    """The best by AUC on held-out seeds; the learned one only where it is better beyond chance, and than a coin."""
+    low = evaluation[evaluation["metric"] == METRIC].set_index("model")["low"]
     auc = {name: metrics.auc(y, p) for name, p in predictions.items()}
     best = max((name for name in auc if name != LEARNED), key=auc.__getitem__)
     difference = metrics.compare(y, predictions, "probability", METRIC, best, LEARNED)
     shown = f"{METRIC} {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] against {best}"
-    if metrics.verdict(difference, metrics.METRICS["probability"][METRIC]) == "better":
+    better = metrics.verdict(difference, metrics.METRICS["probability"][METRIC]) == "better"
+    if better and low[LEARNED] > COIN:
         return LEARNED, f"{LEARNED} is better beyond chance: {shown}"
-    return best, f"{LEARNED} is not better beyond chance: {shown}"
+    nothing = "" if low[best] > COIN else "; no candidate tells the seed from others beyond chance"
+    return best, f"{LEARNED} is {'' if better else 'not '}better beyond chance: {shown}{nothing}"
 
 
 def _marks(model: Any, X: pd.DataFrame, y: np.ndarray, categories: encoding.Categories) -> pd.DataFrame:

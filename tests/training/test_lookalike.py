@@ -49,7 +49,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, seen: list[list[str]]) -> None:
 
 
 def features(project: Project) -> set[str]:
-    return {feature for view in project.definitions.views.values() for feature in view.features}
+    return {feature for view in project.definitions.of_profiles.values() for feature in view.features}
 
 
 def auc(found: Lookalikes) -> pd.DataFrame:
@@ -75,8 +75,8 @@ def test_a_segment_is_expanded(trained: TrainedShop, seen: list[list[str]]) -> N
     assert found.winner == "lightgbm"  # that Oslo comes every sixth week can be learned without the city's name
     assert auc(found).loc["lightgbm", "low"] > 0.8
     assert set(found.marks["feature"]) <= given
-    assert "mean_gap_days_ever" in set(found.marks["feature"].head(2))
-    mark = found.marks.set_index("feature").loc["mean_gap_days_ever"]
+    assert all("gap" in feature for feature in found.marks["feature"].head(3))
+    mark = found.marks.set_index("feature").loc["median_gap_days_ever"]
     assert mark["seed"] == pytest.approx(42, abs=2)  # as the shop is made
     assert not found.replayable
     assert found.unknown == []
@@ -93,6 +93,7 @@ def test_a_seed_is_not_found_by_the_feature_that_defines_it(mine: Callable[[], P
     assert not any("luck" in columns for columns in seen)
     assert (auc(blind)["low"] < 0.5).all()  # nothing else tells them
     assert blind.winner != "lightgbm"
+    assert blind.reason.endswith("no candidate tells the seed from others beyond chance")
     assert blind.replayable
     # the same people as a list of ids, about which no rule is known: now the feature may be used
     file = project.folder / "lucky.csv"
@@ -177,7 +178,7 @@ def test_a_seed_over_features_becomes_a_task_that_trains(
     assert file == project.folder / "tasks" / "lookalike_big_spenders.py"
     fresh = Project(project.folder)
     task = fresh.definitions.task("lookalike_big_spenders")
-    assert set(task.view_names) == set(fresh.definitions.views)
+    assert set(task.view_names) == set(fresh.definitions.of_profiles)
     monkeypatch.setattr(tracking, "register", lambda *_: ("1", "run"))
     monkeypatch.setattr(tracking, "plots_of", lambda *_: {})
     found = train(fresh, task.name)
