@@ -113,7 +113,7 @@ VIEWS = {
     },
     "decay": {f"{of}_half_life_{n}d": _(f"{of}_half_life_{n}d") for of in ("lines", "spend") for n in (30, 90, 180)},
     "trend": {
-        **{f"{of}_{n}d_over_{n}d_before": _(f"{of}_{n}d") / per(_(f"{of}_{n}d_before"))
+        **{f"{of}_{n}d_over_{n}d_before": _(f"{of}_{n}d") / per(_(f"{of}_{n}d_before").round(4))
            for of in ("orders", "spend") for n in (30, 90)},
         **{f"{of}_{n}d_last_year": pl.when(_("since_first") >= 364 + n).then(_(f"{of}_{n}d_last_year").cast(pl.Float64))
            for of, n in (("orders", 30), ("orders", 90), ("spend", 90))},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import cast
 
 import duckdb
@@ -22,12 +23,13 @@ from features.compiling import compiled, placed
 from features.compiling import fingerprint as fingerprint
 from features.compiling import types as types
 from features.compiling import versioned as versioned
+from features.counting import columns, counted_once
 from foretell.binding import facts_schema
 from foretell.errors import DataError
 from foretell.project import Project
 from foretell.views import FeatureView, FrozenView
 from lake import derived
-from lake.engine import instant, last_batch, session
+from lake.engine import instant, last_batch, quote, session
 from unification import accounts
 from unification.identity import ensure, facts_of, members_at, rules
 from unification.survivorship import versions as versions
@@ -97,18 +99,35 @@ def rows_of(
         widest = None if None in lookbacks else max(cast(timedelta, length) for length in lookbacks)
         known = facts_before(con, project, source, cutoff, known_by or cutoff, widest)
         joined = f"SELECT m.nr AS profile_id, f.* EXCLUDE (node) FROM ({known}) f JOIN {owner}_nodes m USING (node)"
-        if sum(map(len, lookbacks.values())) > 1:  # what is read several times is joined once
-            con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT * EXCLUDE (cutoff) FROM ({joined})")
-            joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
+        asked: dict[timedelta | None, list[tuple[list[FeatureView], str, str]]] = {}
         for length, aggregations in lookbacks.items():
-            since = f" WHERE event_at >= {instant(cutoff - length)}" if length else ""
-            con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT * FROM ({joined}){since}")
             for alike in aggregations:
                 grouped, empty = compiled(tuple(alike), tuple(sources.items()))
+                asked.setdefault(length, []).append((alike, counted_once(grouped), empty))
+        queries = tuple(grouped for made in asked.values() for _, grouped, _ in made)
+        if sum(query.count('"facts"') for query in queries) > 1:  # what is read several times is joined once
+            con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT {_read(queries)} FROM ({joined})")
+            joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
+        for length, made in asked.items():
+            since = f" WHERE event_at >= {instant(cutoff - length)}" if length else ""
+            con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT * FROM ({joined}){since}")
+            for alike, grouped, empty in made:
                 con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
                 con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
                 for place, view in enumerate(alike):
                     yield view, _rows(view, place, cutoff)
+
+
+@lru_cache(maxsize=1024)
+def _read(queries: tuple[str, ...]) -> str:
+    """The columns of the facts that queries read, but for the cutoff."""
+    named = {"profile_id", "event_at"}
+    for query in queries:
+        if (found := columns(query)) is None:
+            return "* EXCLUDE (cutoff)"
+        named |= found
+    listed = ", ".join(f"'{quote(name)}'" for name in sorted(named - {"cutoff"}))
+    return f"COLUMNS(lambda name: name IN ({listed}))"
 
 
 def know_profiles(con: duckdb.DuckDBPyConnection, at: datetime, only: str | None = None) -> None:

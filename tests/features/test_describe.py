@@ -39,6 +39,7 @@ def test_the_index_is_the_formula() -> None:
     assert psi(pd.Series([1.0, None]), pd.Series([None, None], dtype=float)) > 0.25
 
 
+@pytest.mark.slow
 def test_every_view_is_what_pandas_says(project: Project) -> None:
     for view in project.definitions.views.values():
         now, before = (rows_of(project, view, NOW - timedelta(days=back)) for back in (0, 90))

@@ -66,6 +66,7 @@ def test_refused_in_words(small: Project) -> None:
         behind(small, "CARD3", "spend_90d", NOW)
 
 
+@pytest.mark.slow
 def test_every_feature_has_its_facts(shop: Project) -> None:
     """A value other than that of nothing comes from facts, and one fact alone leaves nothing without it."""
     profiles = sorted(set(profiles_at(shop, NOW).values()))[:40]

@@ -60,6 +60,7 @@ def test_apply_registers_every_view_once(shop: Project) -> None:
     assert described["spend_90d"] == "spent, refunds deducted (money, 90 days)"
 
 
+@pytest.mark.slow
 def test_feast_has_its_own_command_line(shop: Project) -> None:
     """`feast apply` finds all that is registered in the repository's file, and so removes nothing."""
     run(shop, "features", "apply")

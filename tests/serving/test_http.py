@@ -267,6 +267,7 @@ def test_stopped_while_it_starts(served: Served, tmp_path: Path) -> None:
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_new_batch_and_champion_are_served_without_a_restart(
     served: Served, batch: dict[str, dict[str, dict]]
 ) -> None:

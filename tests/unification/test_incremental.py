@@ -66,7 +66,8 @@ def add(project: Project, folder: Path, facts: Facts, number: int) -> None:
             shutil.copy(file, target / f"{number}-{file.name}")
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
 def test_batch_by_batch_is_all_at_once(tmp_path: Path, seed: int) -> None:
     draw = Random(seed)
     batches = parts_of(shop_facts(seed=seed, people=25, days=120), draw, 4)
