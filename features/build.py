@@ -104,8 +104,9 @@ def rows_of(
             for alike in aggregations:
                 grouped, empty = compiled(tuple(alike), tuple(sources.items()))
                 asked.setdefault(length, []).append((alike, counted_once(grouped), empty))
-        queries = tuple(grouped for made in asked.values() for _, grouped, _ in made)
-        if sum(query.count('"facts"') for query in queries) > 1:  # what is read several times is joined once
+        queries = tuple(query for made in asked.values() for _, *both in made for query in both)
+        # what is read several times is joined once; the empty row is of no facts
+        if sum(grouped.count('"facts"') for made in asked.values() for _, grouped, _ in made) > 1:
             con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT {_read(queries)} FROM ({joined})")
             joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
         for length, made in asked.items():
