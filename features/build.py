@@ -99,24 +99,23 @@ def rows_of(
         widest = None if None in lookbacks else max(cast(timedelta, length) for length in lookbacks)
         known = facts_before(con, project, source, cutoff, known_by or cutoff, widest)
         joined = f"SELECT m.nr AS profile_id, f.* EXCLUDE (node) FROM ({known}) f JOIN {owner}_nodes m USING (node)"
-        asked: dict[timedelta | None, list[tuple[list[FeatureView], str, str]]] = {}
-        for length, aggregations in lookbacks.items():
-            for alike in aggregations:
-                grouped, empty = compiled(tuple(alike), tuple(sources.items()))
-                asked.setdefault(length, []).append((alike, counted_once(grouped), empty))
-        queries = tuple(query for made in asked.values() for _, *both in made for query in both)
-        # what is read several times is joined once; the empty row is of no facts
-        if sum(grouped.count('"facts"') for made in asked.values() for _, grouped, _ in made) > 1:
-            con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT {_read(queries)} FROM ({joined})")
+        made = [
+            (length, alike, counted_once(grouped), empty)
+            for length, aggregations in lookbacks.items()
+            for alike in aggregations
+            for grouped, empty in [compiled(tuple(alike), tuple(sources.items()))]
+        ]
+        if sum(grouped.count('"facts"') for *_, grouped, _ in made) > 1:  # what is read several times is joined once
+            read = _read(tuple(query for *_, grouped, empty in made for query in (grouped, empty)))
+            con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT {read} FROM ({joined})")
             joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
-        for length, made in asked.items():
+        for length, alike, grouped, empty in made:
             since = f" WHERE event_at >= {instant(cutoff - length)}" if length else ""
             con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT * FROM ({joined}){since}")
-            for alike, grouped, empty in made:
-                con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
-                con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
-                for place, view in enumerate(alike):
-                    yield view, _rows(view, place, cutoff)
+            con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
+            con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
+            for place, view in enumerate(alike):
+                yield view, _rows(view, place, cutoff)
 
 
 @lru_cache(maxsize=1024)

@@ -69,6 +69,7 @@ def test_the_file_is_of_the_real_shape(lines: pd.DataFrame) -> None:
     assert not lines.equals(generate(customers=300, seed=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".xlsx", ".csv", ".parquet"])
 def test_every_copy_makes_the_same_facts(lines: pd.DataFrame, folder: Path, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"retail{suffix}"
@@ -137,6 +138,7 @@ def test_walk_with_all_tasks(lines: pd.DataFrame, folder: Path, tmp_path: Path, 
     assert "cannot be sized" not in said
 
 
+@pytest.mark.slow
 def test_the_real_file(data_folder: Path, folder: Path) -> None:
     project, (result,) = loaded(folder, data_folder / "online_retail_ii" / "transactions.parquet")
     assert (result.added, result.quarantined, result.anonymous) == (805_828, 0, 0)

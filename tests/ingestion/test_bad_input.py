@@ -114,6 +114,7 @@ def test_a_file_that_cannot_be_understood_is_refused_whole(tmp_path, case):
     assert fix in said
 
 
+@pytest.mark.slow
 def test_ten_thousand_columns(tmp_path):
     more = [f"c{n}" for n in range(10_000)]
     content = ",".join(["at", "order_no", "amount", "email", *more]) + "\n" + line(1).strip() + ",x" * 10_000 + "\n"
@@ -199,6 +200,7 @@ print([l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")]
     return "\n".join(said), int(peak) / 1024**2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.csv.gz", "a.jsonl.gz"])
 def test_a_line_of_100_mb(tmp_path, name):

@@ -119,6 +119,7 @@ def test_stopped_in_peace_it_leaves_sealed_segments(tmp_path):
     assert answered <= set(shop.messages())
 
 
+@pytest.mark.slow
 def test_loading_while_it_is_written_to(tmp_path):
     """Loads that seal the very segment that is being written to take from nobody what was answered for."""
     shop = make(tmp_path)

@@ -338,6 +338,7 @@ def ends(made: Proposal) -> tuple:
     return made.source.kind, made.source.role, dict(made.source.identifiers), made.bad
 
 
+@pytest.mark.slow
 def test_real_files(data_folder):
     telco = proposed(data_folder / "telco_churn" / "telco_churn.parquet")
     assert ends(telco) == ("records", "person", {"customer": "customerID"}, 0)

@@ -166,6 +166,7 @@ MUTANTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mutant_is_caught(few: Compare, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
     name, plant = MUTANTS[mutant]

@@ -199,6 +199,7 @@ def test_identifiers_keep_the_one_that_became_known_last(tmp_path: Path) -> None
     assert ask(project, "SELECT card, email, identifiers FROM profiles") == [("CARD22", "jo@home.org", 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("day", [0, 190, 260])
 def test_the_record_of_a_past_instant_is_that_of_a_lake_which_knows_no_more(tmp_path: Path, day: int) -> None:
     facts, at = some(Random(5), people=40, rows=80), START + day * DAY + timedelta(hours=1)

@@ -449,6 +449,7 @@ def stamps(times) -> pd.Series:
     return pd.Series(pd.to_datetime([at(t) for t in times], utc=True), dtype="datetime64[us, UTC]")
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(histories())
 def test_batch_by_batch_the_graph_is_that_of_all_at_once(history: tuple[Limits, list[tuple]]) -> None:

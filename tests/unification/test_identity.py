@@ -101,6 +101,7 @@ def test_profiles_are_the_components_of_what_the_facts_say(shop: Project) -> Non
         assert parts == {frozenset(part) for part in nx.connected_components(graph)}
 
 
+@pytest.mark.slow
 def test_a_rebuild_and_another_home_with_the_key_give_the_same_ids(tmp_path: Path) -> None:
     facts = shop_facts(people=20, days=200)
     project = make_shop(tmp_path / "one", facts=facts)
