@@ -106,10 +106,11 @@ def files(folder: Path, cutoffs: list[datetime]) -> Tables:
     return {at: f"'{file}'" for at, file in named.items()}
 
 
-def compare(ours: Tables, theirs: Tables, nearly: float = 1e-9) -> int:
+def compare(ours: Tables, theirs: Tables, nearly: float = 1e-8) -> int:
     """Every value of every table. Returns how many rows agree; a difference is an error.
 
-    nearly: how far fractions may be apart, by their own size where that is more than 1.
+    nearly: how far fractions may be apart, by their own size where that is more than 1. What decays is rounded to nine
+    places before it is summed, and the last bit of an exponential, which is another in each library, may turn one.
     """
     rows, con = 0, duckdb.connect()
     for (name, cutoff), a in ours.items():
