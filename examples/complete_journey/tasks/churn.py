@@ -11,7 +11,7 @@ churn = PredictionTask(
     horizon=days(28),
     settle=days(1),
     label=Label(source="order_line", value=_.count() == 0),
-    views=("orders", "cadence", "basket", "promotions", "affinity", "coupons", "messages"),
+    views=("orders", "cadence", "gaps", "basket", "coupons", "messages"),
     metric="log_loss",
     purpose="retention",
 )

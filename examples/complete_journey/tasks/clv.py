@@ -8,7 +8,7 @@ clv = PredictionTask(
     horizon=days(56),
     settle=days(1),
     label=Label(source="order_line", value=_.amount.sum().fill_null(0)),
-    views=("orders", "cadence", "basket", "promotions", "affinity", "coupons", "messages"),
+    views=("orders", "cadence", "gaps", "decay", "basket", "coupons", "messages"),
     metric="mae",
     purpose="retention",
 )

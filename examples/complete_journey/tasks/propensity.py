@@ -15,7 +15,7 @@ propensity = PredictionTask(
         "coffee": _.category == "COFFEE",
         "frozen_pizza": _.category == "FROZEN PIZZA",
     },
-    views=("orders", "cadence", "basket", "promotions", "affinity", "coupons", "messages"),
+    views=("orders", "cadence", "gaps", "basket", "coupons", "messages"),
     metric="log_loss",
     purpose="marketing",
 )
