@@ -33,6 +33,7 @@ def connect(project: Project) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute(f"SET TimeZone='UTC'; SET threads={int(project.setting('threads'))}")
     con.execute("SET memory_limit=?", [project.setting("memory")])
+    con.execute("SET temp_directory=?", [str(project.home / "tmp")])  # not where the command happens to be run
     con.execute("SET autoinstall_known_extensions=false")
     if con.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
         con.execute("SET enable_progress_bar=false")  # in a notebook it is off, and setting it fails without ipywidgets
