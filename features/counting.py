@@ -2,7 +2,7 @@
 
 DuckDB groups by the value anew for each `COUNT(DISTINCT value) FILTER (WHERE condition)`, though a dozen of them count
 the same orders in other windows. Here rows are grouped by the value once, with a flag for every condition that holds
-for some row, and flags are counted: the same numbers, in a quarter of the time.
+for some row, and flags are counted: the same numbers, by one grouping.
 """
 
 from __future__ import annotations

@@ -218,9 +218,8 @@ def _fresh(estimator: Any) -> Any:
 
 def _choose(y: np.ndarray, predictions: dict[str, np.ndarray], evaluation: pd.DataFrame) -> tuple[str, str]:
     """The best by AUC on held-out seeds; the learned one only where it is better beyond chance, and than a coin."""
-    low = evaluation[evaluation["metric"] == METRIC].set_index("model")["low"]
-    auc = {name: metrics.auc(y, p) for name, p in predictions.items()}
-    best = max((name for name in auc if name != LEARNED), key=auc.__getitem__)
+    judged = evaluation[evaluation["metric"] == METRIC].set_index("model")
+    best, low = str(judged["value"].drop(LEARNED).idxmax()), judged["low"]
     difference = metrics.compare(y, predictions, "probability", METRIC, best, LEARNED)
     shown = f"{METRIC} {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] against {best}"
     better = metrics.verdict(difference, metrics.METRICS["probability"][METRIC]) == "better"

@@ -157,6 +157,19 @@ def test_only_phones_belong_to_two_households(truth: dict[tuple[str, str], set[i
     assert len(shared) <= 0.02 * HOUSEHOLDS
 
 
+def test_those_who_were_asked_had_bought_until_then() -> None:
+    """Why the demographics are dated so late."""
+    data = exports.data_folder()
+    months = query(
+        f"""SELECT month(transaction_timestamp) AS month, count(DISTINCT household_id) AS households
+        FROM '{data}/transactions.parquet' SEMI JOIN '{data}/demographics.parquet' USING (household_id)
+        WHERE year(transaction_timestamp) = 2017 GROUP BY ALL ORDER BY households DESC"""
+    )
+    asked = query(f"SELECT count(DISTINCT household_id) FROM '{data}/demographics.parquet'")[0][0]
+    assert months[0] == (10, asked - 3)
+    assert dict(months)[1] < 0.95 * asked
+
+
 def test_every_demographic_is_told_in_november(folder: Path, truth: dict[tuple[str, str], set[int]]) -> None:
     """Who is asked was chosen by what they bought until October: none may be told before."""
     data, told = exports.data_folder(), ("age_group", "income", "household_size", "kids")

@@ -92,3 +92,11 @@ def test_values_are_what_is_said(shop: Project, name: str) -> None:
             assert known.between(0, 1).all() or feature == "discount_share_90d"
         elif doc.unit in ("days", "hours", "minutes", "bits"):
             assert (known >= 0).all()
+
+
+def test_the_views_that_tasks_learn_from_are_those_in_the_document(tmp_path: Path) -> None:
+    text = (EXAMPLES.parent / "docs" / "features.md").read_text()
+    rows = re.findall(r"^\| ([a-z, ]+?)(?: \(.*\))? \| (orders, [a-z, ]+) \|", text, flags=re.M)
+    said = {task: tuple(views.split(", ")) for tasks, views in rows for task in tasks.split(", ")}
+    known = discover(write_shop(tmp_path / "shop", {}, sources=MORE_SOURCES).folder)
+    assert said == {name: task.view_names for name, task in known.tasks.items()}
