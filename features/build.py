@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import cast
 
 import duckdb
 
@@ -87,7 +86,7 @@ def rows_of(
 ) -> Iterator[tuple[FeatureView, str]]:  # fmt: skip
     """Of several views at once what `rows_at` gives of one; each query must be run before the next is asked for.
 
-    Views of one source read its facts together, and those of one lookback are one aggregation.
+    Views of one source and lookback read its facts together, and as a rule are one aggregation.
     """
     if not (views := list(views)):
         return
@@ -95,23 +94,17 @@ def rows_of(
     know_profiles(con, known_by or cutoff, only)
     if any(_about_accounts(view) for view in views):
         know_accounts(con, project, known_by or cutoff)
-    for (source, owner), lookbacks in _by_facts(views).items():
-        widest = None if None in lookbacks else max(cast(timedelta, length) for length in lookbacks)
-        known = facts_before(con, project, source, cutoff, known_by or cutoff, widest)
+    for (source, owner, lookback), aggregations in _by_facts(views).items():
+        known = facts_before(con, project, source, cutoff, known_by or cutoff, lookback)
         joined = f"SELECT m.nr AS profile_id, f.* EXCLUDE (node) FROM ({known}) f JOIN {owner}_nodes m USING (node)"
-        made = [
-            (length, alike, counted_once(grouped), empty)
-            for length, aggregations in lookbacks.items()
-            for alike in aggregations
-            for grouped, empty in [compiled(tuple(alike), tuple(sources.items()))]
-        ]
-        if sum(grouped.count('"facts"') for *_, grouped, _ in made) > 1:  # what is read several times is joined once
-            read = _read(tuple(query for *_, grouped, empty in made for query in (grouped, empty)))
+        queries = [compiled(tuple(alike), tuple(sources.items())) for alike in aggregations]
+        queries = [(counted_once(grouped), empty) for grouped, empty in queries]
+        if sum(grouped.count('"facts"') for grouped, _ in queries) > 1:  # what is read several times is joined once
+            read = _read(tuple(query for both in queries for query in both))
             con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT {read} FROM ({joined})")
             joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
-        for length, alike, grouped, empty in made:
-            since = f" WHERE event_at >= {instant(cutoff - length)}" if length else ""
-            con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS SELECT * FROM ({joined}){since}")
+        con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {joined}")
+        for alike, (grouped, empty) in zip(aggregations, queries, strict=True):
             con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
             con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
             for place, view in enumerate(alike):
@@ -185,15 +178,14 @@ def _rows(view: FeatureView, place: int, cutoff: datetime) -> str:
         LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN empty_row e ORDER BY p.{keys}"""
 
 
-_Lookbacks = dict[timedelta | None, list[list[FeatureView]]]
-
-
-def _by_facts(views: Iterable[FeatureView]) -> dict[tuple[str | tuple[str, ...], str], _Lookbacks]:
-    """(source, whose facts: "profile" or "account") -> lookback -> views that are one aggregation."""
-    found: dict[tuple[str | tuple[str, ...], str], _Lookbacks] = {}
+def _by_facts(
+    views: Iterable[FeatureView],
+) -> dict[tuple[str | tuple[str, ...], str, timedelta | None], list[list[FeatureView]]]:
+    """(source, whose facts: "profile" or "account", lookback) -> views that are one aggregation."""
+    found: dict[tuple[str | tuple[str, ...], str, timedelta | None], list[list[FeatureView]]] = {}
     for view in views:
-        facts = view.source, "account" if _about_accounts(view) else "profile"
-        aggregations = found.setdefault(facts, {}).setdefault(view.lookback, [])
+        facts = view.source, "account" if _about_accounts(view) else "profile", view.lookback
+        aggregations = found.setdefault(facts, [])
         for alike in aggregations:
             plain = not any(v.each or isinstance(v, FrozenView) for v in (view, alike[0]))
             if plain and len(view.keys) == len(alike[0].keys):

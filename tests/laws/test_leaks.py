@@ -857,8 +857,8 @@ FEATURES_OF_NOW = Mistake(
     "features of now",
     Edit(
         build.rows_of,
-        "facts_before(con, project, source, cutoff, known_by or cutoff, widest)",
-        "facts_before(con, project, source, project.now, project.now, widest)",
+        "facts_before(con, project, source, cutoff, known_by or cutoff, lookback)",
+        "facts_before(con, project, source, project.now, project.now, lookback)",
     ),
 )
 FIRST_CREATED = Mistake("first created", Edit(built.patch, "created + to_microseconds", "created - to_microseconds"))
