@@ -100,7 +100,7 @@ def rows_of(
         queries = [compiled(tuple(alike), tuple(sources.items())) for alike in aggregations]
         queries = [(counted_once(grouped), empty) for grouped, empty in queries]
         if sum(grouped.count('"facts"') for grouped, _ in queries) > 1:  # what is read several times is joined once
-            read = _read(tuple(query for both in queries for query in both))
+            read = _read(tuple(grouped for grouped, _ in queries))
             con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT {read} FROM ({joined})")
             joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
         con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {joined}")

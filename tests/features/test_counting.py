@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import duckdb
 import pytest
+from conftest import MORE_SOURCES, make_shop, more_facts, shop_facts
 
+from features import build
 from features.counting import columns, counted_once
+from lake.engine import session
 
 FACTS = """CREATE TABLE facts AS SELECT (i * 7) % 11 AS profile_id, i % 3 AS category,
     CASE WHEN i % 5 > 0 THEN 'o' || (i % 17) END AS order_id, i % 4 = 0 AS cancelled,
@@ -64,3 +69,17 @@ def test_the_columns_that_a_query_names() -> None:
     assert columns("SELECT a + 1 AS b, count(*) FROM facts t WHERE t.c > 0 GROUP BY d") == {"a", "c", "d"}
     assert columns("SELECT * FROM facts") is None
     assert columns("SELECT n FROM (SELECT t.*, 1 AS n FROM facts t)") is None
+
+
+def test_only_columns_that_views_read_are_put_aside(tmp_path: Path) -> None:
+    """The others are as many again, and some, like the fact's id, are long."""
+    project = make_shop(tmp_path / "shop", facts=more_facts(shop_facts()), sources=MORE_SOURCES)
+    views, aside = [project.definitions.view(name) for name in ("orders", "basket")], {}
+    with session(project) as con:
+        for view, query in build.rows_of(con, project, views, project.now):
+            con.execute(query)
+            aside[view.name] = {name for name, *_ in con.execute("DESCRIBE facts_at").fetchall()}
+    assert {"profile_id", "event_at", "order_id", "amount"} <= aside["orders"]
+    assert {"product_id", "category"} <= aside["basket"]
+    for name, listed in aside.items():
+        assert not listed & {"fact_id", "_source", "known_at", "cutoff"}, name

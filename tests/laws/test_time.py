@@ -14,7 +14,7 @@ from copy import deepcopy
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,7 @@ from unification.identity import members_at
 BOUNDARY = START + timedelta(days=300, hours=5, microseconds=7)
 TICK = timedelta(microseconds=1)
 DAY = timedelta(days=1)
+Lake = TypeVar("Lake", str, Project)
 EXAMPLE = Path(__file__).parents[2] / "examples/complete_journey"
 
 
@@ -111,6 +112,8 @@ class Lakes:
         self.facts = facts or more_facts(shop_facts())
         self.altered = altered or ALTERED
         self.made: dict[str, Project] = {}
+        self.rows: dict[tuple[str, str, datetime], dict[str, pd.DataFrame]] = {}
+        self.files: set[tuple[str, str, tuple[datetime, ...]]] = set()
 
     def get(self, name: str, origin: str = "standard") -> Project:
         if name not in self.made:
@@ -123,6 +126,28 @@ class Lakes:
             self.made[key] = write_shop(self.folder / key, {}, settings={"home": home}, sources=self.sources)
             _copy_definitions(origin, self.made[key].folder)
         return self.made[name] if origin == "standard" else self.made[key]
+
+    def views(self, name: str, origin: str) -> list[FeatureView]:
+        return [self.get(name, origin).definitions.view(view) for o, view in VIEWS.values() if o == origin]
+
+    def features(self, name: str, origin: str, view: str, cutoff: datetime) -> pd.DataFrame:
+        """The rows of a view at a cutoff; those of all views are made together when one is first asked for."""
+        key = name, origin, cutoff
+        if key not in self.rows:
+            project = self.get(name, origin)
+            with session(project) as con:
+                made = build.rows_of(con, project, self.views(name, origin), cutoff)
+                self.rows[key] = {view.name: con.execute(query).df() for view, query in made}
+        return self.rows[key][view].copy()
+
+    def built(self, name: str, origin: str, view: str, *cutoffs: datetime) -> pd.DataFrame:
+        """The file of a view at the boundary, after all views were built at the cutoffs."""
+        project = self.get(name, origin)
+        if (key := (name, origin, cutoffs)) not in self.files:
+            build.build(project, self.views(name, origin), cutoffs)
+            self.files.add(key)
+        with session(project) as con:
+            return con.execute(f"SELECT * FROM {build.read(project, project.definitions.view(view), BOUNDARY)}").df()
 
 
 @pytest.fixture(scope="module")
@@ -269,15 +294,15 @@ def assert_same(left: pd.DataFrame, right: pd.DataFrame, exact: frozenset[str] =
 
 
 def assert_time_safe(
-    build_rows: Callable[[Project], pd.DataFrame], base: Project, altered: Mapping[str, Project],
+    build_rows: Callable[[Lake], pd.DataFrame], base: Lake, altered: Mapping[str, Lake],
     exact: frozenset[str] = frozenset(),
 ) -> None:  # fmt: skip
     """`build_rows` gives the same rows on `base` and on lakes that differ in what was not to be known."""
     expected = build_rows(base)
     assert len(expected) > 10, "too few rows to prove anything"
-    for name, project in altered.items():
+    for name, lake in altered.items():
         try:
-            assert_same(expected, build_rows(project), exact)
+            assert_same(expected, build_rows(lake), exact)
         except AssertionError as error:
             raise AssertionError(f"lake {name!r}: {error}") from None
 
@@ -318,9 +343,10 @@ def test_the_small_shop_feeds_every_standard_view_and_task() -> None:
 @every_view
 def test_features_ignore_what_was_known_later(lakes: Lakes, origin: str, name: str) -> None:
     base = lakes.get("base", origin)
-    view = base.definitions.view(name)
-    altered = {lake: lakes.get(lake, origin) for lake in LATER}
-    assert_time_safe(lambda p: features_at(p, view, BOUNDARY), base, altered, exact_features(base, view))
+    exact = exact_features(base, base.definitions.view(name))
+    assert_time_safe(
+        lambda lake: lakes.features(lake, origin, name, BOUNDARY), "base", {lake: lake for lake in LATER}, exact
+    )
 
 
 @every_task
@@ -336,56 +362,49 @@ def test_populations_ignore_what_was_known_later(lakes: Lakes, origin: str, name
 
 @every_view
 def test_a_fact_known_a_microsecond_before_the_cutoff_is_seen(lakes: Lakes, origin: str, name: str) -> None:
-    view = lakes.get("base", origin).definitions.view(name)
-    before = features_at(lakes.get("base", origin), view, BOUNDARY)
-    after = features_at(lakes.get("just_before", origin), view, BOUNDARY)
+    before, after = (lakes.features(lake, origin, name, BOUNDARY) for lake in ("base", "just_before"))
     with pytest.raises(AssertionError):
         assert_same(before, after)
 
 
 @every_view
 def test_a_fact_that_happens_at_the_cutoff_is_not_seen(lakes: Lakes, origin: str, name: str) -> None:
-    base, other = lakes.get("base", origin), lakes.get("happens_at_boundary", origin)
-    view = base.definitions.view(name)
-    before = features_at(base, view, BOUNDARY)
+    before = lakes.features("base", origin, name, BOUNDARY)
+    entity = before.columns[0]
 
-    def rows(project: Project) -> pd.DataFrame:  # an identifier first met in such a fact is a profile; leave it out
-        found = features_at(project, view, BOUNDARY)
-        return found[found[view.keys[0]].isin(before[view.keys[0]])].reset_index(drop=True)
+    def rows(lake: str) -> pd.DataFrame:  # an identifier first met in such a fact is a profile; leave it out
+        found = lakes.features(lake, origin, name, BOUNDARY)
+        return found[found[entity].isin(before[entity])].reset_index(drop=True)
 
-    assert_time_safe(rows, base, {"happens at T": other})
+    assert_time_safe(rows, "base", {"happens at T": "happens_at_boundary"})
 
 
 @every_profile_view
 def test_links_found_after_the_cutoff_do_not_reach_features(lakes: Lakes, origin: str, name: str) -> None:
-    base, paired = lakes.get("base", origin), lakes.get("paired", origin)
-    view = base.definitions.view(name)
-    assert_time_safe(lambda p: features_at(p, view, BOUNDARY - TICK), base, {"paired": paired})
-    assert len(features_at(paired, view, BOUNDARY)) == len(features_at(base, view, BOUNDARY)) - 10
+    assert_time_safe(lambda lake: lakes.features(lake, origin, name, BOUNDARY - TICK), "base", {"paired": "paired"})
+    paired, base = (lakes.features(lake, origin, name, BOUNDARY) for lake in ("paired", "base"))
+    assert len(paired) == len(base) - 10
 
 
 @every_view
 def test_builds_agree_whatever_the_order_and_the_other_cutoffs(lakes: Lakes, origin: str, name: str) -> None:
     base = lakes.get("base", origin)
     view = base.definitions.view(name)
+    exact = exact_features(base, view)
 
-    def rows(project: Project) -> pd.DataFrame:
-        build.build(project, [view], [BOUNDARY])
-        with session(project) as con:
-            return con.execute(f"SELECT * FROM {build.read(project, view, BOUNDARY)}").df()
+    def rows(lake: str) -> pd.DataFrame:
+        others = [BOUNDARY + 40 * DAY, BOUNDARY - 40 * DAY] if lake == "again" else []
+        return lakes.built(lake, origin, name, *others, BOUNDARY)
 
-    crowd = lakes.get("again", origin)
-    build.build(crowd, [view], [BOUNDARY + 40 * DAY, BOUNDARY, BOUNDARY - 40 * DAY])
-    altered = {"other cutoffs": crowd, "shuffled": lakes.get("shuffled", origin)}
-    assert_time_safe(rows, base, altered, exact_features(base, view))
-    assert_same(rows(base), features_at(base, view, BOUNDARY), exact_features(base, view))
+    assert_time_safe(rows, "base", {"other cutoffs": "again", "shuffled": "shuffled"}, exact)
+    assert_same(rows("base"), features_at(base, view, BOUNDARY), exact)  # asked alone
 
 
 @every_profile_view
 def test_profiles_without_facts_get_the_empty_row(lakes: Lakes, origin: str, name: str) -> None:
     project = lakes.get("base", origin)
     view, owner = project.definitions.view(name), profiles_at(project, BOUNDARY)
-    rows = features_at(project, view, BOUNDARY).set_index("profile_id")
+    rows = lakes.features("base", origin, name, BOUNDARY).set_index("profile_id")
     active = {
         owner[identifiers(source.name, row)[0]]
         for source in players(view.source, project.definitions.sources)
@@ -646,6 +665,7 @@ def _known_at_once(view: FeatureView) -> bool:
     return all(s.delay == timedelta(0) and not s.known_at for s in sources)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "function", "leak"),
     [
@@ -665,6 +685,7 @@ def test_a_leak_into_features_is_caught(
         assert_time_safe(lambda p: features_at(p, view, BOUNDARY), lakes.get("base"), {"changed": lakes.get("changed")})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leak", [_todays_graph, _graph_of_the_instant_after])
 @every_task
 def test_a_leak_into_labels_is_caught(
