@@ -94,17 +94,17 @@ def rows_of(
     know_profiles(con, known_by or cutoff, only)
     if any(_about_accounts(view) for view in views):
         know_accounts(con, project, known_by or cutoff)
-    for (source, owner, lookback), aggregations in _by_facts(views).items():
+    for (source, owner, lookback), alikes in aggregations(views).items():
         known = facts_before(con, project, source, cutoff, known_by or cutoff, lookback)
         joined = f"SELECT m.nr AS profile_id, f.* EXCLUDE (node) FROM ({known}) f JOIN {owner}_nodes m USING (node)"
-        queries = [compiled(tuple(alike), tuple(sources.items())) for alike in aggregations]
+        queries = [compiled(tuple(alike), tuple(sources.items())) for alike in alikes]
         queries = [(counted_once(grouped), empty) for grouped, empty in queries]
         if sum(grouped.count('"facts"') for grouped, _ in queries) > 1:  # what is read several times is joined once
             read = _read(tuple(grouped for grouped, _ in queries))
             con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT {read} FROM ({joined})")
             joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
         con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {joined}")
-        for alike, (grouped, empty) in zip(aggregations, queries, strict=True):
+        for alike, (grouped, empty) in zip(alikes, queries, strict=True):
             con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
             con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
             for place, view in enumerate(alike):
@@ -178,21 +178,21 @@ def _rows(view: FeatureView, place: int, cutoff: datetime) -> str:
         LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN empty_row e ORDER BY p.{keys}"""
 
 
-def _by_facts(
+def aggregations(
     views: Iterable[FeatureView],
 ) -> dict[tuple[str | tuple[str, ...], str, timedelta | None], list[list[FeatureView]]]:
     """(source, whose facts: "profile" or "account", lookback) -> views that are one aggregation."""
     found: dict[tuple[str | tuple[str, ...], str, timedelta | None], list[list[FeatureView]]] = {}
     for view in views:
         facts = view.source, "account" if _about_accounts(view) else "profile", view.lookback
-        aggregations = found.setdefault(facts, [])
-        for alike in aggregations:
+        alikes = found.setdefault(facts, [])
+        for alike in alikes:
             plain = not any(v.each or isinstance(v, FrozenView) for v in (view, alike[0]))
             if plain and len(view.keys) == len(alike[0].keys):
                 alike.append(view)
                 break
         else:
-            aggregations.append([view])
+            alikes.append([view])
     return found
 
 
@@ -221,7 +221,8 @@ def build(
         progress(f"{text} ({done} of {total})")
 
     with session(project, state[0]) as con:
-        _check_cutoffs(con, project, views, {cutoff for cutoff, old in todo.items() if old})
+        if begun := {cutoff for cutoff, old in todo.items() if None in old}:
+            _check_cutoffs(con, project, views, begun)
         for cutoff, outdated in todo.items():
             if outdated:
                 changes.record(con, project, cutoff, *state)

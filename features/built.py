@@ -17,7 +17,7 @@ from features.compiling import versioned
 from foretell.project import Project
 from foretell.views import FeatureView
 from lake import derived
-from lake.engine import quote
+from lake.engine import instant, quote
 
 MOST_PATCHES = 20  # with more of them, or when they have a quarter of all rows, everything is written into one file
 _MADE_FROM = re.compile(r"batch (\d+), (.*)")
@@ -71,21 +71,20 @@ def patch(
 ) -> None:  # fmt: skip
     """Write the rows of some; those of everyone else are what they were.
 
-    gone: some profiles are no longer (see features.changes). A patch cannot take rows away, so all are written.
+    gone: some profiles are no longer (see features.changes). In their place stand rows in which nothing is known, as
+    Feast, which reads the whole folder, would say of a profile without rows; `read` leaves them out.
     """
     file, batch = file_of(project, view, cutoff), int(state[0])
-    if not gone:
-        later = f"SELECT * REPLACE (created + to_microseconds({batch}) AS created) FROM ({query})"
-        derived.write(con, later, file.with_name(f"{file.stem}-{batch:012}.parquet"), metadata=_footer(state))
+    if gone:
+        at = instant(cutoff)
+        query = f"""({query}) UNION ALL BY NAME SELECT profile_id, {at} AS event_timestamp, {at} AS created
+            FROM read_parquet('{quote(profiles_file(project, cutoff))}') WHERE gone"""
+    later = f"SELECT * REPLACE (created + to_microseconds({batch}) AS created) FROM ({query})"
+    derived.write(con, later, file.with_name(f"{file.stem}-{batch:012}.parquet"), metadata=_footer(state))
     beside = patches(file)
-    if gone or len(beside) > MOST_PATCHES or 4 * sum(map(_rows, beside)) > _rows(file):
-        everyone = f"SELECT * FROM {read(project, view, cutoff)}"
-        if gone:
-            con.execute(f"CREATE OR REPLACE TEMP TABLE anew AS {query}")
-            left = f"SELECT profile_id FROM read_parquet('{quote(profiles_file(project, cutoff))}') WHERE NOT gone"
-            everyone = f"""({everyone} SEMI JOIN ({left}) USING (profile_id) ANTI JOIN anew USING (profile_id))
-                UNION ALL BY NAME FROM anew"""
-        derived.write(con, f"FROM ({everyone}) ORDER BY profile_id", file, metadata=_footer(state))
+    if len(beside) > MOST_PATCHES or 4 * sum(map(_rows, beside)) > _rows(file):
+        everyone = f"FROM {read(project, view, cutoff)} ORDER BY profile_id"
+        derived.write(con, everyone, file, metadata=_footer(state))
         for old in beside:  # the oldest first: as long as one is left, the latest of each profile's rows count
             old.unlink()
 
@@ -108,6 +107,7 @@ def read(project: Project, view: FeatureView, cutoff: datetime) -> str:
         return whole
     files = ", ".join(f"'{quote(p)}'" for p in beside)
     latest = f"FROM read_parquet([{files}]) QUALIFY created = max(created) OVER (PARTITION BY profile_id)"
+    gone = f"SELECT profile_id FROM read_parquet('{quote(profiles_file(project, cutoff))}') WHERE gone"
     return f"""(SELECT * REPLACE (event_timestamp AS created) FROM (
         FROM {whole} ANTI JOIN (SELECT DISTINCT profile_id FROM read_parquet([{files}])) USING (profile_id)
-        UNION ALL BY NAME {latest}))"""
+        UNION ALL BY NAME {latest}) ANTI JOIN ({gone}) USING (profile_id))"""

@@ -90,7 +90,7 @@ def test_only_the_touched_are_built(grown: Project, name: str) -> None:
     file = built.file_of(grown, view, CUTOFF)
     if view.entity == "profile" and view.facts_of == "profile":
         sizes = [len(pd.read_parquet(patch)) for patch in built.patches(file)]
-        assert len(sizes) == 2
+        assert len(sizes) == 3
         assert 0 < sum(sizes) < len(pd.read_parquet(file)) / 4
     else:
         assert not built.patches(file)
