@@ -22,7 +22,7 @@ from features.compiling import compiled, placed
 from features.compiling import fingerprint as fingerprint
 from features.compiling import types as types
 from features.compiling import versioned as versioned
-from features.counting import columns, counted_once
+from features.counting import columns, counted_once, names_all
 from foretell.binding import facts_schema
 from foretell.errors import DataError
 from foretell.project import Project
@@ -100,7 +100,7 @@ def rows_of(
         queries = [compiled(tuple(alike), tuple(sources.items())) for alike in alikes]
         queries = [(counted_once(grouped), empty) for grouped, empty in queries]
         if sum(grouped.count('"facts"') for grouped, _ in queries) > 1:  # what is read several times is joined once
-            read = _read(tuple(grouped for grouped, _ in queries))
+            read = _read(tuple(queries))
             con.execute(f"CREATE OR REPLACE TEMP TABLE facts_at AS SELECT {read} FROM ({joined})")
             joined = f"SELECT *, {instant(cutoff)} AS cutoff FROM facts_at"  # a constant, for windows to be folded
         con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {joined}")
@@ -112,13 +112,11 @@ def rows_of(
 
 
 @lru_cache(maxsize=1024)
-def _read(queries: tuple[str, ...]) -> str:
-    """The columns of the facts that queries read, but for the cutoff."""
-    named = {"profile_id", "event_at"}
-    for query in queries:
-        if (found := columns(query)) is None:
-            return "* EXCLUDE (cutoff)"
-        named |= found
+def _read(queries: tuple[tuple[str, str], ...]) -> str:
+    """The columns of the facts that aggregations read, over facts and over none, but for the cutoff."""
+    if not all(names_all(grouped) for grouped, _ in queries):  # the other, over none, begins with all of no facts
+        return "* EXCLUDE (cutoff)"
+    named = {"profile_id", "event_at"}.union(*(columns(query) for both in queries for query in both))
     listed = ", ".join(f"'{quote(name)}'" for name in sorted(named - {"cutoff"}))
     return f"COLUMNS(lambda name: name IN ({listed}))"
 

@@ -43,12 +43,15 @@ def counted_once(query: str) -> str:
     return f"SELECT {listed}, {', '.join(outer)} FROM {joined}"
 
 
-def columns(query: str) -> set[str] | None:
-    """The columns that a query names, whatever of; None where it may read others too."""
-    tree = sqlglot.parse_one(query, dialect=DIALECT)
-    if any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star)):
-        return None
-    return {column.name for column in tree.find_all(exp.Column)}
+def columns(query: str) -> set[str]:
+    """The columns that a query names, whatever of."""
+    return {column.name for column in sqlglot.parse_one(query, dialect=DIALECT).find_all(exp.Column)}
+
+
+def names_all(query: str) -> bool:
+    """Whether a query names every column that it reads: nowhere does it say `*`, but to count rows."""
+    stars = sqlglot.parse_one(query, dialect=DIALECT).find_all(exp.Star)
+    return all(isinstance(star.parent, exp.Count) for star in stars)
 
 
 class _Asked:
