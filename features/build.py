@@ -94,7 +94,7 @@ def rows_of(
     know_profiles(con, known_by or cutoff, only)
     if any(_about_accounts(view) for view in views):
         know_accounts(con, project, known_by or cutoff)
-    for (source, owner, lookback), alikes in aggregations(views).items():
+    for (source, owner, lookback), alikes in _by_facts(views).items():
         known = facts_before(con, project, source, cutoff, known_by or cutoff, lookback)
         joined = f"SELECT m.nr AS profile_id, f.* EXCLUDE (node) FROM ({known}) f JOIN {owner}_nodes m USING (node)"
         queries = [compiled(tuple(alike), tuple(sources.items())) for alike in alikes]
@@ -176,7 +176,7 @@ def _rows(view: FeatureView, place: int, cutoff: datetime) -> str:
         LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN empty_row e ORDER BY p.{keys}"""
 
 
-def aggregations(
+def _by_facts(
     views: Iterable[FeatureView],
 ) -> dict[tuple[str | tuple[str, ...], str, timedelta | None], list[list[FeatureView]]]:
     """(source, whose facts: "profile" or "account", lookback) -> views that are one aggregation."""
