@@ -27,10 +27,12 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from benchmarks import report, retail
+from benchmarks import presets, report
 from benchmarks.contributions import ALL, BASE, Judgement, Part, contributions
 from benchmarks.findings import Measured, check_target, show, write
+from benchmarks.log import span, write_lines
 from benchmarks.report import Usage, measure, progress
+from benchmarks.shop import live_until, open_shop
 from examples.complete_journey.demo import make_project
 from features import build
 from foretell.binding import kind_of
@@ -66,13 +68,12 @@ FULL, QUICK = Sizes(5, 2, 3), Sizes(1, 2, 1, ("churn",))
 
 
 def online_retail(folder: Path, data: Path | None, *, generated: bool) -> Project:
-    """The web shop, all of its lines loaded, at the example's own now. generated: its lines are drawn, not real."""
-    if generated and not data:
-        retail.generate(file := folder.with_suffix(".parquet"))
-    else:
-        file = retail.located(data)
-    project = retail.open_shop(folder)
-    return retail.live_until(project, file, project.now)
+    """The web shop, all of its lines loaded, as of the day after the last. generated: its lines are drawn, not real."""
+    known = presets.PRESETS[presets.RETAIL]
+    made = generated and not data
+    log = presets.generate(folder.parent) if made else known.log(known.located(data))
+    write_lines(log, lines := folder.with_suffix(".parquet"))
+    return live_until(open_shop(folder, log.clock), lines, span(lines)[2])
 
 
 def complete_journey(folder: Path) -> Project:

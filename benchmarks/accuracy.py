@@ -1,342 +1,243 @@
-"""How good are the predictions of the default recipe, on a shop whose future we know, and against whom?
+"""How good are the predictions of the default recipe, on a log whose future we know, and against whom?
 
-Two years of a web shop's invoices (Online Retail II), and the example's own project. It lives through the two years:
-at each cutoff T it has been given the lines before T and nothing else, every standard task is trained as by `foretell
-train`, and its champion predicts for everyone eligible. What happened in the horizon after T is worked out from the
-file by plain SQL. Then:
+    python -m benchmarks.accuracy TRANSACTIONS --profile COL --time COL --amount COL --cutoffs 2011-03-01,2011-06-01
+    python -m benchmarks.accuracy --preset online_retail_ii
+
+Any log of transactions, Parquet or CSV, and a project of the product with one source. It lives through the log: at each
+cutoff T it has been given the lines before T and nothing else, every task is trained as by `foretell train`, and its
+champion predicts for everyone eligible, that is with a purchase in the 365 days before T. What happened in the horizon
+after T is worked out from the lines by plain SQL. Then:
 
   accuracy.TASK.METRIC                      the champion's, as a mean over the cutoffs; of bias_pct, the mean distance
-                                            from 0. Spread: 95% of a bootstrap over profiles (200 draws, seed 0).
+                                            from 0. Spread: 95% of a bootstrap over profiles (200 draws, seed 0). A bar
+                                            where a preset has a limit at its own cutoffs; all are in the details.
   accuracy.TASK.METRIC_minus_best_baseline  champion less the baseline that is best by that metric, seen afterwards.
                                             Spread: the paired interval on the same draws; 0 if that is the champion.
 
+Tasks, for any number of days N: churnN, propensityN (or buyN), clvN, purchasesN (days with a purchase); and lookalike.
+A column may be an SQL expression. Rows without a profile, a time or a finite amount are left out, and counted. What
+cannot be asked at a cutoff is left out, and said: its horizon ends after the data, or there is too little before.
+
 Every candidate is fitted on the rows that the champion was fitted on, and predicts the same rows. Checked on the way,
 and an error if not so: the product's labels equal the SQL's; its features are the same once it knows what came later;
-the candidate of the champion's name, fitted anew, says what the registered champion says; and, on Online Retail II,
-there are as many profiles and outcomes as there ought to be.
+the candidate of the champion's name, fitted anew, says what the registered champion says; and, with a preset, there are
+as many lines, profiles and outcomes as there ought to be.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from benchmarks import report, retail
-from benchmarks.pooled import Judged, Pooled
+from benchmarks import presets, report
+from benchmarks.judging import CHAMPION, Found, check_afterwards, details, judge, pooled_bars, show_task
+from benchmarks.log import Log, span, write_lines
+from benchmarks.presets import PRESETS, Preset
 from benchmarks.report import Bar, progress
-from foretell.console import table
-from foretell.errors import DataError
-from foretell.project import Project
-from lake.engine import session
-from models.estimators import candidates
-from models.registry import Champion, champion, quietly
-from training import dataset, metrics
-from training.champion import LEARNED, Trained, train
+from benchmarks.shop import EXAMPLES, Asked, live_until, open_shop
+from foretell.errors import DataError, ForetellError, NotReady, UnknownName
+from models.estimators import LEARNED
+from training.pooled import Pooled
 
-CHAMPION = "champion"
-QUICK_TASKS, QUICK_TRIALS = ["churn90", "clv90"], 1
-LIMITS: dict[str, dict[str, str]] = {
-    "churn90": {"auc": ">=0.792", "log_loss": "<=0.546", "ece": "<=0.022"},
-    "propensity30": {"auc": ">=0.791", "log_loss": "<=0.408", "ece": "<=0.022"},
-    "clv90": {"norm_gini": ">=0.816", "rmse": "<=1300", "mae": "<=328", "bias_pct": "<=15"},
-    "clv180": {"norm_gini": ">=0.855", "mae": "<=586"},
-    "lookalike": {"auc": ">=0.868", "lift10": ">=5.49"},
-}
-"""What the champion should reach on Online Retail II, as a mean over its three cutoffs."""
-
-AGAINST = {"probability": ("auc", "log_loss", "lift10"), "amount": ("mae", "rmse", "norm_gini")}
-"""The metrics in which a champion is compared with the best baseline."""
+QUICK_TASKS, QUICK_TRIALS = ("churn90", "clv90"), 1
+NEEDED = ("profile", "time", "amount")
+COLUMNS = {
+    "profile": "whose: an id, number or text", "time": "when: a date or a time, with or without an offset",
+    "amount": "how much, negative for returns", "item": "what", "order": "the order's id (default: one a day)",
+    "quantity": "how many", "cancelled": "whether: yes or no, 0 or 1, or a text that begins with C "
+    "(default: where the amount is not above 0)",
+}  # fmt: skip
+"""What a column of a log may say; each may be an SQL expression."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """One task at one cutoff: what was trained, the features as known then, what was said and what became true."""
+@dataclass
+class Run:
+    """What was found; what was left out ("churn90 at 2011-03-01") and why; unusable rows by reason; seconds taken."""
 
-    asked: retail.Asked
-    cutoff: datetime
-    trained: Trained
-    rows: pd.DataFrame
-    judged: Judged
+    found: list[Found] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    rows_left_out: dict[str, int] = field(default_factory=dict)
+    clock: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "measure": 0.0})
 
-    @property
-    def base_rate(self) -> float:
-        return float(self.judged.y.mean())
+    def leave_out(self, asked: Asked, cutoff: datetime, why: str) -> None:
+        self.left_out[f"{asked.name} at {cutoff:%Y-%m-%d}"] = why
+        progress(f"{asked.name} at {cutoff:%Y-%m-%d} is left out: {why}")
 
-    @property
-    def best(self) -> str:
-        """The candidate that would have been best by the task's metric, seen afterwards."""
-        metric = metrics.METRICS[self.trained.kind][self.trained.task.metric]
-        said = {m: p for m, p in self.judged.predictions.items() if m != CHAMPION}
-        return min(said, key=lambda m: metric.loss(metric.function(self.judged.y, said[m])))
-
-
-def judge(project: Project, file: Path, asked: retail.Asked, more: Mapping[str, Any]) -> Found:
-    """Train a task as of the project's now, let every candidate predict, and look into the file what happened.
-
-    more: what `train` is told beside the defaults.
-    """
-    cutoff, label = project.now, f"{asked.name} at {project.now:%Y-%m-%d}"
-    progress(label)
-    task = project.definitions.task(asked.task)
-    with project.writing(f"train {task.name}"):
-        trained = train(project, task.name, **more)
-    model = quietly(lambda: champion(project, task.name))
-    dataset.build_for(project, [task], [cutoff])
-    with session(project) as con:
-        eligible = dataset.population(con, project, task, cutoff)
-    rows = pd.DataFrame({"profile_id": pd.Series(eligible, dtype=object), "event_timestamp": pd.Timestamp(cutoff)})
-    rows = dataset.with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
-    predictions = _predictions(project, trained, model, model.encode(rows))
-
-    truth = retail.answers(file, cutoff, asked.days, retail.people_of(project))
-    if asked.answer == "entered":
-        truth = truth[~truth["seed"].astype(bool)]
-    y = aligned(truth, rows["profile_id"], asked, label)
-    return Found(asked, cutoff, trained, rows, Judged(rows["profile_id"].to_numpy(dtype=str), y, predictions))
-
-
-def _predictions(project: Project, trained: Trained, model: Champion, X: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What the champion says of X, and what every candidate says that is fitted on the champion's training rows."""
-    contract = model.contract
-    columns, days = contract["columns"], trained.task.horizon / timedelta(days=1)
-    rows = dataset.training_set(project, trained.task, trained.cutoffs.final)
-    rows = rows[~rows["split"].astype(bool)]
-    y = rows["label"].astype(int if trained.kind == "probability" else float)
-    known = candidates(
-        trained.kind, columns, days, num_threads=project.setting("threads"), categorical=model.categories,
-        target=trained.task.target, tuned=contract.get("tuned"),
-    )  # fmt: skip
-    said = {}
-    for name, estimator in known.items():
-        if name in trained.skipped:
-            continue
-        estimator.fit(model.encode(rows), y, sample_weight=rows["weight"].to_numpy())
-        made: Any = estimator
-        said[name] = made.predict_proba(X)[:, 1] if trained.kind == "probability" else made.predict(X)
-    ours = model.predict(X).to_numpy()
-    if not np.allclose(said[trained.winner], ours, rtol=1e-9, atol=1e-12):
-        raise ValueError(f"{trained.task.name}: {trained.winner}, fitted anew, differs from the registered champion")
-    return {CHAMPION: ours, **said}
-
-
-def aligned(truth: pd.DataFrame, profiles: pd.Series, asked: retail.Asked, label: str) -> np.ndarray:
-    """The answers in the order of the profiles, who must be the same people."""
-    found = truth.set_index("profile_id")[asked.answer].astype(float)
-    if set(found.index) != set(profiles) or len(found) != len(profiles):
-        mine, theirs = set(profiles), set(found.index)
-        raise ValueError(
-            f"{label}: {len(mine)} profiles are eligible, by SQL {len(theirs)} are; "
-            f"{len(mine - theirs)} and {len(theirs - mine)} are in one only"
-        )
-    return found.loc[list(profiles)].to_numpy()
-
-
-def check_afterwards(project: Project, found: Sequence[Found]) -> None:
-    """Now that it knows what came later: the product's labels are the SQL's, and no feature has changed."""
-    for name in {f.trained.task.name for f in found}:
-        of = [f for f in found if f.trained.task.name == name]
-        progress(f"{of[0].asked.name}: labels and features once more, now that the future is known")
-        everything = dataset.training_set(project, of[0].trained.task, [f.cutoff for f in of])
-        for f in of:
-            rows = everything[everything["cutoff"] == pd.Timestamp(f.cutoff)]
-            check_rows(f.rows, rows, f.judged.y, f"{f.asked.name} at {f.cutoff:%Y-%m-%d}")
-
-
-def check_rows(then: pd.DataFrame, now: pd.DataFrame, y: np.ndarray, label: str) -> None:
-    """Refuse labels of `now` that are not y, and features of `then` that are others now."""
-    now = now.set_index("profile_id").reindex(list(then["profile_id"])).reset_index()
-    if not np.allclose(now["label"].to_numpy(dtype=float), y, rtol=1e-9, atol=1e-6):
-        raise ValueError(f"{label}: the product's labels differ from those by SQL")
-    for column in then.columns.drop(["profile_id", "event_timestamp"], errors="ignore"):
-        a, b = then[column], now[column]
-        if pd.api.types.is_numeric_dtype(a):
-            same = np.allclose(a.astype(float), b.astype(float), rtol=1e-9, atol=1e-9, equal_nan=True)
-        else:
-            same = bool(((a == b) | (a.isna() & b.isna())).all())
-        if not same:
-            raise ValueError(f"{label}: {column} has changed since the future is known")
-
-
-# What is shown
-
-
-def pooled_bars(name: str, pooled: Pooled, baselines: Sequence[str], limits: Mapping[str, str]) -> list[Bar]:
-    """The bars of one task: its limits, and the champion against the best baseline."""
-    bars = [
-        Bar(f"accuracy.{name}.{metric}", pooled.value(CHAMPION, metric), limit, pooled.interval(CHAMPION, metric))
-        for metric, limit in limits.items()
-    ]
-    for metric in AGAINST[pooled.kind]:
-        found = pooled.difference(CHAMPION, pooled.best(metric, baselines), metric)
-        limit = ">=0" if pooled.metrics[metric].greater else "<=0"
-        bars.append(Bar(f"accuracy.{name}.{metric}_minus_best_baseline", found.value, limit, (found.low, found.high)))
-    return bars
-
-
-def show_task(found: Sequence[Found], pooled: Pooled) -> None:
-    """Print a task's table: champion and candidates, means over cutoffs, and how the champion compares."""
-    first = found[0]
-    metric, asked = first.trained.task.metric, first.asked.name
-    print(f"\n{asked}: {first.trained.task.population}, {first.asked.days} days; means over {len(found)} cutoffs")
-    what = "base rate" if pooled.kind == "probability" else "mean"
-    rows = []
-    for f in found:
-        shown = f"{f.base_rate:.3f}" if pooled.kind == "probability" else f"{f.base_rate:,.2f}"
-        rows.append((f"{f.cutoff:%Y-%m-%d}", f"{len(f.judged.y):,}", shown, f.trained.winner, f.best,
-                     f"{f.trained.cutoffs.evaluation:%Y-%m-%d}"))  # fmt: skip
-    table(["cutoff", "profiles", what, "champion", f"best by {metric}, seen afterwards", "champion judged on"], rows)
-    names = list(pooled.metrics)
-    against = [m for m in AGAINST[pooled.kind] if m != metric][:1]
-    rows = []
-    for model in pooled.models:
-        cells = [f"{pooled.value(model, m):,.4g}" for m in names]
-        for m in (metric, *against):
-            d = pooled.difference(CHAMPION, model, m)
-            cells.append("" if model == CHAMPION else f"{d.value:+.4g} [{d.low:+.3g}, {d.high:+.3g}]")
-        rows.append((("* " if model == CHAMPION else "  ") + model, *cells))
-    table(["  model", *names, *(f"champion less this, {m}" for m in (metric, *against))], rows)
-
-
-def details(found: Sequence[Found], pooled: Pooled) -> dict[str, Any]:
-    """A task's figures for programs."""
-    return {
-        "kind": pooled.kind,
-        "metric": found[0].trained.task.metric,
-        "cutoffs": {
-            f"{f.cutoff:%Y-%m-%d}": {
-                "profiles": len(f.judged.y), "base_rate": f.base_rate, "champion": f.trained.winner,
-                "best_afterwards": f.best, "judged_on": f"{f.trained.cutoffs.evaluation:%Y-%m-%d}",
-            } for f in found
-        },
-        "models": {
-            m: {k: [pooled.value(m, k), *pooled.interval(m, k)] for k in pooled.metrics} for m in pooled.models
-        },
-        "champion_minus": {
-            m: {k: list(pooled.difference(CHAMPION, m, k)) for k in AGAINST[pooled.kind]}
-            for m in pooled.models if m != CHAMPION
-        },
-    }  # fmt: skip
-
-
-# The run
+    @contextmanager
+    def spent(self, on: str) -> Iterator[None]:
+        since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.clock[on] += time.perf_counter() - since
 
 
 def run(
-    file: Path,
-    cutoffs: Sequence[datetime],
-    tasks: Sequence[str],
-    preset: retail.Preset | None,
-    folder: Path,
+    log: Log, cutoffs: Sequence[datetime], tasks: Sequence[Asked], preset: Preset | None, folder: Path,
     more: Mapping[str, Any],
-) -> tuple[list[Found], dict[str, float]]:
-    """Every task at every cutoff, and the seconds it took. One whose horizon ends after the file does is left out."""
-    lines, customers, end = retail.span(file)
-    if preset:
-        preset.check_file(lines, customers)
-    progress(f"{lines:,} lines of {customers:,} customers until {end:%Y-%m-%d}")
-    clock, found = {"load": 0.0, "measure": 0.0}, []
-    project, since = retail.open_shop(folder / "shop"), time.perf_counter()
-
-    def spent(on: str) -> None:
-        nonlocal since
-        clock[on] += time.perf_counter() - since
-        since = time.perf_counter()
-
-    for cutoff in cutoffs:
-        wanted = [retail.ASKED[t] for t in tasks if cutoff + timedelta(days=retail.ASKED[t].days) <= end]
-        for name in [t for t in tasks if t not in {a.name for a in wanted}]:
-            progress(f"{name} at {cutoff:%Y-%m-%d} is left out: its horizon ends after the data do")
+) -> Run:  # fmt: skip
+    """Every task at every cutoff, but for those that cannot be asked there. preset: whose counts hold."""
+    made = Run()
+    with made.spent("load"):
+        made.rows_left_out = write_lines(log, lines := folder / "lines.parquet")
+        n, customers, end = span(lines)
+        for why, count in made.rows_left_out.items():
+            progress(f"{count:,} rows are left out: {why}")
+        progress(f"{n:,} lines of {customers:,} profiles until {end - timedelta(days=1):%Y-%m-%d}")
+        if preset:
+            preset.check_file(n, customers)
+        project = open_shop(folder / "shop", log.clock, tasks)
+    inside = {c: [a for a in tasks if c + timedelta(days=a.days) <= end] for c in cutoffs}
+    if not any(inside.values()):
+        raise DataError("accuracy", "no horizon ends before the data do", f"choose cutoffs well before {end:%Y-%m-%d}")
+    for cutoff, wanted in inside.items():
+        for asked in (a for a in tasks if a not in wanted):
+            made.leave_out(asked, cutoff, f"its horizon of {asked.days} days ends after the data do ({end:%Y-%m-%d})")
         if not wanted:
             continue
         progress(f"loading what came in until {cutoff:%Y-%m-%d}")
-        project = retail.live_until(project, file, cutoff)
-        spent("load")
+        try:
+            with made.spent("load"):
+                project = live_until(project, lines, cutoff)
+        except DataError as error:  # nothing came in yet
+            for asked in wanted:
+                made.leave_out(asked, cutoff, str(error))
+            continue
         for asked in wanted:
-            found.append(judge(project, file, asked, more))
+            try:
+                with made.spent("measure"):
+                    found = judge(project, lines, asked, more)
+            except (DataError, NotReady) as error:  # the product says that it cannot, and why
+                made.leave_out(asked, cutoff, str(error))
+                continue
             if preset:
-                preset.check(asked, cutoff, len(found[-1].judged.y), found[-1].base_rate)
-        spent("measure")
+                preset.check(asked, f"{cutoff:%Y-%m-%d}", len(found.judged.y), found.base_rate)
+            made.found.append(found)
+    if made.found:
+        with made.spent("load"):
+            project = live_until(project, lines, end + timedelta(days=1))
+        with made.spent("measure"):
+            check_afterwards(project, made.found)
+    return made
+
+
+def summary(name: str, found: Sequence[Found], limits: Mapping[str, str]) -> tuple[list[Bar], dict[str, Any]]:
+    """Show one prediction; its bars and details. One that could be made at no cutoff misses its limits."""
     if not found:
-        raise DataError("accuracy", "no horizon ends before the data do", f"choose cutoffs well before {end:%Y-%m-%d}")
-    project = retail.live_until(project, file, end + timedelta(days=1))
-    spent("load")
-    check_afterwards(project, found)
-    spent("measure")
-    return found, clock
+        nothing, unknown = math.nan, (math.nan, math.nan)
+        return [Bar(f"accuracy.{name}.{metric}", nothing, limit, unknown) for metric, limit in limits.items()], {}
+    pooled = Pooled(found[0].trained.kind, [f.judged for f in found])
+    show_task(found, pooled)
+    baselines = [m for m in pooled.models if m not in (CHAMPION, LEARNED)]
+    return pooled_bars(name, pooled, baselines, limits), details(found, pooled)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, measure, report."""
-    parser = report.options(__doc__ or "", "accuracy", repeats=False)
-    parser.add_argument("--data", type=Path, help="the shop's invoice lines, a Parquet file")
-    parser.add_argument(
-        "--preset", choices=["none", *retail.PRESETS], help="whose limits and counts hold (default: the data's own)"
-    )
-    parser.add_argument("--tasks", type=_listed, help=f"some of {','.join(retail.ASKED)} (default: all)")
-    parser.add_argument("--cutoffs", type=_dates, help="dates such as 2011-03-01,2011-06-01 (default: the preset's)")
-    parser.add_argument("--trials", type=int, help="sets of parameters to try for the learned model (default: its own)")
+    parser = command_line()
     given = parser.parse_args(arguments)
     trials = QUICK_TRIALS if given.quick and given.trials is None else given.trials
-    more = {} if trials is None else {"trials": trials}
-    for name in given.tasks or []:
-        if name not in retail.ASKED:
-            parser.error(f"no task {name!r}; known: {', '.join(retail.ASKED)}")
-    with tempfile.TemporaryDirectory(prefix="foretell-bench-") as name:
-        folder = Path(name)
-        file, preset = _data(given, folder)
-        defaults = [_cutoff(text) for text in (preset.cutoffs if preset else retail.GENERATED_CUTOFFS)]
-        cutoffs = given.cutoffs or (defaults[:1] if given.quick else defaults)
-        tasks = given.tasks or (QUICK_TASKS if given.quick else list(retail.ASKED))
-        found, clock = run(file, cutoffs, tasks, preset, folder, more)
-    own = not given.quick and preset is not None and cutoffs == defaults
     bars, said = [], {}
-    for name in tasks:
-        if not (of := [f for f in found if f.asked.name == name]):
-            continue
-        pooled = Pooled(of[0].trained.kind, [f.judged for f in of])
-        show_task(of, pooled)
-        baselines = [m for m in pooled.models if m not in (CHAMPION, LEARNED)]
-        bars += pooled_bars(name, pooled, baselines, LIMITS[name] if own else {})
-        said[name] = details(of, pooled)
-    print()
-    report.Report(
+    with ExitStack() as stack:
+        if given.json:
+            stack.enter_context(redirect_stdout(sys.stderr))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="foretell-bench-")))
+        log, preset = _log(parser, given, folder)
+        defaults = _dates(",".join(preset.cutoffs if preset else presets.GENERATED_CUTOFFS if given.quick else ()))
+        cutoffs = given.cutoffs or (defaults[:1] if given.quick else defaults)
+        if not cutoffs:
+            parser.error("--cutoffs: expected dates such as 2011-03-01,2011-06-01, got none")
+        names = given.tasks or (QUICK_TASKS if given.quick else preset.tasks if preset else presets.TASKS)
+        tasks = [Asked.parse(name) for name in dict.fromkeys(names)]
+        made = run(log, cutoffs, tasks, preset, folder, {} if trials is None else {"trials": trials})
+        limits = preset.limits if preset and cutoffs == defaults and not given.quick else {}
+        for asked in tasks:
+            found = [f for f in made.found if f.asked == asked]
+            more, about = summary(asked.name, found, limits.get(asked.name, {}))
+            bars, said = bars + more, said | ({asked.name: about} if about else {})
+        print()
+    found = report.Report(
         benchmark="accuracy",
         versions=report.versions("lightgbm", "scikit-learn", "scipy", "numpy", "pandas", "duckdb"),
         sizes={
-            "cutoffs": [f"{c:%Y-%m-%d}" for c in cutoffs], "profiles": max((len(f.judged.y) for f in found), default=0),
-            "preset": given.preset, "quick": given.quick, "seconds": clock,
+            "cutoffs": [f"{c:%Y-%m-%d}" for c in cutoffs], "file": log.file.name, "preset": given.preset,
+            "profiles": max((len(f.judged.y) for f in made.found), default=0), "quick": given.quick,
+            "seconds": made.clock, "left_out": made.left_out, "rows_left_out": made.rows_left_out,
         },
         bars=bars, details=said,
-    ).show()  # fmt: skip
+    )  # fmt: skip
+    if given.json:
+        print(json.dumps(found.as_json(), allow_nan=False), flush=True)
+    else:
+        found.show()
 
 
-def _data(given: argparse.Namespace, folder: Path) -> tuple[Path, retail.Preset | None]:
-    """The file to measure on, and what is known of it; says where to get one if there is none."""
-    if given.quick and not given.data:
-        retail.generate(made := folder / "generated.parquet")
-        given.preset = "none"
-        return made, None
-    file = retail.located(given.data)
-    given.preset = given.preset or "online_retail_ii"
-    return file, retail.PRESETS.get(given.preset)
+# The command line
 
 
-def _cutoff(text: str) -> datetime:
-    return datetime.fromisoformat(text.strip()).replace(tzinfo=UTC)
+def command_line() -> argparse.ArgumentParser:
+    parser = report.options(__doc__ or "", "accuracy", repeats=False)
+    parser.add_argument("file", nargs="?", type=Path, metavar="TRANSACTIONS", help="Parquet or CSV")
+    parser.add_argument("--preset", choices=list(PRESETS), help=f"a known log, whose file lies below ${presets.FOLDER}")
+    for name, what in COLUMNS.items():
+        parser.add_argument(f"--{name}", metavar="COL", help=what)
+    parser.add_argument("--where", metavar="SQL", help="a condition; other rows are no part of the log")
+    parser.add_argument("--timezone", metavar="ZONE", help="of the shop's days, such as Europe/Oslo (default: UTC)")
+    parser.add_argument("--tasks", type=_tasks, help=f"some of {', '.join(EXAMPLES)}; any number of days will do")
+    parser.add_argument("--cutoffs", type=_dates, help="dates such as 2011-03-01,2011-06-01 (default: the preset's)")
+    parser.add_argument("--trials", type=int, help="sets of parameters to try for the learned model (default: its own)")
+    parser.add_argument("--json", action="store_true", help="print the JSON line alone; all else goes to stderr")
+    return parser
+
+
+def _log(parser: argparse.ArgumentParser, given: argparse.Namespace, folder: Path) -> tuple[Log, Preset | None]:
+    """The log to measure on, and the preset, whose counts and limits hold if nothing is read otherwise than it says."""
+    named = {k: v for k in (*COLUMNS, "where", "timezone") if (v := getattr(given, k)) is not None}
+    if not (given.file or given.preset or named):
+        if given.quick:
+            return presets.generate(folder), None
+        given.preset = presets.RETAIL
+    if given.preset:
+        preset = PRESETS[given.preset]
+        log = preset.log(preset.located(given.file))
+        return (replace(log, **named), preset.loosened()) if named else (log, preset)
+    if given.file is None:
+        parser.error("expected a file of transactions or --preset, got neither")
+    if lacking := [f"--{name}" for name in NEEDED if name not in named]:
+        known = ", ".join(Log(given.file, "", "", "").columns)
+        parser.error(
+            f"expected --profile, --time and --amount, or --preset, got no {', '.join(lacking)}; known: {known}"
+        )
+    return Log(given.file, **named), None
 
 
 def _dates(text: str) -> list[datetime]:
-    return sorted(_cutoff(part) for part in _listed(text))
+    """Instants, the earliest first; a date is its midnight, and what says no offset is UTC's."""
+    found = set()
+    for part in _listed(text):
+        try:
+            at = datetime.fromisoformat(part)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected dates such as 2011-03-01, got {part!r}") from None
+        found.add(at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC))
+    return sorted(found)
+
+
+def _tasks(text: str) -> list[str]:
+    try:
+        return [Asked.parse(name).name for name in _listed(text)]
+    except UnknownName as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _listed(text: str) -> list[str]:
@@ -344,4 +245,8 @@ def _listed(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        main()
+    except ForetellError as error:
+        print(f"accuracy: {error}", file=sys.stderr)
+        sys.exit(2)  # as the product's own commands do

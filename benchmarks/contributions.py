@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from benchmarks.pooled import Judged, Pooled
 from models import encoding
-from models.estimators import candidates
-from training.champion import LEARNED, fit, predict
+from models.estimators import trees
+from training.backtest import fit, predict
 from training.metrics import METRICS, Difference, Kind, Metric
 from training.metrics import verdict as judged_by
+from training.pooled import Judged, Pooled
 
 ADDED, LEFT_OUT = "added to the base", "left out of all"
 BASE, ALL, NOISE = "base", "all groups", "noise"
@@ -120,8 +120,8 @@ def _predicted(
     columns: list[str],
 ) -> np.ndarray:  # fmt: skip
     """What the learned candidate says of the test rows by these columns."""
-    known = candidates(kind, columns, horizon_days, num_threads=1, categorical=categorical, tuned={"seed": seed})
-    return predict(fit(known[LEARNED], learn, columns), test[columns], kind)
+    model = trees(kind, horizon_days, num_threads=1, categorical=categorical).set_params(seed=seed)
+    return predict(fit(model, learn, columns), test[columns], kind)
 
 
 def difference(pooled: Pooled, model: str, other: str, metric: str, fits: int) -> Difference:

@@ -346,6 +346,7 @@ class PredictionTask:
     targets: target -> condition on the label's facts; the same question is asked of each, as a task `<name>_<target>`
     of its own, which also sees how often and how recently the profile did just that (the view `<name>_<target>`):
     targets={"deli": _.category == "DELI"}. base: of such a task, the name of the task it came from.
+    groups: features by whose values its backtest is also told apart, such as a country: groups=("known_country",).
     """
 
     name: str
@@ -359,6 +360,7 @@ class PredictionTask:
     description: str = ""
     targets: Mapping[str, Any] = field(default_factory=dict)
     base: str = ""
+    groups: tuple[str, ...] = ()
     where: str = field(init=False, default_factory=caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -376,6 +378,9 @@ class PredictionTask:
         if isinstance(self.views, str) or not all(isinstance(view, str | FeatureView) for view in self.views):
             problem = f"views are names or FeatureViews, got {self.views!r}"
             raise DefinitionError(self.name, problem, 'write views=("orders",), with the comma', where=at)
+        if isinstance(self.groups, str):
+            problem = f"groups are several names of features, got the text {self.groups!r}"
+            raise DefinitionError(self.name, problem, f'write groups=("{self.groups}",)', where=at)
         if not isinstance(self.label, Label | Enters):
             problem = f"expected a Label or Enters, got {self.label!r}"
             raise DefinitionError(

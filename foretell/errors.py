@@ -27,8 +27,11 @@ class DefinitionError(ForetellError):
     """A declaration (source, view, label, task, segment) is wrong in itself or does not fit its source."""
 
 
-class DataError(ForetellError):
-    """Data that came in, or that a computation met, cannot be used as they are."""
+class DataError(ForetellError, ValueError):
+    """Data that came in, or that a computation met, cannot be used as they are.
+
+    A ValueError too: that is what whoever uses an estimator by scikit-learn's rules expects of it.
+    """
 
 
 class UnknownName(ForetellError):

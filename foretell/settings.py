@@ -78,7 +78,8 @@ SPECS: dict[str, _Spec] = {
     "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
     "as_of": _Spec(None, _instant, "the project's now, for data that end in the past (ISO time); default: the clock"),
-    "cutoffs": _Spec(4, _count, "how many past cutoffs a model is trained on"),
+    "cutoffs": _Spec(6, _count, "how many past cutoffs a model is trained on"),
+    "folds": _Spec(6, _count, "at how many past cutoffs candidates are judged"),
     "trials": _Spec(
         10, partial(_count, least=0), "how many sets of parameters the learned model may try for each task; 0: none"
     ),

@@ -5,6 +5,7 @@ Equality is identity (`eq=False`): deferred expressions can be pickled, but neit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,6 +24,10 @@ ENTITIES: dict[str, tuple[str, ...]] = {
 # What a value may be counted in. money: in the source's currency; share: 0 to 1; ratio: one thing over
 # another; points: on a scale of the source's own.
 UNITS = ("count", "money", "days", "years", "hours", "minutes", "points", "share", "ratio", "bits", "text", "yes/no")
+# In what a feature says: a part that may be left out, and a place for a value, with the noun that it counts.
+OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
+PLACE = re.compile(r"\{([a-z][a-z0-9_]*)(?::([^{}\[\]:/]+)(?:/([^{}\[\]:/]+))?)?\}")
+_SENTENCE = 'says="no order for {value}[, usually every {mean_gap_days_ever}]"'
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +36,18 @@ class Feature:
 
     value: deferred aggregate of the facts. what: what it tells, in words. unit: one of UNITS. null: what it means that
     there is no value, such as "no order yet"; "" where there always is one.
+    says: the sentence about a profile when this is a reason of its score; "": one is made of the words above.
+        {value} is the profile's value in words, {typical} that of a typical profile, and any other feature of the same
+        model goes by its name. {value:order} counts: "no orders", "1 order", "3 orders"; {value:box/boxes}, where an s
+        is not enough. A part in [square brackets] is left out when what it names is unknown, so whatever is not
+        {value} is named in one. Of who has no value, `null` is said.
     """
 
     value: Any
     what: str
     unit: str = "count"
     null: str = ""
+    says: str = ""
     where: str = field(init=False, default_factory=caller, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +57,23 @@ class Feature:
             raise DefinitionError(
                 "feature", "says nothing about itself", 'Feature(_.count(), "lines bought")', where=at
             )
+        if self.says != "":
+            _check_says(self.what, self.says, at)
+
+
+def _check_says(subject: str, says: Any, at: str) -> None:
+    if not isinstance(says, str):
+        raise DefinitionError(subject, f"says is a sentence, got {says!r}", f"write {_SENTENCE}", where=at)
+    always, optional = OPTIONAL.sub(" ", says), OPTIONAL.findall(says)
+    if any(re.search(r"[{}\[\]]", PLACE.sub("", part)) for part in (always, *optional)):
+        problem = f"says has places such as {{value}} or {{value:order}}, and parts in [square brackets], got {says!r}"
+        raise DefinitionError(subject, problem, f"write for example {_SENTENCE}", where=at)
+    if {name for name, *_ in PLACE.findall(always)} != {"value"}:
+        problem = f"says names {{value}} outside of square brackets, and nothing else there, got {says!r}"
+        raise DefinitionError(subject, problem, f"write for example {_SENTENCE}", where=at)
+    if plain := [part for part in optional if not PLACE.search(part)]:
+        problem = f"a part in square brackets is left out when what it names is unknown, and [{plain[0]}] names nothing"
+        raise DefinitionError(subject, problem, "name a feature in it, or take the brackets away", where=at)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ clv = PredictionTask(
     horizon=days(90),
     settle=days(1),
     label=Label(source="order_line", value=_.amount.sum().fill_null(0)),
-    views=("orders", "cadence", "gaps", "decay", "basket", "coupons", "messages", "traits"),
+    views=("orders", "cadence", "gaps", "items", "decay", "basket", "coupons", "messages", "traits"),
     metric="mae",
     purpose="retention",
 )

@@ -6,15 +6,18 @@ Contributions live on a model's margin, where effects add up: the log-odds for a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from math import factorial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from foretell.errors import DataError
-from models.encoding import Categories, decode
+from models.encoding import Categories
+from models.wording import Wording, Words
 
 FLOOR = 1e-9  # A probability this close to 0 or 1 counts as this far from it: its log-odds stay finite.
 CENT = 0.01  # An amount below counts as this, as log 0 does not exist.
@@ -30,42 +33,56 @@ def margin(model: Any, X: pd.DataFrame) -> np.ndarray:
     return np.log(np.maximum(model.predict(X), CENT))
 
 
+def shifted(predicted: np.ndarray, kind: str, by: float) -> np.ndarray:
+    """Predictions whose margin is moved: log-odds of a "probability", the log of an "amount"."""
+    if not by:
+        return predicted
+    if kind != "probability":
+        return predicted * np.exp(by)
+    p = np.clip(predicted, FLOOR, 1 - FLOOR)
+    return expit(np.log(p) - np.log1p(-p) + by)
+
+
 def contributions(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.DataFrame:
     """What each column adds to the margin of each row: same index and columns as X; row sum + base = margin.
 
     model: fitted, of models.estimators; background: a typical profile, one value per column of X (say, the medians).
-    A model that splits its own margin (LightGBM) does so against its training rows. Any other gets the exact Shapley
-    values of its columns against the background: the mean, over all orders in which the background's values could be
-    replaced by the row's, of the change each replacement makes. Columns a model does not read contribute 0.
+    A model that splits its own margin (trees, regressions, blends) does so against its training rows. Any other gets
+    the exact Shapley values of its columns against the background. Columns a model does not read contribute 0.
     See `base` for the base. Raises DataError when the background lacks a column, or when the columns are too many.
     """
-    if hasattr(model, "margin_contributions"):
-        split, _ = model.margin_contributions(X)
-    else:
-        split = _shapley(model, X, background)
-    return split.reindex(columns=X.columns, fill_value=0.0)
+    return split(model, X, background)[0].reindex(columns=X.columns, fill_value=0.0)
 
 
 def base(model: Any, background: pd.Series) -> float:
-    """The margin all rows start from: LightGBM's mean over its training rows, else the margin of the background."""
-    row = background.to_frame().T.astype(float)
-    return (
-        model.margin_contributions(row)[1] if hasattr(model, "margin_contributions") else float(margin(model, row)[0])
-    )
+    """The margin all rows start from: of a model that splits its own margin its own, else that of the background."""
+    return split(model, background.to_frame().T.astype(float), background)[1]
 
 
-def _shapley(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.DataFrame:
-    """Exact Shapley values (Shapley 1953; Lundberg & Lee 2017, eq. 4) over the k columns the model reads: (n, k)."""
-    columns = list(model.columns_)
+def split(model: Any, X: pd.DataFrame, background: pd.Series) -> tuple[pd.DataFrame, float]:
+    """(contributions of the columns that the model reads, base): see `contributions`."""
+    if hasattr(model, "margin_contributions"):
+        return model.margin_contributions(X)
+    return shapley(partial(margin, model), list(model.columns_), X, background, type(model).__name__)
+
+
+def shapley(
+    of: Callable[[pd.DataFrame], np.ndarray], columns: list[str], X: pd.DataFrame, background: pd.Series, subject: str
+) -> tuple[pd.DataFrame, float]:
+    """(exact Shapley values of the k columns, the background's margin), n × k; `of` gives the margin of rows.
+
+    The mean, over all orders in which the background's values could be replaced by the row's, of the change that each
+    replacement makes: Shapley 1953; Lundberg & Lee 2017, eq. 4.
+    """
     if len(columns) > MAX_SHAPLEY_COLUMNS:
         raise DataError(
-            type(model).__name__,
+            subject,
             f"expected a model of at most {MAX_SHAPLEY_COLUMNS} columns, got {len(columns)}",
             "give it a method margin_contributions",
         )
     if lacking := [column for column in columns if column not in background.index]:
         raise DataError(
-            type(model).__name__,
+            subject,
             f"expected a background value for {', '.join(lacking)}, got none",
             "pass X.median() of the training rows",
         )
@@ -77,57 +94,46 @@ def _shapley(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.DataFrame
     together = max(1, MOST_ROWS // max(1, len(rows)))  # one prediction of many rows, not many of one
     for some in (slice(start, start + together) for start in range(0, len(subsets), together)):
         mixed = np.where(taken[some, None, :], rows, typical).reshape(-1, k)
-        margins[some] = margin(model, pd.DataFrame(mixed, columns=pd.Index(columns))).reshape(margins[some].shape)
+        margins[some] = of(pd.DataFrame(mixed, columns=pd.Index(columns))).reshape(margins[some].shape)
     sizes = taken.sum(axis=1)
     result = np.zeros((len(rows), k))
     for column in range(k):
         without = subsets[~taken[:, column]]
         share = np.array([factorial(n) * factorial(k - n - 1) / factorial(k) for n in sizes[without]])
         result[:, column] = share @ (margins[without | (1 << column)] - margins[without])
-    return pd.DataFrame(result, X.index, pd.Index(columns))
+    started = of(pd.DataFrame(typical[None], columns=pd.Index(columns)))[0]
+    return pd.DataFrame(result, X.index, pd.Index(columns)), float(started)
 
 
 def top_reasons(
-    contrib: pd.DataFrame, X: pd.DataFrame, background: pd.Series, n: int = 3, categories: Categories | None = None
-) -> list[list[dict[str, Any]]]:
+    contrib: pd.DataFrame, X: pd.DataFrame, background: pd.Series, n: int = 3, categories: Categories | None = None,
+    words: Words | None = None,
+) -> list[list[dict[str, Any]]]:  # fmt: skip
     """Per row the n features of the largest |effect|, ties by name; fewer where fewer have an effect.
 
     contrib: of `contributions`; X: the same rows and columns; background: the typical value shown beside each value;
-    categories: what the codes of text columns stand for.
+    categories: what the codes of text columns stand for; words: what the columns mean (models.wording).
     A reason: feature; value (None when unknown); effect on the margin, to six decimals (so that rounding errors
-    neither order reasons nor make any); text, such as "days_since_order = 74 (typical: 9), raises".
+    neither order reasons nor make any); text, in words: "3 orders in 90 days (typical: 1), which lowers the score".
     """
     names = sorted(map(str, contrib.columns))
     effects = contrib[names].to_numpy(dtype=float).round(6)
     values = X[names].to_numpy(dtype=float)
-    said = partial(_said, categories=categories or {})
-    typical = [said(name, value) for name, value in background.reindex(names).astype(float).items()]
+    typical = dict(zip(names, background.reindex(names).astype(float).tolist(), strict=True))
+    wording = Wording(words or {}, categories or {}, typical)
     order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
 
     def reason(row: int, column: int) -> dict[str, Any]:
         value, effect = float(values[row, column]), float(effects[row, column])
-        known = bool(np.isfinite(value))
+        text = wording.text(names[column], dict(zip(names, values[row].tolist(), strict=True)))
         return {
             "feature": names[column],
-            "value": value if known else None,
+            "value": value if np.isfinite(value) else None,
             "effect": effect,
-            "text": f"{names[column]} {f'= {said(names[column], value)}' if known else 'is unknown'} "
-            f"(typical: {typical[column]}), {'raises' if effect > 0 else 'lowers'}",
+            "text": f"{text}, which {'raises' if effect > 0 else 'lowers'} the score",
         }
 
     return [
         [reason(row, int(column)) for column in columns if effects[row, column] != 0]
         for row, columns in enumerate(order)
     ]
-
-
-def _said(name: Any, value: float, categories: Categories) -> str:
-    """A value for people: a code as the text that it stands for."""
-    return decode(name, value, categories) or _number(value)
-
-
-def _number(value: float) -> str:
-    """A float for people: no trailing zeros, two decimals from 1 up, three significant digits below."""
-    if not np.isfinite(value):
-        return "unknown"
-    return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 1 else f"{value:.3g}"

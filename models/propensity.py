@@ -11,7 +11,7 @@ propensity = PredictionTask(
     horizon=days(30),
     settle=days(1),
     label=Label(source="order_line", value=_.count(where=~_.cancelled.fill_null(False)) > 0),
-    views=("orders", "cadence", "gaps", "basket", "coupons", "messages", "traits"),
+    views=("orders", "cadence", "gaps", "items", "basket", "coupons", "messages", "traits"),
     metric="log_loss",
     purpose="marketing",
 )

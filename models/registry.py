@@ -1,23 +1,46 @@
-"""Which model answers for a task? The MLflow registry of this home; the alias `champion` names the one in use."""
+"""Which model answers for a task? The MLflow registry of this home; the alias `champion` names the one in use.
+
+Where MLFLOW_TRACKING_URI names a tracking server, its registry takes the place of the home's. It may serve several
+projects, and it may be down: a model of another project is never used, and a server that does not answer is no empty
+registry. Calls go through `quietly`, which turns a server's failure into Unanswered.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
+import numpy as np
 import pandas as pd
 
-from foretell.errors import NotReady
+from foretell.errors import ForetellError, NotReady
 from foretell.project import Project
 from models.encoding import encode
+from models.explain import shifted
 
 ALIAS = "champion"
 CONTRACT = "contract.json"
 VIEWS = "views.json"
+SERVER = "MLFLOW_TRACKING_URI"
+OWNER = "foretell.project"  # the tag of runs and versions that says whose they are, on a server that many may use
+# MLflow's own defaults let a command hang for four minutes and more at each request to a server that is down.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model or version; no such alias
+
+
+class Unanswered(ForetellError):
+    """The tracking server is down, or refuses what it is asked. Nothing follows from that about what it holds."""
+
+
+class Taken(ForetellError):
+    """The tracking server has a champion of this name that is another project's."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +49,8 @@ class Champion:
 
     contract: kind, columns (in order), categories (text column -> its values, a value's place being its code), service
     (the version of its features), background (column -> its typical value, as the model reads it), base_rate,
-    estimator, horizon_days, batch, cutoffs, as logged with the run.
+    estimator, horizon_days, batch, cutoffs, season (day -> what it adds to the margin, in order of time), as logged
+    with the run.
     """
 
     task: str
@@ -43,11 +67,24 @@ class Champion:
     def categories(self) -> dict[str, list[str]]:
         return self.contract["categories"]
 
-    def predict(self, X: pd.DataFrame) -> pd.Series:
-        """The calibrated probability or expected amount of each encoded row."""
-        X = X[self.contract["columns"]]
-        values = self.model.predict_proba(X)[:, 1] if self.contract["kind"] == "probability" else self.model.predict(X)
-        return pd.Series(values, index=X.index, dtype=float)
+    @property
+    def words(self) -> dict[str, dict[str, str]]:
+        """What its features meant when it was trained, of models.wording; {} of a model that kept none."""
+        return self.contract.get("words", {})
+
+    def predict(self, X: pd.DataFrame, at: datetime) -> pd.Series:
+        """The calibrated probability or expected amount of each encoded row, as asked at a cutoff."""
+        X, kind = X[self.contract["columns"]], self.contract["kind"]
+        values = self.model.predict_proba(X)[:, 1] if kind == "probability" else self.model.predict(X)
+        return pd.Series(shifted(np.asarray(values), kind, self.season(at)), index=X.index, dtype=float)
+
+    def season(self, at: datetime) -> float:
+        """What the time of the year adds to the margin; between two days that it knows, a part of each."""
+        known: dict[str, float] = self.contract.get("season", {})
+        if not known:
+            return 0.0
+        days = [datetime.fromisoformat(day).timestamp() for day in known]
+        return float(np.interp(at.timestamp(), days, list(known.values())))
 
     @property
     def background(self) -> pd.Series:
@@ -60,18 +97,23 @@ def client(project: Project):
 
     import mlflow
 
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow"):
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    folder = project.home / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = given or f"sqlite:///{folder / 'mlflow.db'}"
+    given = os.environ.get(SERVER)
+    if given:
+        uri = given
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+    else:
+        folder = project.home / "mlflow"
+        folder.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     if (
         not given
     ):  # MLflow sets the variable as well: it must not pass for the user's wish, nor follow us to other homes
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        os.environ.pop(SERVER, None)
     return mlflow.MlflowClient(uri, uri)
 
 
@@ -80,14 +122,12 @@ def experiment(project: Project, task: str) -> str:
     tracking = client(project)
     if found := tracking.get_experiment_by_name(task):
         return found.experiment_id
-    location = (
-        None if os.environ.get("MLFLOW_TRACKING_URI") else (project.home / "mlflow" / "artifacts" / task).as_uri()
-    )
+    location = None if os.environ.get(SERVER) else (project.home / "mlflow" / "artifacts" / task).as_uri()
     return tracking.create_experiment(task, artifact_location=location)
 
 
 def champion(project: Project, task: str, version: str | None = None) -> Champion:
-    """The model in use for a task, or a given version. NotReady when nothing is trained yet."""
+    """The model in use for a task, or a given version. NotReady when nothing is trained yet; Taken."""
     import mlflow.artifacts
     from mlflow import sklearn as sklearn_flavour
     from mlflow.exceptions import MlflowException
@@ -97,8 +137,11 @@ def champion(project: Project, task: str, version: str | None = None) -> Champio
         found = (
             tracking.get_model_version(task, version) if version else tracking.get_model_version_by_alias(task, ALIAS)
         )
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _MISSING:
+            raise
         raise NotReady(task, "nothing is trained yet", f"run `foretell train {task}` first") from None
+    _refuse_others(project, found)
     assert found.run_id is not None
     contract = json.loads(mlflow.artifacts.load_text(f"runs:/{found.run_id}/{CONTRACT}"))
     model = sklearn_flavour.load_model(f"models:/{task}/{found.version}")
@@ -113,7 +156,9 @@ def views_of(project: Project, model: Champion) -> list[dict[str, Any]]:
     client(project)
     try:
         return json.loads(mlflow.artifacts.load_text(f"runs:/{model.run_id}/{VIEWS}"))["views"]
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _MISSING:
+            raise
         return []
 
 
@@ -123,20 +168,65 @@ def promote(project: Project, task: str, version: str) -> None:
 
 
 def trained_at(project: Project, task: str) -> tuple[str, datetime] | None:
-    """(version, when) of a task's champion, or None; does not load the model."""
-    if not (os.environ.get("MLFLOW_TRACKING_URI") or (project.home / "mlflow" / "mlflow.db").exists()):
+    """(version, when) of a task's champion, or None; does not load the model. Taken if it is another project's."""
+    if not (os.environ.get(SERVER) or (project.home / "mlflow" / "mlflow.db").exists()):
         return None
     from mlflow.exceptions import MlflowException
 
     try:
         found = client(project).get_model_version_by_alias(task, ALIAS)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _MISSING:
+            raise
         return None
+    _refuse_others(project, found)
     return str(found.version), datetime.fromtimestamp(found.creation_timestamp / 1000)
 
 
+def owner(project: Project) -> str:
+    """Whose a model is: the same for all homes with the same key, whose profiles have the same ids. Tells no key."""
+    return hmac.new(project.key.encode(), OWNER.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _refuse_others(project: Project, found: Any) -> None:
+    """Raise Taken for a version that another project registered on the server; one without the tag is anybody's."""
+    if os.environ.get(SERVER) and (whose := found.tags.get(OWNER)) and whose != owner(project):
+        raise Taken(
+            found.name, f"expected a model of this project on tracking server {_shown()}, got one of another project "
+            f"that has a task of the same name (v{found.version})",
+            f"rename one of the tasks, give this project another server or a workspace of its own (MLFLOW_WORKSPACE), "
+            f"or unset {SERVER}", where="homes that are to share their models need the same file `key`",
+        )  # fmt: skip
+
+
+def _shown() -> str:
+    """The server's address without the name and password that it may hold."""
+    uri = urlsplit(os.environ[SERVER])
+    return f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}{uri.path}"
+
+
+def _unanswered(error: Exception) -> Unanswered | None:
+    """What MLflow raised, said as the server's failure; None if no server was asked, or something else went wrong."""
+    if not os.environ.get(SERVER, "").startswith(("http://", "https://")):
+        return None
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    if not isinstance(error, (MlflowException, RequestException)):
+        return None
+    first: BaseException = error
+    while before := first.__cause__ or first.__context__:
+        first = before
+    reason = (str(first).strip() or type(first).__name__).splitlines()[0][:200]
+    login, at, _ = urlsplit(os.environ[SERVER]).netloc.rpartition("@")
+    return Unanswered(
+        f"tracking server {_shown()}", f"expected an answer, got: {reason.replace(login + at, '') if at else reason}",
+        f"start it or mend that, or unset {SERVER} to use the home's own registry; then run the same command again",
+    )  # fmt: skip
+
+
 def quietly(work: Callable[[], Any]) -> Any:
-    """Run MLflow calls without its chatter on standard output and error."""
+    """Run MLflow calls without its chatter on standard output and error. Unanswered if a tracking server fails them."""
     import contextlib
     import io
     import warnings
@@ -147,4 +237,9 @@ def quietly(work: Callable[[], Any]) -> Any:
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        return work()
+        try:
+            return work()
+        except Exception as error:
+            if failure := _unanswered(error):
+                raise failure from error
+            raise

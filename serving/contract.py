@@ -52,13 +52,13 @@ def contract_rows(
     %), so that it means the same whoever is asked about. values: the model's answers, if they are known already.
     reasons: what costs most; without them they are None.
     """
-    answers = np.asarray(model.predict(X)) if values is None else values
+    answers = np.asarray(model.predict(X, terms.cutoff)) if values is None else values
     # One row alone and the same row among many may differ in the last bit: as good as equal is equal.
     percentiles = 100.0 * np.searchsorted(crowd, answers + 1e-9 * np.abs(answers), side="right") / len(crowd)
     said: list[Any] = [None] * len(X)
     if reasons:
         effects = contributions(model.model, X, model.background)
-        said = top_reasons(effects, X, model.background, categories=model.categories)
+        said = top_reasons(effects, X, model.background, categories=model.categories, words=model.words)
     shared = {
         "task": model.task, "kind": model.contract["kind"], "base_rate": model.contract["base_rate"],
         "model_version": model.version, "estimator": model.contract["estimator"],

@@ -115,7 +115,7 @@ def _score_task(
     rows = pd.DataFrame({"profile_id": pd.Series(eligible, dtype=object), "event_timestamp": pd.Timestamp(cutoff)})
     rows = dataset.with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
     X = model.encode(rows)
-    values = model.predict(X).to_numpy()
+    values = model.predict(X, cutoff).to_numpy()
     wanted = np.ones(len(rows), dtype=bool) if members is None else rows["profile_id"].isin(members).to_numpy()
     profiles = rows.loc[wanted, "profile_id"].tolist()
     terms = Terms(cutoff, cutoff + task.horizon, last_batch(project), task.purpose)

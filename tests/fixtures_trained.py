@@ -107,7 +107,7 @@ def write_shop(folder: Path, people: int = 200, damaged: int = 3, seed: int = 7)
     for name, lines in (("a", web[:half]), ("b", web[half:])):
         _text(exports / "web" / f"{name}.jsonl", "\n".join(lines) + "\n")
     _csv(exports / "crm" / "people.csv", ["registered_at", "email", "card_no", "first_name", "city"], crm)
-    _text(folder / "foretell.toml", f'[foretell]\nas_of = "{NOW.isoformat()}"\ncutoffs = 2\nthreads = 1\n')
+    _text(folder / "foretell.toml", f'[foretell]\nas_of = "{NOW.isoformat()}"\ncutoffs = 2\nfolds = 2\nthreads = 1\n')
     for name, text in SOURCES.items():
         _text(folder / "sources" / f"{name}.py", text)
     for name, text in SEGMENTS.items():

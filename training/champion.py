@@ -1,13 +1,15 @@
-"""How is a champion found? Every candidate learns from past cutoffs and is judged on one that lies after all of them.
+"""How is a champion found? By a backtest: all candidates sit the same exams, at cutoffs after what they learned from.
 
-The learned challenger becomes champion only if it beats the best baseline by more than chance would; else the baseline
-is served, and the report says so. The winner is then fitted again on the latest complete cutoffs and registered.
+The learned challenger becomes champion only if it beats every baseline by more than chance would; else a baseline is
+served, and the report says so. The champion that is in use stays where it foretold the exams that came after it better.
+The winner is fitted again on the latest complete cutoffs and registered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,19 +20,20 @@ from sklearn.base import clone
 from features.store import repository
 from foretell.binding import kind_of
 from foretell.declarations import PredictionTask
-from foretell.errors import DataError, ForetellError, unknown
+from foretell.errors import unknown
 from foretell.project import Project
 from lake.engine import last_batch
-from models import encoding
-from models.estimators import candidates
-from training import dataset, lineage, metrics
+from models import encoding, wording
+from models.estimators import LEARNED, candidates, trees
+from training import backtest, dataset, incumbent, leaks, lineage, metrics, season
+from training.backtest import Backtest
 from training.cutoffs import Cutoffs, plan
 from training.metrics import Kind
 
 if TYPE_CHECKING:
     from training.tuning import Tuning
 
-LEARNED = "lightgbm"
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,41 +49,95 @@ class Picture:
         return self.file.read_bytes()
 
 
-@dataclass(frozen=True, repr=False)
-class Trained:
-    """What a training found out.
+@dataclass(frozen=True)
+class Contest:
+    """A task judged, and its winner fitted for use, before anything of it is registered.
 
-    evaluation: model, metric, value, low, high. winner, runner_up: names; reason: why the winner was chosen, in words.
-    skipped: candidates that could not be fitted, and why. version: of the registered model. tuned: what tuning the
-    learned candidate found out, if it was asked to. without_consent: rows left out as their people did not agree to the
-    task's purpose, or have withdrawn since. plots: name -> file, among the artifacts of the MLflow run.
+    at: the project's now, one instant for all of it. known: the candidates, unfitted, as they are fitted on `rows`,
+    those of the latest complete cutoffs; now: those who will be asked about then. Both have their features encoded.
+    final: the winner, fitted on them. counts: rows learned from and judged over all exams, and learned from by `final`.
+    season: day to come -> what it adds to the margin of the winner. against: how it compares with the champion in use,
+    in words; stays: whether that one does. allowed: feature -> why it looks as if it knew the future; somebody said
+    that it does not.
     """
 
     task: PredictionTask
     kind: Kind
+    at: datetime
     cutoffs: Cutoffs
-    rows: dict[str, int]
-    base_rate: float
-    evaluation: pd.DataFrame
+    columns: list[str]
+    backtest: Backtest
     winner: str
     reason: str
-    skipped: dict[str, str]
-    version: str
-    run_id: str
+    known: dict[str, Any]
+    rows: pd.DataFrame
+    now: pd.DataFrame
+    categories: dict[str, list[str]]
+    final: Any
+    counts: dict[str, int]
+    season: dict[str, float]
     tuned: Tuning | None = None
     without_consent: int = 0
+    against: str = ""
+    stays: bool = False
+    allowed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def base_rate(self) -> float:
+        return float(np.average(self.rows["label"], weights=self.rows["weight"]))
+
+    @property
+    def base_rate_interval(self) -> tuple[float, float]:
+        """The 95% of the base rate, as many persons as it is of; the rows of one are no more evidence than one."""
+        return metrics.mean_interval(self.rows["label"], self.rows["weight"], self.kind, self.rows["person"].nunique())
+
+
+@dataclass(frozen=True, repr=False)
+class Trained:
+    """What a training found out: the contest, and where it is kept.
+
+    version: of the registered model. plots: name -> file, among the artifacts of the MLflow run; report: the page for
+    people, as HTML.
+    """
+
+    contest: Contest
+    version: str
+    run_id: str
     plots: dict[str, Path] = field(default_factory=dict)
 
+    @property
+    def task(self) -> PredictionTask:
+        return self.contest.task
+
+    @property
+    def kind(self) -> Kind:
+        return self.contest.kind
+
+    @property
+    def winner(self) -> str:
+        return self.contest.winner
+
+    @property
+    def base_rate(self) -> float:
+        return self.contest.base_rate
+
+    @property
+    def evaluation(self) -> pd.DataFrame:
+        """model, metric, value, low, high: means over the exams."""
+        return self.contest.backtest.evaluation
+
     def __repr__(self) -> str:
-        judged = self.evaluation[self.evaluation["metric"] == self.task.metric]
+        found, task = self.contest, self.task
+        judged = self.evaluation[self.evaluation["metric"] == task.metric]
         lines = [
             f"{'*' if row.model == self.winner else ' '} {row.model}: {row.metric} {row.value:,.4g} "
             f"[{row.low:,.4g}, {row.high:,.4g}]"
             for row in judged.itertuples()
         ]
-        tuned = [f"Tuning: {self.tuned.reason}."] if self.tuned else []
-        head = f"{self.task.name} v{self.version}, judged at {self.cutoffs.evaluation:%Y-%m-%d}"
-        return "\n".join([head, *lines, *tuned, f"Champion: {self.winner}. {self.reason}."])
+        tuned = [f"Tuning: {found.tuned.reason}."] if found.tuned else []
+        exams = [f"{j.fold.judged:%Y-%m-%d}" for j in found.backtest.judgements]
+        head = f"{task.name} v{self.version}, judged at {len(exams)} cutoffs, {exams[0]} to {exams[-1]}"
+        return "\n".join([head, *lines, *tuned, f"Champion: {self.winner}. {found.reason}."])
 
     def plot(self, name: str) -> Picture:
         """A picture of the run, which a notebook shows: "calibration" and "shap" of the champion, "gain", "tuning", …
@@ -94,142 +151,128 @@ class Trained:
 
 
 def train(
-    project: Project, name: str, progress: Callable[[str], None] = lambda _: None, trials: int | None = None
-) -> Trained:
+    project: Project, name: str, progress: Progress = lambda _: None, trials: int | None = None,
+    allow: Sequence[str] = (),
+) -> Trained:  # fmt: skip
     """Train, judge and register the champion of a task.
 
     trials: how many sets of parameters are tried for the learned candidate; None: as the project's setting says.
+    allow: features that may look as if they knew the future; any other that does is refused (see training/leaks.py).
     """
-    from training.tracking import Evidence, plots_of, register
+    from training.tracking import plots_of, register
+
+    found = contest(project, name, progress, trials, allow)
+    progress(f"{name}: registering in MLflow")
+    version, run_id = register(project, found, contract_of(project, found))
+    return Trained(found, version, run_id, plots_of(project, run_id))
+
+
+def contest(
+    project: Project, name: str, progress: Progress = lambda _: None, trials: int | None = None,
+    allow: Sequence[str] = (),
+) -> Contest:  # fmt: skip
+    """Judge every candidate of a task and fit the winner; nothing is registered. See `train`."""
     from training.tuning import tune
 
     task = project.definitions.task(name)
     kind = cast(Kind, kind_of(task, dict(project.definitions.sources)))
     if task.metric not in metrics.METRICS[kind]:
         raise metrics.unknown(f"{kind} metric", task.metric, metrics.METRICS[kind], where=f"task {name}")
-    cutoffs = plan(task, project.now, dataset.first_fact(project, task), project.setting("cutoffs"))
     columns = dataset.feature_columns(project, task)
-    rows = dataset.training_set(
-        project, task, [*cutoffs.training, cutoffs.evaluation, *cutoffs.final], progress=progress
-    )
-    without_consent = int(rows.attrs.get("without_consent", 0))
-    # codes are given by the rows learned from: what came later has no say in them
-    categories = encoding.learn(rows[rows["cutoff"].isin(cutoffs.training)], columns)
-    rows[columns] = encoding.encode(rows, columns, categories)
-    learn = _usable(rows[rows["cutoff"].isin(cutoffs.training)])
-    judge = rows[rows["cutoff"] == pd.Timestamp(cutoffs.evaluation)]
-    _check(task, kind, learn, judge)
-    known = _candidates(project, task, kind, columns, categories)
+    for what, names in (("groups", task.groups), ("allowed", allow)):
+        if lacking := [each for each in names if each not in columns]:
+            raise unknown("feature", lacking[0], columns, where=f"{what} of {name}")
+    at, first_fact = project.now, dataset.first_fact(project, task)
+    cutoffs = plan(task, at, first_fact, project.setting("cutoffs"), project.setting("folds"))
+    rows = dataset.training_set(project, task, cutoffs.all, progress=progress)
+    now = dataset.eligible(project, task, at, progress)
+    progress(f"{name}: looking for leaks")
+    all_rows, all_now, codes = backtest.encoded(backtest.usable(rows), now, columns)
+    suspects = leaks.inspect(all_rows, columns, kind, codes, now=all_now, allowed=allow)
+    leaks.refuse(name, suspects)
+    progress(f"{name}: the seasons of {len(cutoffs.all)} cutoffs")
+    ahead = season.days_ahead(task, at)
+    levels = season.levels(project, task, kind, [*cutoffs.all, *ahead], first_fact)
     wanted = project.setting("trials") if trials is None else trials
-    tuned = tune(project, task, kind, learn, columns, known[LEARNED], wanted, progress)
-    if tuned:
-        known[LEARNED].set_params(**tuned.taken)
-    fitted, skipped = _fit_all(task, known, columns, learn, progress)
-    predictions = {model: predict(estimator, judge[columns], kind) for model, estimator in fitted.items()}
-    progress(f"{name}: judging {len(predictions)} candidates")
-    y, weight = judge["label"].to_numpy(), judge["weight"].to_numpy()
-    evaluation = metrics.evaluate(y, predictions, kind, weight)
-    winner, reason = choose(task, kind, y, predictions, weight)
+    tuned = None
+    if wanted:
+        oldest = rows[rows["cutoff"].isin(cutoffs.folds[0].training)]
+        learn, _, categories = backtest.encoded(backtest.usable(oldest), oldest, columns)
+        estimator = trees(kind, _days(task), num_threads=project.setting("threads"), categorical=categories)
+        tuned = tune(project, task, kind, learn, columns, estimator, wanted, progress)
+
+    def known(categories: encoding.Categories) -> dict[str, Any]:
+        return candidates(
+            kind, columns, _days(task), num_threads=project.setting("threads"), categorical=categories,
+            target=task.target, tuned=tuned.taken if tuned else {},
+        )  # fmt: skip
+
+    judged = backtest.run(task, kind, rows, cutoffs.folds, columns, known, levels, progress)
+    progress(f"{name}: comparing {len(judged.pooled.models)} candidates")
+    winner, reason = judged.choose()
     progress(f"{name}: fitting {winner} on the latest cutoffs")
-    final_rows = _usable(rows[rows["cutoff"].isin(cutoffs.final)])
-    final = fit(clone(known[winner]), final_rows, columns)
-    base_rate = float(np.average(final_rows["label"], weights=final_rows["weight"]))
-    counts = {"training": len(learn), "evaluation": len(judge), "final": len(final_rows)}
-    progress(f"{name}: registering in MLflow")
-    contract = {
-        "task": name, "kind": kind, "columns": columns, "estimator": winner, "base_rate": base_rate,
-        "service": repository.service_name(project, task), "categories": categories,
-        "background": encoding.background(learn[columns], categories),
-        "horizon_days": task.horizon.total_seconds() / 86_400, "purpose": task.purpose, "population": task.population,
-        "metric": task.metric, "batch": last_batch(project), "cutoffs": [c.isoformat() for c in cutoffs.final],
-        "evaluated_on": cutoffs.evaluation.isoformat(), "rows": counts, "reason": reason,
-        "tuned": tuned.taken if tuned else {},
+    final, latest, now, categories = fit_for_use(
+        task, kind, rows[rows["cutoff"].isin(cutoffs.final)], now, columns, known, winner
+    )  # fmt: skip
+    counts = {
+        "training": sum(len(j.learned) for j in judged.judgements),
+        "evaluation": sum(len(j.rows) for j in judged.judgements), "final": len(latest) + len(now),
     }  # fmt: skip
-    whose = lineage.counts({"training": learn, "evaluation": judge, "final": final_rows})
-    evidence = Evidence(contract, evaluation, judge, predictions, fitted, final, skipped, tuned, whose)
-    version, run_id = register(project, task, evidence)
-    return Trained(
-        task, kind, cutoffs, counts, base_rate, evaluation, winner, reason, skipped, version, run_id, tuned,
-        without_consent, plots_of(project, run_id),
+    to_come = {
+        d.isoformat(): season.instead(final, season.shift(levels, cutoffs.final, d)) for d in ahead if d in levels
+    }
+    if winner != LEARNED or not any(to_come.values()):
+        to_come = {}
+    against, stays = incumbent.compare(project, judged, winner, rows)
+    return Contest(
+        task, kind, at, cutoffs, columns, judged, winner, reason, known(categories), latest, now, categories, final,
+        counts, to_come, tuned, int(rows.attrs.get("without_consent", 0)), against, stays,
+        {leak.column: leak.reason for leak in suspects},
     )  # fmt: skip
 
 
-def choose(
-    task: PredictionTask, kind: Any, y: np.ndarray, predictions: dict[str, np.ndarray], weight: np.ndarray
-) -> tuple[str, str]:
-    """The champion among the candidates by the task's metric, and why.
+def fit_for_use(
+    task: PredictionTask, kind: str, rows: pd.DataFrame, now: pd.DataFrame, columns: list[str], known: backtest.Known,
+    name: str,
+) -> tuple[Any, pd.DataFrame, pd.DataFrame, dict[str, list[str]]]:  # fmt: skip
+    """Fit one of the candidates for use.
 
-    The best baseline wins unless the learned model is better by more than the paired bootstrap interval.
+    rows: of the latest complete cutoffs, as `dataset.training_set` gives them; now: those who will be asked about.
+    Returns (the fitted candidate, the rows learned from, now, both encoded, what their codes stand for). Raises
+    DataError for rows that nothing can be learned from.
     """
-    metric = metrics.METRICS[kind][task.metric]
-    losses = {model: float(metric.loss(metric.function(y, p, weight))) for model, p in predictions.items()}
-    baselines = {model: loss for model, loss in losses.items() if model != LEARNED}
-    if not baselines or LEARNED not in losses:
-        only = min(losses, key=losses.__getitem__)
-        return only, f"{only} is the best of the candidates that could be fitted"
-    best = min(baselines, key=baselines.__getitem__)
-    difference = metrics.compare(y, predictions, kind, task.metric, best, LEARNED, weight)
-    shown = f"{task.metric} {difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}] against {best}"
-    match metrics.verdict(difference, metric):
-        case "better":
-            return LEARNED, f"{LEARNED} beats the best baseline beyond chance: {shown}"
-        case "worse":
-            return best, f"the baseline {best} beats {LEARNED}: {shown}"
-        case _:
-            return best, f"{LEARNED} does not beat the best baseline beyond chance ({shown}), so {best} is served"
+    latest = backtest.usable(rows)
+    backtest.check(task, kind, latest, latest)
+    latest, now, categories = backtest.encoded(latest, now, columns)
+    final = backtest.fit(clone(known(categories)[name]), latest, columns, now if len(now) else None)
+    return final, latest, now, categories
 
 
-def _candidates(
-    project: Project, task: PredictionTask, kind: str, columns: list[str], categories: encoding.Categories
-) -> dict[str, Any]:
-    days = task.horizon.total_seconds() / 86_400
-    return candidates(
-        kind, columns, days, num_threads=project.setting("threads"), categorical=categories, target=task.target
-    )
+def contract_of(project: Project, found: Contest) -> dict[str, Any]:
+    """What goes with the model wherever it is used: see models.registry.Champion."""
+    task = found.task
+    return {
+        "task": task.name, "kind": found.kind, "columns": found.columns, "estimator": found.winner,
+        "base_rate": found.base_rate, "base_rate_interval": list(found.base_rate_interval),
+        "service": repository.service_name(project, task), "categories": found.categories,
+        "background": encoding.background(found.rows[found.columns], found.categories), "horizon_days": _days(task),
+        "purpose": task.purpose, "population": task.population, "metric": task.metric, "batch": last_batch(project),
+        "cutoffs": [c.isoformat() for c in found.cutoffs.final], "now": found.at.isoformat(),
+        "evaluated_on": [j.fold.judged.isoformat() for j in found.backtest.judgements], "rows": found.counts,
+        "reason": found.reason, "tuned": found.tuned.taken if found.tuned else {}, "season": found.season,
+        "allowed": found.allowed,
+        "words": wording.words(project.definitions.views_of(task)),
+    }  # fmt: skip
 
 
-def _usable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows to learn from: a profile that fell apart before its label was known has no one person's outcome."""
-    return rows[~rows["split"].astype(bool)]
+def whose(found: Contest) -> pd.DataFrame:
+    """How many rows of each profile were learned from, judged, and learned from for use (see training/lineage.py)."""
+    exams = found.backtest.judgements
+    return lineage.counts({
+        "training": pd.concat([j.learned for j in exams]), "evaluation": pd.concat([j.rows for j in exams]),
+        "final": pd.concat([found.rows, found.now]),
+    })  # fmt: skip
 
 
-def fit(estimator: Any, rows: pd.DataFrame, columns: list[str]) -> Any:
-    y = rows["label"] if not hasattr(estimator, "predict_proba") else rows["label"].astype(int)
-    return estimator.fit(rows[columns], y, sample_weight=rows["weight"].to_numpy())
-
-
-def predict(estimator: Any, X: pd.DataFrame, kind: str) -> np.ndarray:
-    return estimator.predict_proba(X)[:, 1] if kind == "probability" else estimator.predict(X)
-
-
-def _fit_all(
-    task: PredictionTask, known: dict[str, Any], columns: list[str], rows: pd.DataFrame,
-    progress: Callable[[str], None],
-) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
-    fitted, skipped = {}, {}
-    for name, estimator in known.items():
-        progress(f"{task.name}: fitting {name}")
-        try:
-            fitted[name] = fit(clone(estimator), rows, columns)
-        except ForetellError as error:  # one that cannot cope with these data must not stop the others
-            skipped[name] = str(error)
-    if not fitted:
-        raise DataError(
-            task.name, "no candidate could be fitted", "; ".join(f"{n}: {why}" for n, why in skipped.items())
-        )
-    return fitted, skipped
-
-
-def _check(task: PredictionTask, kind: str, learn: pd.DataFrame, judge: pd.DataFrame) -> None:
-    for what, rows in (("training", learn), ("evaluation", judge)):
-        if rows.empty:
-            raise DataError(
-                task.name, f"nobody is eligible ({task.population}) at the {what} cutoff",
-                "loosen the population, or load more data",
-            )  # fmt: skip
-        if kind == "probability" and rows["label"].nunique() < 2:
-            only = "true" if rows["label"].iloc[0] else "false"
-            raise DataError(
-                task.name, f"expected labels of both classes, got only {only} in {len(rows)} {what} rows",
-                "lengthen the horizon, widen the population, or load more data",
-            )  # fmt: skip
+def _days(task: PredictionTask) -> float:
+    return task.horizon.total_seconds() / 86_400

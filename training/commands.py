@@ -1,11 +1,15 @@
-"""Verbs of training: train."""
+"""Verbs of training: train, backtest, reproduce, lookalike."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from foretell.project import Project
 
 
 @click.command()
@@ -16,15 +20,25 @@ import click
     default=None,
     help="How many sets of parameters the learned model may try for a task, in all; 0: none. Default: the setting.",
 )
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="COLUMN",
+    help="A feature that looks as if it knew the future, and does not: you know it. Kept with the model.",
+)
 @click.option("--full", is_flag=True, help="Show every candidate of every task, not one line a task.")
 @click.pass_obj
-def train(project: str | None, tasks: tuple[str, ...], trials: int | None, full: bool) -> None:
-    """Train TASKS (default: all): candidates compete on a cutoff after all they learned from; the winner is champion.
+def train(
+    project: str | None, tasks: tuple[str, ...], trials: int | None, allow: tuple[str, ...], full: bool
+) -> None:  # fmt: skip
+    """Train TASKS (default: all): candidates compete at past cutoffs, each after all they learned from; the winner is
+    champion.
 
     A task with targets stands for its whole family. Baselines compete as equals. The learned model is used only where
-    it beats the best of them beyond chance. Before that it may try other parameters on older cutoffs; these trials are
-    kept, so a stopped command goes on, and more trials add to those done. Every run is in MLflow, with metrics and
-    intervals, plots, trials and the list of features.
+    it beats every one of them beyond chance, and the champion in use stays where it foretold what came after it better.
+    A feature that looks as if it knew the future is refused, and named. The learned model may try other parameters on
+    older cutoffs; these trials are kept, so a stopped command goes on, and more trials add to those done. Every run is
+    in MLflow, with metrics and intervals, plots, a report for people (report.html), trials and the list of features.
 
     \b
     Examples:
@@ -43,7 +57,7 @@ def train(project: str | None, tasks: tuple[str, ...], trials: int | None, full:
     for name in names:
         try:
             with home.writing(f"train {name}"), progress(name) as step:
-                found = run(home, name, step, trials)
+                found = run(home, name, step, trials, _of(home, name, allow))
             done.append(found)
             if full or len(names) == 1:
                 show(found)
@@ -58,6 +72,102 @@ def train(project: str | None, tasks: tuple[str, ...], trials: int | None, full:
     click.echo(f"Look closer: mlflow ui --backend-store-uri sqlite:///{home.home / 'mlflow' / 'mlflow.db'}")
     if failed:
         sys.exit(2)
+
+
+@click.command()
+@click.argument("task")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=0),
+    default=None,
+    help="How many sets of parameters the learned model may try; 0: none. Default: the setting.",
+)
+@click.option(
+    "--to", "file", type=click.Path(path_type=Path), default=None,
+    help="HTML file for the report. Default: reports/TASK.html in the project's home.",
+)  # fmt: skip
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="COLUMN",
+    help="A feature that looks as if it knew the future, and does not: you know it. Kept with the model.",
+)
+@click.pass_obj
+def backtest(
+    project: str | None, task: str, trials: int | None, file: Path | None, allow: tuple[str, ...]
+) -> None:  # fmt: skip
+    """Judge TASK's candidates at past cutoffs as `train` does, register nothing, and write a report for people.
+
+    At each of the setting `folds` cutoffs every candidate learns from what was known by then and foretells what came
+    after. The report (one HTML file, pictures inside) has every metric with its interval, calibration, gain, stability
+    over time, and the groups that the task declares.
+
+    \b
+    Examples:
+      foretell backtest churn
+      foretell backtest clv --trials 0 --to clv.html
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from training.champion import contest
+    from training.document import document
+    from training.figures import figures
+    from training.report import show_contest
+
+    home = Project.find(project)
+    name = home.definitions.task(task).name
+    with home.writing(f"backtest {name}"), progress(name) as step:
+        found = contest(home, name, step, trials, allow)
+        step(f"{name}: drawing")
+        made = file or home.home / "reports" / f"{name}.html"
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_text(document(found, figures(found)), encoding="utf-8")
+    show_contest(found)
+    click.echo(f"Best: {found.winner}. {found.reason}.")
+    if found.against:
+        click.echo(f"- {found.against}")
+    click.echo(f"Report: {made}")
+
+
+@click.command()
+@click.argument("task")
+@click.option("--version", metavar="N", default=None, help="Which registered version. Default: the champion in use.")
+@click.pass_obj
+def reproduce(project: str | None, task: str, version: str | None) -> None:
+    """Train a registered model of TASK anew from what its contract pins, and compare the two.
+
+    The contract names the ingest batch, the project's now, the cutoffs, the estimator and its parameters; the views are
+    kept with the model. All is made again in a scratch folder, from the identity graph on, so that data which came in
+    later change nothing. Both models answer the same rows: trees are to agree to the last bit under the packages that
+    requirements.lock pins, everything else to 1e-9. Rows of people who were erased or withdrew their consent since are
+    not learned from again; they are counted.
+
+    Nothing is registered, and the model stays as it is. Ends with 0 if the model is reproduced, with 1 if not, and
+    says what differs; 2 is an error.
+
+    \b
+    Examples:
+      foretell reproduce churn
+      foretell reproduce churn --version 2
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from training.reproduce import reproduce as run
+
+    home = Project.find(project)
+    name = home.definitions.task(task).name
+    with home.writing(f"reproduce {name}"), progress(name) as step:  # nobody is erased while their rows are read
+        found = run(home, name, version, step)
+    click.echo(
+        f"rows: {found.rows_then:,} then, {found.rows_now:,} now, {found.erased:,} erased, "
+        f"{found.withdrawn:,} withdrawn; largest difference: {found.difference:.3g}"
+    )
+    for package, (then, now) in found.environment.items():
+        click.echo(f"{package}: {then} then, {now} now")
+    if not found.reproduced:
+        click.secho(found.verdict, fg="red", err=True)
+        sys.exit(1)
+    click.echo(found.verdict)
 
 
 @click.command()
@@ -111,4 +221,16 @@ def lookalike(project: str | None, seed: str, top: int, among: str | None, file:
         click.echo(f"wrote {room.export(found, top, file):,} profiles to {file}")
 
 
-COMMANDS = [train, lookalike]
+def _of(project: Project, task: str, allow: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the allowed that the task has; of several tasks, each may lack some."""
+    from foretell.errors import unknown
+    from training.dataset import feature_columns
+
+    known = project.definitions
+    every = {c for name in known.tasks for c in feature_columns(project, known.task(name))}
+    if strange := [column for column in allow if column not in every]:
+        raise unknown("feature", strange[0], every, where="--allow")
+    return tuple(c for c in allow if c in feature_columns(project, known.task(task)))
+
+
+COMMANDS = [train, backtest, reproduce, lookalike]

@@ -1,4 +1,4 @@
-"""At which past instants is a task asked? So that no label of training reaches into the evaluation."""
+"""At which past instants is a task asked? So that no label of training reaches into what is judged by it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,56 @@ STEP = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Cutoffs:
-    """training: past cutoffs, oldest first, whose labels are complete before `evaluation`; evaluation: the latest one
-    whose own label is complete; final: those the champion is fitted on again once it has been judged."""
+class Fold:
+    """One exam: what is learned at `training`, oldest first, whose labels are complete at `judged`, is asked there."""
 
     training: tuple[datetime, ...]
-    evaluation: datetime
+    judged: datetime
+
+
+@dataclass(frozen=True)
+class Cutoffs:
+    """folds: the exams, oldest first; final: the latest cutoffs whose labels are complete, oldest first, on which the
+    champion is fitted once it has been judged."""
+
+    folds: tuple[Fold, ...]
     final: tuple[datetime, ...]
 
+    @property
+    def all(self) -> list[datetime]:
+        """Every cutoff that is asked for, oldest first."""
+        return sorted({*self.final, *(c for fold in self.folds for c in (*fold.training, fold.judged))})
 
-def plan(task: PredictionTask, now: datetime, first_fact: datetime, wanted: int) -> Cutoffs:
-    """The latest evaluation cutoff and up to `wanted` training cutoffs before it, a horizon (at most 30 days) apart.
+
+def step_of(task: PredictionTask) -> timedelta:
+    """How far cutoffs lie apart: about 30 days, and so that a label's reach is a whole number of steps.
+
+    Then the cutoffs of all exams lie on one grid, and every table of features serves several of them. Steps are whole
+    days, rounded up, so that every cutoff is at the same time of day; of a reach below a day, the reach itself.
+    """
+    reach = task.horizon + task.settle
+    step = reach / max(1, round(reach / STEP))
+    return step if step < timedelta(days=1) else timedelta(days=-(-step // timedelta(days=1)))
+
+
+def plan(task: PredictionTask, now: datetime, first_fact: datetime, wanted: int, folds: int = 1) -> Cutoffs:
+    """The latest exams, up to `folds`, each learned at up to `wanted` cutoffs before it, all on one grid.
 
     Refuses a history too short for one of each, and says how much is missing.
     """
-    reach = task.horizon + task.settle
-    step = min(task.horizon, STEP)
-    evaluation = now - reach
-    training = [c for i in range(wanted) if (c := evaluation - reach - i * step) > first_fact]
-    if not training:
-        need, have = 2 * reach, now - first_fact
+    reach, step = task.horizon + task.settle, step_of(task)
+    latest = now - reach
+    away = -(-reach // step)  # steps from an exam back to the latest cutoff whose label is complete then
+
+    def before(start: int) -> tuple[datetime, ...]:
+        """The cutoffs on the grid from place `start` backwards, oldest first."""
+        found = (latest - place * step for place in range(start, start + wanted))
+        return tuple(reversed([c for c in found if c > first_fact]))
+
+    exams = [Fold(before(place + away), latest - place * step) for place in range(folds)]
+    exams = [fold for fold in exams if fold.training]
+    if not exams:
+        need, have = reach + away * step, now - first_fact
         raise DataError(
             task.name,
             f"needs more than {need.days} days of history for one training and one evaluation cutoff of horizon "
@@ -39,5 +69,4 @@ def plan(task: PredictionTask, now: datetime, first_fact: datetime, wanted: int)
             "load older data, or shorten the horizon",
             where=f"first fact {first_fact:%Y-%m-%d}, now {now:%Y-%m-%d}",
         )
-    final = [c for i in range(wanted) if (c := evaluation - i * step) > first_fact]
-    return Cutoffs(tuple(reversed(training)), evaluation, tuple(reversed(final)))
+    return Cutoffs(tuple(reversed(exams)), before(0))

@@ -158,6 +158,20 @@ def training_set(
     return made
 
 
+def eligible(
+    project: Project, task: PredictionTask, cutoff: datetime, progress: Callable[[str], None] = lambda _: None
+) -> pd.DataFrame:
+    """profile_id, cutoff and the task's features of everyone eligible at a cutoff, whose outcome need not be known."""
+    build_for(project, [task], [cutoff], progress)
+    with session(project) as con:
+        who = population(con, project, task, cutoff)
+    rows = pd.DataFrame({"profile_id": pd.Series(who, dtype=object), "cutoff": pd.Timestamp(cutoff)})
+    if rows.empty:
+        return rows.reindex(columns=[*rows.columns, *feature_columns(project, task)])
+    rows["event_timestamp"] = rows["cutoff"]
+    return with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
+
+
 def with_features(project: Project, task: PredictionTask, rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` (profile_id, event_timestamp, …) with the task's features by Feast's point-in-time join."""
     store = repository.apply(project, [task])

@@ -26,7 +26,7 @@ from foretell.errors import DataError, ForetellError, NotReady
 from foretell.project import Project
 from lake.engine import session
 from models import encoding
-from models.estimators import candidates
+from models.estimators import candidates, trees
 from models.estimators.similarity import Centroid
 from models.explain import contributions
 from segments.audience import audience, declared, rule_of
@@ -38,6 +38,7 @@ FOLDS = 5
 METRIC = "auc"
 COIN = 0.5  # what that is where nothing is known
 LEARNED = "lightgbm"
+NO_GROUPS = ("base_rate", "bg_nbd", "blend")  # what they know is of purchases to come, or of nobody in particular
 PURPOSE = "marketing"
 
 
@@ -85,11 +86,11 @@ def expand(
     columns = [c for c in rows.columns if c != "profile_id" and c not in hidden]
     categories = encoding.learn(rows, columns)
     X = encoding.encode(rows, columns, categories)
-    known: dict[str, Any] = {
-        Centroid.name: Centroid(1.0),
-        **candidates("probability", columns, 1.0, num_threads=project.setting("threads"), categorical=categories),
-    }
-    known.pop("bg_nbd", None)  # it knows about purchases to come, not about groups
+    threads = project.setting("threads")
+    learned = trees("probability", 1.0, num_threads=threads, categorical=categories)
+    known: dict[str, Any] = {Centroid.name: Centroid(1.0), **candidates("probability", columns, 1.0), LEARNED: learned}
+    for name in NO_GROUPS:
+        known.pop(name, None)
     predictions = {}
     for name, estimator in known.items():
         progress(f"judging {name} on seeds held out")

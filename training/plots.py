@@ -252,6 +252,48 @@ def comparison_plot(evaluation: pd.DataFrame, metric: str) -> Figure:
     return figure
 
 
+def stability_plot(by_cutoff: pd.DataFrame, metric: str, winner: str) -> Figure:
+    """One metric at each exam, the winner's line before the others': cutoff, model, metric, value (of a Backtest)."""
+    chosen = _metric(metric)
+    rows = by_cutoff[by_cutoff["metric"] == metric]
+    if rows.empty:
+        raise unknown("metric in the backtest", metric, by_cutoff["metric"].unique())
+    wide = rows.pivot(index="cutoff", columns="model", values="value")
+    ordered = [name for name in rows["model"].unique() if name != winner] + [winner]
+    ends = {name: float(wide[name].iloc[-1]) for name in ordered if np.isfinite(wide[name].iloc[-1])}
+    places = _apart(ends, 0.055 * (float(np.nanmax(wide.to_numpy()) - np.nanmin(wide.to_numpy())) or 1.0))
+
+    figure = canvas(7.6, 4.0)
+    ax = figure.subplots()
+    for name in ordered:
+        mine = name == winner
+        ax.plot(
+            wide.index, wide[name], marker="o", markersize=6 if mine else 4, color=BLUE if mine else GREY,
+            linewidth=2.4 if mine else 1.2, zorder=3 if mine else 2,
+        )  # fmt: skip
+        if name in places:
+            ax.annotate(
+                as_text(str(name)), (1.01, places[name]), xycoords=("axes fraction", "data"), va="center", fontsize=9,
+                color=INK, fontweight="bold" if mine else "normal",
+            )  # fmt: skip
+    ax.set_xticks(wide.index, [f"{cutoff:%d %b %Y}" for cutoff in wide.index], rotation=20, ha="right")
+    ax.set_ylabel(chosen.title)
+    if chosen.target is not None:
+        ax.axhline(chosen.target, color=INK, linewidth=1, zorder=0)
+    title(figure, f"{chosen.title} at each cutoff: {as_text(winner)}", chosen.direction.capitalize())
+    dress(ax, grid="y")
+    return figure
+
+
+def _apart(values: dict[str, float], least: float) -> dict[str, float]:
+    """Where to write names, in the order of their values and no nearer than `least` to each other."""
+    placed: dict[str, float] = {}
+    for name in sorted(values, key=values.__getitem__):
+        below = max(placed.values(), default=-np.inf)
+        placed[name] = max(values[name], below + least)
+    return placed
+
+
 def importance_plot(contributions: pd.DataFrame, X: pd.DataFrame, top: int = 15, unit: str = "") -> Figure:
     """What drives the predictions: every profile's contribution (SHAP value) of the `top` features, as a beeswarm.
 

@@ -3,42 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 import numpy as np
 
 from foretell.console import table
-from training.champion import LEARNED, Trained
+from models.estimators import LEARNED
+from training.champion import Contest, Trained
 from training.lookalike import Lookalikes
 from training.metrics import METRICS
 
 
 def show(found: Trained) -> None:
     """Print what a training found out."""
-    task, cutoffs = found.task, found.cutoffs
-    rate = f"base rate {found.base_rate:.1%}" if found.kind == "probability" else f"mean {found.base_rate:,.2f}"
+    show_contest(found.contest)
+    if found.contest.stays:
+        click.echo(f"Registered as version {found.version}; {found.contest.against}.")
+        return
+    click.echo(f"Champion: {found.winner}, version {found.version}. {found.contest.reason}.")
+    if found.contest.against:
+        click.echo(f"- {found.contest.against}")
+
+
+def show_contest(found: Contest) -> None:
+    """Print a backtest: base rate, exams, every candidate beside the others, and what was left out."""
+    task, cutoffs, judged = found.task, found.cutoffs, found.backtest
+    low, high = found.base_rate_interval
+    if found.kind == "probability":
+        rate = f"base rate {found.base_rate:.1%} [{low:.1%}, {high:.1%}]"
+    else:
+        rate = f"mean {found.base_rate:,.2f} [{low:,.2f}, {high:,.2f}]"
     click.secho(f"\n{task.name}: {task.population}, horizon {task.horizon.days} days, {rate}", bold=True)
+    exams = [j.fold.judged for j in judged.judgements]
+    most = max(len(j.fold.training) for j in judged.judgements)
     click.echo(
-        f"learned at {len(cutoffs.training)} cutoffs ({cutoffs.training[0]:%Y-%m-%d} … "
-        f"{cutoffs.training[-1]:%Y-%m-%d}, {found.rows['training']:,} rows), judged at "
-        f"{cutoffs.evaluation:%Y-%m-%d} ({found.rows['evaluation']:,} rows)"
+        f"judged at {len(exams)} cutoffs ({exams[0]:%Y-%m-%d} … {exams[-1]:%Y-%m-%d}, "
+        f"{found.counts['evaluation']:,} rows), each time after learning from up to {most} cutoffs before"
     )
-    metrics = list(METRICS[found.kind])
-    wide = found.evaluation.set_index(["model", "metric"])
+    metrics = list(judged.pooled.metrics)
+    wide = judged.evaluation.set_index(["model", "metric"])
     rows = []
-    for model in found.evaluation["model"].unique():
-        cells = [f"{wide.loc[(model, m), 'value']:,.4g}" for m in metrics]
-        low, high = wide.loc[(model, task.metric), "low"], wide.loc[(model, task.metric), "high"]
-        mark = "* " if model == found.winner else "  "
-        rows.append([mark + model, *cells, f"[{low:,.4g}, {high:,.4g}]"])
-    table(["  candidate", *metrics, f"95% of {task.metric}"], rows)
+    for model in judged.pooled.models:
+        cells = [_figure(wide.loc[(model, m), "value"]) for m in metrics]
+        if task.metric in metrics:
+            low, high = wide.loc[(model, task.metric), "low"], wide.loc[(model, task.metric), "high"]
+            cells.append(f"[{_figure(low)}, {_figure(high)}]")
+        rows.append([("* " if model == found.winner else "  ") + model, *cells])
+    table(["  candidate", *metrics, *([f"95% of {task.metric}"] if task.metric in metrics else [])], rows)
+    for column, groups in judged.by_group(found.winner).groupby("column", sort=False):
+        click.echo()
+        table(
+            [str(column), "rows", "what came", "foretold", task.metric],
+            [
+                [str(g.group), f"{g.rows:,}", f"{g.base:,.4g}", f"{g.predicted:,.4g}", _figure(g[-1])]
+                for g in groups.drop(columns="column").itertuples(index=False)
+            ],
+        )
     if found.tuned:
-        click.echo(f"{LEARNED}, {len(found.tuned.trials)} trials before that cutoff: {found.tuned.reason}.")
-    click.echo(f"Champion: {found.winner}, version {found.version}. {found.reason}.")
+        click.echo(f"{LEARNED}, {len(found.tuned.trials)} trials before those cutoffs: {found.tuned.reason}.")
+    click.echo(f"fitted on the cutoffs from {cutoffs.final[0]:%Y-%m-%d} to {cutoffs.final[-1]:%Y-%m-%d}")
     if found.without_consent:
         click.echo(f"- {found.without_consent:,} rows are left out: no consent to {task.purpose}, or withdrawn since")
-    for name, why in found.skipped.items():
+    for column, why in found.allowed.items():
+        click.echo(f"- {column} was allowed: {why}")
+    for name, why in judged.skipped.items():
         click.echo(f"- {name} did not compete: {why}")
+    for cutoff, why in judged.left_out.items():
+        click.echo(f"- {cutoff} could not be judged: {why}")
 
 
 def summary(trainings: Sequence[Trained]) -> None:
@@ -50,10 +82,11 @@ def summary(trainings: Sequence[Trained]) -> None:
         baselines = judged.drop(index=LEARNED, errors="ignore")
         best = baselines.iloc[int(np.argmin([metric.loss(v) for v in baselines["value"]]))] if len(baselines) else None
         value, low, high = (judged.loc[found.winner, part] for part in ("value", "low", "high"))
-        rate = f"{found.base_rate:.1%}" if found.kind == "probability" else f"{found.base_rate:,.2f}"
+        rate = f"{found.contest.base_rate:.1%}" if found.kind == "probability" else f"{found.contest.base_rate:,.2f}"
         rows.append(
             [
-                found.task.name, f"{found.rows['training']:,}", rate, f"{found.winner} v{found.version}", metric.name,
+                found.task.name, f"{found.contest.counts['final']:,}", rate, f"{found.winner} v{found.version}",
+                metric.name,
                 f"{value:,.4g} [{low:,.4g}, {high:,.4g}]",
                 f"{best.name} {best['value']:,.4g}" if best is not None else "none",
                 "learned" if found.winner == LEARNED else "baseline",
@@ -62,14 +95,15 @@ def summary(trainings: Sequence[Trained]) -> None:
     header = ["task", "rows", "base rate", "champion", "metric", "its value, 95%", "best baseline", "verdict"]
     table(header, rows)
     for found in trainings:
-        if found.without_consent:
-            said = (
-                f"{found.without_consent:,} rows are left out: no consent to {found.task.purpose}, or withdrawn since"
+        if left := found.contest.without_consent:
+            click.echo(
+                f"- {found.task.name}: {left:,} rows are left out: no consent to {found.task.purpose}, or withdrawn"
             )
-            click.echo(f"- {found.task.name}: {said}")
+        if found.contest.stays:
+            click.echo(f"- {found.task.name}: {found.contest.against}")
     if kept := [found.task.name for found in trainings if found.winner != LEARNED]:
         click.echo(f"Learning did not beat the best baseline beyond chance: {', '.join(kept)}. There it is served.")
-    if tuned := [found.task.name for found in trainings if found.tuned and found.tuned.taken]:
+    if tuned := [found.task.name for found in trainings if found.contest.tuned and found.contest.tuned.taken]:
         click.echo(f"Tuning beat the defaults beyond chance: {', '.join(tuned)}.")
 
 
@@ -97,6 +131,11 @@ def show_lookalikes(found: Lookalikes, top: int) -> None:
     table(["profile_id", "likeness"], [(r.profile_id, f"{r.likeness:.4f}") for r in likest.itertuples(index=False)])
     if found.replayable:
         click.echo("This seed can be replayed in the past: `--as-task` predicts who will come to be one.")
+
+
+def _figure(value: Any) -> str:
+    """A dash where there is none: of too few rows, or of too few draws in which the metric is defined."""
+    return f"{value:,.4g}" if np.isfinite(value) else "–"
 
 
 def _short(value: object) -> str:

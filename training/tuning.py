@@ -42,7 +42,7 @@ from foretell.declarations import PredictionTask
 from foretell.errors import DataError
 from foretell.project import Project
 from training import metrics
-from training.champion import fit, predict
+from training.backtest import fit, predict
 from training.metrics import METRICS, Kind
 
 FOLDS = 2

@@ -6,12 +6,14 @@ bought = ~_.cancelled.fill_null(False)
 
 
 def lines(half_life):
-    return Feature(decayed(1, days(half_life), where=bought), f"lines bought, each half as much per {half_life} days")
+    what, value = f"lines bought, each half as much per {half_life} days", decayed(1, days(half_life), where=bought)
+    return Feature(value, what, says=f"{{value:line}} bought lately, counted half for every {half_life} days past")
 
 
 def spend(half_life):
     what = f"spent, refunds deducted, each half as much per {half_life} days"
-    return Feature(decayed(_.amount, days(half_life)), what, "money")
+    says = f"{{value}} spent lately, counted half for every {half_life} days past"
+    return Feature(decayed(_.amount, days(half_life)), what, "money", says=says)
 
 
 decay = FeatureView(

@@ -24,11 +24,20 @@ favourites = FeatureView(
     each=categories,
     description="Categories by their lines of the last 365 days; null where the source does not say the category.",
     features={
-        "top_category_365d": Feature(_.category.max(where=_.place == 0), "the category with most lines", "text", none),
-        "top_category_spend_share_365d": Feature(
-            _.spend.sum(where=_.place == 0) / _.spend.sum().nullif(0), "of money spent, on that category", "share", none
+        "top_category_365d": Feature(
+            _.category.max(where=_.place == 0), "the category with most lines", "text", none,
+            "buys most from {value} in 365 days",
         ),
-        "categories_365d": Feature(_.count(), "categories bought from"),
-        "categories_again_365d": Feature(_.count(where=_.order_days > 1), "categories bought from on two days or more"),
+        "top_category_spend_share_365d": Feature(
+            _.spend.sum(where=_.place == 0) / _.spend.sum().nullif(0), "of money spent, on that category", "share",
+            none, "{value} of money went to the favourite category[, {top_category_365d},] in 365 days",
+        ),
+        "categories_365d": Feature(
+            _.count(), "categories bought from", says="bought from {value:category/categories} in 365 days"
+        ),
+        "categories_again_365d": Feature(
+            _.count(where=_.order_days > 1), "categories bought from on two days or more",
+            says="bought from {value:category/categories} on two days or more in 365 days",
+        ),
     },
-)
+)  # fmt: skip

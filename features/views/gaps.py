@@ -32,20 +32,29 @@ gaps = FeatureView(
     each=order_days,
     description="Days between two business days with an order; null until there are two of them.",
     features={
-        "median_gap_days_ever": Feature(_.gap.median(), "the gap that half of the gaps are shorter than", "days", few),
-        "longest_gap_days_ever": Feature(_.gap.max(), "the longest gap", "days", few),
-        "last_gap_days_ever": Feature(_.gap.max(where=_.place == 0), "the gap before the last order day", "days", few),
+        "median_gap_days_ever": Feature(
+            _.gap.median(), "the gap that half of the gaps are shorter than", "days", few,
+            "a median of {value} between two order days",
+        ),
+        "longest_gap_days_ever": Feature(
+            _.gap.max(), "the longest gap", "days", few, "at the longest {value} between two order days"
+        ),
+        "last_gap_days_ever": Feature(
+            _.gap.max(where=_.place == 0), "the gap before the last order day", "days", few,
+            "{value} between the last two order days",
+        ),
         "gap_deviation_days_ever": Feature(
-            deviation, "standard deviation of the gaps", "days", "fewer than three order days"
+            deviation, "standard deviation of the gaps", "days", "fewer than three order days",
+            "time between order days varies by {value}",
         ),
         "longer_gap_share_ever": Feature(
             _.count(where=_.gap > _.silence) / gap_count.nullif(0),
-            "gaps that went on when they were as long as the present silence",
-            "share",
-            few,
+            "gaps that went on when they were as long as the present silence", "share", few,
+            "{value} of earlier gaps between orders were longer than the present one",
         ),
         "overdue_over_median_gap_ever": Feature(
-            _.silence.max() / _.gap.median().nullif(0), "since the last order, over the median gap", "ratio", few
+            _.silence.max() / _.gap.median().nullif(0), "since the last order, over the median gap", "ratio", few,
+            "no order for {value} times the median gap[ of {median_gap_days_ever}]",
         ),
     },
-)
+)  # fmt: skip

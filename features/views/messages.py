@@ -2,16 +2,29 @@
 
 from foretell import Feature, FeatureView, _, days, days_since, past
 
+
+def count(window):
+    return Feature(_.count(where=past(days(window))), "messages", says=f"{{value:message}} in {window} days")
+
+
 messages = FeatureView(
     name="messages",
     source="message",
     description="Messages sent, whatever the channel.",
     features={
-        "messages_30d": Feature(_.count(where=past(days(30))), "messages"),
-        "messages_90d": Feature(_.count(where=past(days(90))), "messages"),
-        "messages_365d": Feature(_.count(where=past(days(365))), "messages"),
-        "message_campaigns_365d": Feature(_.campaign_id.nunique(where=past(days(365))), "campaigns heard of"),
-        "message_channels_365d": Feature(_.channel.nunique(where=past(days(365))), "channels heard by"),
-        "days_since_message": Feature(days_since(_.event_at.max()), "since the last message", "days", "none yet"),
+        "messages_30d": count(30),
+        "messages_90d": count(90),
+        "messages_365d": count(365),
+        "message_campaigns_365d": Feature(
+            _.campaign_id.nunique(where=past(days(365))), "campaigns heard of",
+            says="heard of {value:campaign} in 365 days",
+        ),
+        "message_channels_365d": Feature(
+            _.channel.nunique(where=past(days(365))), "channels heard by",
+            says="heard from us by {value:channel} in 365 days",
+        ),
+        "days_since_message": Feature(
+            days_since(_.event_at.max()), "since the last message", "days", "no message yet", "no message for {value}"
+        ),
     },
-)
+)  # fmt: skip

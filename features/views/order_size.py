@@ -27,14 +27,22 @@ order_size = FeatureView(
     each=by_order,
     description="Orders of the last 365 days, without returns; null without one.",
     features={
-        "median_order_spend_365d": Feature(usual, "paid in the median order", "money", none),
-        "largest_order_spend_365d": Feature(_.spend.max(), "paid in the largest order", "money", none),
-        "last_order_spend_365d": Feature(last, "paid in the last order", "money", none),
+        "median_order_spend_365d": Feature(
+            usual, "paid in the median order", "money", none, "{value} paid in the median order of 365 days"
+        ),
+        "largest_order_spend_365d": Feature(
+            _.spend.max(), "paid in the largest order", "money", none, "{value} paid in the largest order of 365 days"
+        ),
+        "last_order_spend_365d": Feature(
+            last, "paid in the last order", "money", none, "{value} paid in the last order"
+        ),
         "last_order_over_median_365d": Feature(
-            last.cast("float64") / usual.nullif(0), "paid in the last order, over the median", "ratio", none
+            last.cast("float64") / usual.nullif(0), "paid in the last order, over the median", "ratio", none,
+            "the last order was {value} times the median order[ of {median_order_spend_365d}]",
         ),
         "spend_per_piece_365d": Feature(
-            _.spend.sum() / _.pieces.sum().nullif(0), "paid a piece", "money", "no order, or no quantities"
+            _.spend.sum() / _.pieces.sum().nullif(0), "paid a piece", "money", "no order, or no quantities",
+            "{value} paid a piece in 365 days",
         ),
     },
-)
+)  # fmt: skip

@@ -6,7 +6,8 @@ bought = ~_.cancelled.fill_null(False)
 
 
 def count(window):
-    return Feature(_.order_id.nunique(where=past(days(window)) & bought), "orders")
+    value = _.order_id.nunique(where=past(days(window)) & bought)
+    return Feature(value, "orders", says=f"{{value:order}} in {window} days")
 
 
 def spend(window):
@@ -26,7 +27,8 @@ orders = FeatureView(
         "spend_90d": spend(90),
         "spend_365d": spend(365),
         "days_since_order": Feature(
-            days_since(_.event_at.max(where=bought)), "since the last order", "days", "no order yet"
+            days_since(_.event_at.max(where=bought)), "since the last order", "days", "no order yet",
+            "no order for {value}[, usually every {mean_gap_days_ever}]",
         ),
     },
-)
+)  # fmt: skip

@@ -2,7 +2,7 @@
 
 from foretell import Feature, FeatureView, _, days, days_since
 
-none = "heard of no campaign"
+none, unanswered = "heard of no campaign", "no campaign answered"
 
 
 def campaigns(facts):
@@ -29,20 +29,24 @@ response = FeatureView(
     each=campaigns,
     description="Campaigns heard of in the last 365 days, and whether a redemption that names them followed.",
     features={
-        "campaigns_answered_365d": Feature(answered, "campaigns answered"),
+        "campaigns_answered_365d": Feature(
+            answered, "campaigns answered", says="{value:campaign} answered in 365 days"
+        ),
         "campaigns_answered_share_365d": Feature(
-            answered / _.count().nullif(0), "campaigns answered, of those heard of", "share", none
+            answered / _.count().nullif(0), "campaigns answered, of those heard of", "share", none,
+            "{value} of campaigns were answered in 365 days",
         ),
         "best_channel_365d": Feature(
             _.channel.first(where=_.answered.notnull(), order_by=[_.rate.desc(), _.channel]),
-            "the channel whose campaigns are answered most often", "text", "none answered",
+            "the channel whose campaigns are answered most often", "text", unanswered, "answers best by {value}",
         ),
         "best_channel_answered_share_365d": Feature(
             _.rate.max(where=_.answered.notnull()), "campaigns answered, of those by that channel", "share",
-            "none answered",
+            unanswered, "{value} of campaigns by the best channel[, {best_channel_365d},] were answered in 365 days",
         ),
         "days_since_answer_365d": Feature(
-            days_since(_.answered.max()), "since a campaign was answered", "days", "none answered"
+            days_since(_.answered.max()), "since a campaign was answered", "days", unanswered,
+            "no campaign answered for {value}",
         ),
     },
 )  # fmt: skip

@@ -6,12 +6,15 @@ returned = _.cancelled.fill_null(False)
 
 
 def count(window):
-    return Feature(_.count(where=past(days(window)) & returned), "lines returned or cancelled")
+    value = _.count(where=past(days(window)) & returned)
+    what = "returned or cancelled"
+    return Feature(value, f"lines {what}", says=f"{{value:line}} {what} in {window} days")
 
 
 def share(window):
     value = _.count(where=past(days(window)) & returned) / _.count(where=past(days(window))).nullif(0)
-    return Feature(value, "lines returned or cancelled, of all", "share", "no line")
+    says = f"{{value}} of lines were returned or cancelled in {window} days"
+    return Feature(value, "lines returned or cancelled, of all", "share", "no line", says)
 
 
 returns = FeatureView(
@@ -27,7 +30,8 @@ returns = FeatureView(
             -_.amount.sum(where=past(days(365)) & returned).fill_null(0), "paid back", "money"
         ),
         "days_since_return": Feature(
-            days_since(_.event_at.max(where=returned)), "since the last return or cancellation", "days", "none yet"
+            days_since(_.event_at.max(where=returned)), "since the last return or cancellation", "days",
+            "nothing returned or cancelled yet", "last return or cancellation {value} ago",
         ),
     },
 )  # fmt: skip

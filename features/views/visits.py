@@ -30,15 +30,26 @@ visits = FeatureView(
     each=by_visit,
     description="Visits of the last 90 days to site and app; a pause of 30 minutes begins a new one.",
     features={
-        "visits_7d": Feature(_.count(where=past(days(7))), "visits"),
-        "visits_30d": Feature(_.count(where=past(days(30))), "visits"),
-        "visits_90d": Feature(_.count(), "visits"),
-        "pages_per_visit_90d": Feature(_.pages.sum() / _.count().nullif(0), "pages and screens a visit", "ratio", none),
-        "events_per_visit_90d": Feature(_.events.sum() / _.count().nullif(0), "other events a visit", "ratio", none),
-        "minutes_per_visit_90d": Feature(seconds / 60.0 / _.count().nullif(0), "length of a visit", "minutes", none),
-        "one_page_visit_share_90d": Feature(
-            _.count(where=_.pages <= 1) / _.count().nullif(0), "visits of one page at most", "share", none
+        "visits_7d": Feature(_.count(where=past(days(7))), "visits", says="{value:visit} in 7 days"),
+        "visits_30d": Feature(_.count(where=past(days(30))), "visits", says="{value:visit} in 30 days"),
+        "visits_90d": Feature(_.count(), "visits", says="{value:visit} in 90 days"),
+        "pages_per_visit_90d": Feature(
+            _.pages.sum() / _.count().nullif(0), "pages and screens a visit", "ratio", none,
+            "{value:page or screen/pages and screens} a visit in 90 days",
         ),
-        "days_since_visit_90d": Feature(days_since(_.ended.max()), "since the last visit", "days", none),
+        "events_per_visit_90d": Feature(
+            _.events.sum() / _.count().nullif(0), "other events a visit", "ratio", none,
+            "{value:other event} a visit in 90 days",
+        ),
+        "minutes_per_visit_90d": Feature(
+            seconds / 60.0 / _.count().nullif(0), "length of a visit", "minutes", none, "{value} a visit in 90 days"
+        ),
+        "one_page_visit_share_90d": Feature(
+            _.count(where=_.pages <= 1) / _.count().nullif(0), "visits of one page at most", "share", none,
+            "{value} of visits in 90 days were of one page at most",
+        ),
+        "days_since_visit_90d": Feature(
+            days_since(_.ended.max()), "since the last visit", "days", none, "no visit for {value}"
+        ),
     },
-)
+)  # fmt: skip

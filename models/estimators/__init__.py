@@ -14,8 +14,11 @@ from foretell.errors import unknown
 
 if TYPE_CHECKING:
     from models.estimators.base import Candidate
+    from models.estimators.boosting import LightGBMAmount, LightGBMProbability
 
 KINDS = ("probability", "amount")
+LEARNED = "blend"
+"""The candidate that reads every feature. All others are baselines, and are served where it does not beat them."""
 
 
 def candidates(
@@ -28,39 +31,56 @@ def candidates(
     columns: the features at hand; horizon_days: how many days after the cutoff y looks.
     num_threads: for the estimators that can use several. categorical: columns whose numbers are codes of text.
     target: of a task about one target among several, its name.
-    tuned: parameters of the learned estimator that differ from its defaults.
-    Returns name -> estimator; `lightgbm` is always there, as it takes whatever columns come.
+    tuned: parameters of the learned estimator's trees that differ from their defaults.
+    Returns name -> estimator; LEARNED is always there, as it takes whatever columns come.
     Raises UnknownName for another kind.
 
     >>> list(candidates("amount", ["spend_365d", "age"], horizon_days=90))
-    ['past_spend', 'lightgbm']
+    ['mean', 'past_spend', 'blend']
     """
-    if kind not in KINDS:
-        raise unknown("kind of prediction", kind, KINDS)
+    _check(kind)
 
     # Here rather than above: scipy, scikit-learn and LightGBM take seconds to load.
-    from models.estimators.baselines import PastSpend, Recency, RFMLogistic, RFMTweedie, SpendLogistic, TargetLogistic
-    from models.estimators.boosting import LightGBMAmount, LightGBMProbability
+    from models.estimators import baselines
+    from models.estimators.blend import BlendAmount, BlendProbability
     from models.estimators.btyd import BGNBDGammaGamma, BGNBDProbability
 
     known: list[Candidate]
-    learned = {"num_threads": num_threads, "categorical": tuple(categorical), **(tuned or {})}
+    learned = {"num_threads": num_threads, "categorical": tuple(categorical), "tuned": dict(tuned or {})}
     if kind == "probability":
         known = [
-            Recency(horizon_days),
-            SpendLogistic(horizon_days),
-            RFMLogistic(horizon_days),
+            baselines.BaseRate(horizon_days),
+            baselines.Recency(horizon_days),
+            baselines.SpendLogistic(horizon_days),
+            baselines.RFMLogistic(horizon_days),
             BGNBDProbability(horizon_days),
-            LightGBMProbability(horizon_days, **learned),
+            BlendProbability(horizon_days, **learned),
         ]
         if target:
-            known.insert(0, TargetLogistic(horizon_days, target))
+            known.insert(1, baselines.TargetLogistic(horizon_days, target))
     else:
         known = [
-            PastSpend(horizon_days),
-            RFMTweedie(horizon_days),
+            baselines.MeanAmount(horizon_days),
+            baselines.PastSpend(horizon_days),
+            baselines.RFMTweedie(horizon_days),
             BGNBDGammaGamma(horizon_days),
-            LightGBMAmount(horizon_days, **learned),
+            BlendAmount(horizon_days, **learned),
         ]
     present = set(columns)
     return {estimator.name: estimator for estimator in known if present.issuperset(estimator.requires)}
+
+
+def trees(
+    kind: str, horizon_days: float, *, num_threads: int = 2, categorical: Iterable[str] = ()
+) -> LightGBMProbability | LightGBMAmount:
+    """The unfitted trees of a kind, by themselves: what tuning tunes, and what takes whatever columns come."""
+    _check(kind)
+    from models.estimators.boosting import LightGBMAmount, LightGBMProbability
+
+    chosen = LightGBMProbability if kind == "probability" else LightGBMAmount
+    return chosen(horizon_days, num_threads=num_threads, categorical=tuple(categorical))
+
+
+def _check(kind: str) -> None:
+    if kind not in KINDS:
+        raise unknown("kind of prediction", kind, KINDS)

@@ -17,7 +17,7 @@ class Candidate(BaseEstimator):
 
     horizon_days: how many days after the cutoff the label looks.
     name: what it is called in reports; requires: the columns it reads (none named: every column it was fitted on).
-    After `fit`: feature_names_in_, n_features_in_.
+    After `fit`: feature_names_in_, n_features_in_; typical_, the median of each column read (0 where it has none).
     """
 
     name: ClassVar[str]
@@ -26,9 +26,11 @@ class Candidate(BaseEstimator):
     def __init__(self, horizon_days: float):
         self.horizon_days = horizon_days
 
-    def fit(self, X: pd.DataFrame, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: pd.DataFrame, y: Any, sample_weight: Any = None, now: pd.DataFrame | None = None) -> Self:
         """Learn from rows (profile, cutoff); y and sample_weight are aligned with X by position, not by index.
 
+        now: the rows that will be asked about, whose outcome nobody knows yet; same columns as X. Models that need no
+        labels (of purchase histories) learn from these, which are more recent than any row with a label.
         Raises DataError when a column is missing, when y or the weights cannot be used, or when the data do not
         determine the parameters.
         """
@@ -36,7 +38,9 @@ class Candidate(BaseEstimator):
         target, weight = self._checked_labels(len(X), y, sample_weight)
         self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         self.n_features_in_ = X.shape[1]
-        self._fit(features, target, weight)
+        self.typical_ = features.median().fillna(0.0)
+        asked = None if now is None or not len(now) else self._columns(now, tuple(features.columns))
+        self._fit(features, target, weight, asked)
         return self
 
     @property
@@ -45,7 +49,12 @@ class Candidate(BaseEstimator):
         check_is_fitted(self, "feature_names_in_")
         return self.requires or tuple(self.feature_names_in_)
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         raise NotImplementedError
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
@@ -113,6 +122,11 @@ class Candidate(BaseEstimator):
 
 class ProbabilityCandidate(ClassifierMixin, Candidate):
     """A candidate for a label that is true or false. classes_ is always [0, 1]."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         """(n, 2): the probability of false and of true, per row."""

@@ -10,10 +10,15 @@ from sklearn.linear_model import LogisticRegression, TweedieRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.estimators.base import AmountCandidate, ProbabilityCandidate
+from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
+from models.explain import margin
 
 NEVER_DAYS = 3650.0
 """The recency of a profile that never ordered, and the longest recency told apart: ten years."""
+
+FARTHEST = 30.0
+"""The log of how many times the mean an amount may be. A line that a few rows gave may rise without end; exp does not.
+"""
 
 RFM = ("days_since_order", "orders_365d", "spend_365d")
 
@@ -39,13 +44,40 @@ def _fit_weighted(pipeline: Pipeline, X: np.ndarray, y: np.ndarray, weight: np.n
     return pipeline.fit(X, y, **{f"{step}__sample_weight": weight for step, _ in pipeline.steps})
 
 
+class _Everyone(Candidate):
+    """The same answer for everyone, as for people of whom nothing is known: the mean label of the training rows."""
+
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
+        self.mean_ = float(np.average(y, weights=weight))
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        return np.full(len(X), self.mean_)
+
+    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+        """(zeros, the margin): no feature adds anything."""
+        nothing = pd.DataFrame(0.0, X.index, pd.Index(self.columns_))
+        return nothing, float(margin(self, self.typical_.to_frame().T)[0])
+
+
+class BaseRate(_Everyone, ProbabilityCandidate):
+    """The share of true in training, for everyone."""
+
+    name = "base_rate"
+
+
+class MeanAmount(_Everyone, AmountCandidate):
+    """The mean amount in training, for everyone."""
+
+    name = "mean"
+
+
 class RFMLogistic(ProbabilityCandidate):
     """Logistic regression (L2, C = 1) on the standardised logs of recency, orders and spend of a year."""
 
     name = "rfm_logistic"
     requires = RFM
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         model = LogisticRegression(C=1.0, max_iter=1000)
         self.pipeline_ = _fit_weighted(_standardised(model), logs(X), y, weight)
 
@@ -95,7 +127,7 @@ class PastSpend(AmountCandidate):
     name = "past_spend"
     requires = ("spend_365d",)
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         """Nothing to learn."""
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
@@ -111,7 +143,7 @@ class RFMTweedie(AmountCandidate):
     name = "rfm_tweedie"
     requires = RFM
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         amount = np.maximum(y, 0.0)
         # In units of the mean, so that the penalty means the same in cents and in thousands.
         self.scale_ = float(np.average(amount, weights=weight))
@@ -119,4 +151,5 @@ class RFMTweedie(AmountCandidate):
         self.pipeline_ = _fit_weighted(_standardised(model), logs(X), amount / self.scale_, weight)
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return self.pipeline_.predict(logs(X)) * self.scale_
+        margin = self.pipeline_[:-1].transform(logs(X)) @ self.pipeline_[-1].coef_ + self.pipeline_[-1].intercept_
+        return np.exp(np.minimum(margin, FARTHEST)) * self.scale_

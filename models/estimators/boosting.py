@@ -12,9 +12,12 @@ import lightgbm as lgb
 import numpy as np
 import pandas as pd
 from scipy.special import expit
+from sklearn.base import clone
 
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
+from models.explain import margin, shapley
 
+REACH = 6.0  # how far a prior may be from the mean, on the margin: beyond, it is as good as certain
 FEW = 1_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
 
 
@@ -22,8 +25,11 @@ class _LightGBM(Candidate):
     """What the two objectives share. NaN stays NaN: a tree learns at each split where the unknown belongs.
 
     categorical: columns whose numbers are codes of text, split by sets of codes rather than by a threshold.
+    prior: an unfitted estimator of the same kind, from whose margin the trees start rather than from the mean: they
+    learn what it leaves unexplained. It is fitted on the same rows.
     The rows are few (thousands of profiles) and noisy (people), hence shallow trees, slow learning, large leaves.
-    After `fit`: booster_; offset_, which is added to its margin (log of the amounts' mean; 0 for probabilities).
+    After `fit`: booster_; prior_; offset_, which is added to the margin: the log of the amounts' mean, 0 for
+    probabilities.
     callbacks: LightGBM's, called after each tree; not a parameter, so a clone has none.
     """
 
@@ -43,6 +49,7 @@ class _LightGBM(Candidate):
         categorical: tuple[str, ...] = (),
         num_threads: int = 2,
         seed: int = 0,
+        prior: Any = None,
     ):
         super().__init__(horizon_days)
         self.trees = trees
@@ -53,8 +60,9 @@ class _LightGBM(Candidate):
         self.categorical = categorical
         self.num_threads = num_threads
         self.seed = seed
+        self.prior = prior
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         parameters = {
             **self.objective,
             "num_leaves": self.leaves,
@@ -71,11 +79,12 @@ class _LightGBM(Candidate):
             "num_threads": self._threads(X),
             "verbosity": -1,
         }
+        copy: Any = None if self.prior is None else clone(self.prior)
+        self.prior_ = None if copy is None else copy.fit(X, y, weight, now)
         self.offset_ = self._offset(y, weight)
+        start = None if self.prior_ is None else self._start(X)
         codes = [place for place, column in enumerate(X.columns) if column in self.categorical]
-        data = lgb.Dataset(
-            X.to_numpy(), self._target(y), weight=weight, categorical_feature=codes, free_raw_data=True
-        )  # fmt: skip
+        data = lgb.Dataset(X.to_numpy(), self._target(y), weight=weight, init_score=start, categorical_feature=codes)
         self.booster_ = lgb.train(parameters, data, num_boost_round=self.trees, callbacks=list(self.callbacks))
 
     def _threads(self, X: pd.DataFrame) -> int:
@@ -87,25 +96,38 @@ class _LightGBM(Candidate):
     def _target(self, y: np.ndarray) -> np.ndarray:
         return y
 
+    def _start(self, X: pd.DataFrame) -> np.ndarray:
+        """The prior's margin less the offset, kept within reach of the trees."""
+        return np.clip(margin(self.prior_, X) - self.offset_, -REACH, REACH)
+
     def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        raw = self.booster_.predict(X.to_numpy(), raw_score=True, num_threads=self._threads(X))
-        return np.asarray(raw) + self.offset_
+        raw = np.asarray(self.booster_.predict(X.to_numpy(), raw_score=True, num_threads=self._threads(X)))
+        return raw + self.offset_ + (self._start(X) if self.prior_ is not None else 0.0)
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
 
         The margin is the log-odds of true, or the log of the amount. TreeSHAP over the training rows that reached each
-        node: Lundberg et al., From local explanations to global understanding (Nature Machine Intelligence 2020).
+        node: Lundberg et al., From local explanations to global understanding (Nature Machine Intelligence 2020); to
+        which the Shapley values of a prior's columns are added.
         contributions: n rows with X's index, columns as in fit; row sum + base = margin.
         """
+        columns = pd.Index(self.columns_)
         features = self._columns(X, self.columns_)
-        both = np.zeros((0, len(self.columns_) + 1))
+        both = np.zeros((0, len(columns) + 1))
         if len(features):
             both = np.asarray(
-                self.booster_.predict(features.to_numpy(), pred_contrib=True, num_threads=self.num_threads)
+                self.booster_.predict(
+                    features.to_numpy(), pred_contrib=True, num_threads=self.num_threads if len(X) > 100 else 1
+                )
             )
-        base = float(both[0, -1]) if len(both) else 0.0
-        return pd.DataFrame(both[:, :-1], X.index, pd.Index(self.columns_)), base + self.offset_
+        split, base = pd.DataFrame(both[:, :-1], X.index, columns), float(both[0, -1]) if len(both) else 0.0
+        if self.prior_ is not None:
+            read = list(self.prior_.columns_)
+            prior, start = shapley(self._start, read, features.set_axis(X.index), self.typical_, self.name)
+            split[read] += prior
+            base += start
+        return split, base + self.offset_
 
 
 class LightGBMProbability(_LightGBM, ProbabilityCandidate):

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 
+from foretell.errors import DataError
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
-from models.estimators.lifetime import BGNBD, GammaGamma
+from models.estimators.lifetime import BGNBD, MBGNBD, GammaGamma, ParetoNBD
 
 HISTORY = ("order_days_ever", "days_first_to_last_order", "days_since_first_order")
 
 
 class _BuyTillYouDie(Candidate):
-    """What both estimators share: histories in days, and an answer for profiles that have none.
+    """What all these estimators share: histories in days, and an answer for profiles that have none.
+
+    The labels shape no model, so that the histories of those who will be asked about, `now`, serve best: they are the
+    most recent ones. Where `now` is not given, or tells nothing as nobody in it came back, those of X do.
 
     A profile without a complete history (never ordered, a NaN) gets the mean label of such profiles in training,
-    shrunk towards the mean label of all by one row's weight. After `fit`: bg_nbd_ (alpha in days), newcomer_.
+    shrunk towards the mean label of all by one row's weight. After `fit`: purchases_ (times in days), newcomer_.
     """
+
+    purchases: ClassVar[type[BGNBD] | type[ParetoNBD]]
 
     def __init__(self, horizon_days: float, *, penalizer: float = 0.0):
         super().__init__(horizon_days)
         self.penalizer = penalizer
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         known = _complete(X)
         overall = np.average(y, weights=weight)
         self.newcomer_ = float((weight[~known] @ y[~known] + overall) / (weight[~known].sum() + 1))
-        self._fit_known(X.loc[known], y[known], weight[known])
+        histories, counts = X.loc[known], weight[known]
+        if now is not None and self._telling(asked := now.loc[_complete(now)]).sum() > 1:
+            histories, counts = asked, np.ones(len(asked))
+        self._fit_models(histories, counts)
+        self._fit_labels(X.loc[known], y[known], weight[known])
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
         known = _complete(X)
@@ -34,25 +46,38 @@ class _BuyTillYouDie(Candidate):
         answer[known] = self._predict_known(X.loc[known])
         return answer
 
-    def _fit_known(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
-        self.bg_nbd_ = BGNBD.fit(*_history(X), weight, self.penalizer)
+    def _telling(self, X: pd.DataFrame) -> np.ndarray:
+        """(n,) bool: the complete histories that say how often one comes back."""
+        x, _, T = _history(X)
+        return (x > 0) & (T > 0)
+
+    def _fit_models(self, X: pd.DataFrame, weight: np.ndarray) -> None:
+        """Learn from complete histories how people buy."""
+        self.purchases_ = self.purchases.fit(*_history(X), weight, self.penalizer)
+
+    def _fit_labels(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        """Learn from complete histories and their labels what the models leave open: nothing."""
 
     def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
         raise NotImplementedError
 
 
-class BGNBDProbability(_BuyTillYouDie, ProbabilityCandidate):
-    """P(at least one purchase within the horizon) by BG/NBD, or of none where the label means that.
+class _Probability(_BuyTillYouDie, ProbabilityCandidate):
+    """P(at least one purchase within the horizon), or of none where the label means that.
 
-    The labels do not shape the model. They only tell its direction: orientation_ is 1 where true goes with a purchase,
-    -1 where it goes with none ("churned"), by the sign of their covariance with P.
+    The labels only tell the direction: orientation_ is 1 where true goes with a purchase, -1 where it goes with none
+    ("churned"), by the sign of their covariance with P.
     """
 
-    name = "bg_nbd"
     requires = HISTORY
 
-    def _fit_known(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
-        super()._fit_known(X, y, weight)
+    def _fit_labels(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        if not weight.any():
+            raise DataError(
+                self.name,
+                "expected labels of profiles that ordered, to see whether true means a purchase or none, got none",
+                "take later cutoffs, or leave this estimator out",
+            )
         buys = self._buys(X)
         mean_buys, mean_y = np.average(buys, weights=weight), np.average(y, weights=weight)
         covariance = weight @ ((buys - mean_buys) * (y - mean_y))
@@ -65,28 +90,66 @@ class BGNBDProbability(_BuyTillYouDie, ProbabilityCandidate):
         return buys if self.orientation_ == 1 else 1 - buys
 
     def _buys(self, X: pd.DataFrame) -> np.ndarray:
-        return self.bg_nbd_.probability_of_purchase(self.horizon_days, *_history(X))
+        return self.purchases_.probability_of_purchase(self.horizon_days, *_history(X))
 
 
-class BGNBDGammaGamma(_BuyTillYouDie, AmountCandidate):
-    """E[purchases within the horizon] by BG/NBD, times E[value of one] by Gamma-Gamma. The labels shape neither.
+class _Amount(_BuyTillYouDie, AmountCandidate):
+    """E[purchases within the horizon], times E[value of one] by Gamma-Gamma.
 
-    The value model is fitted on profiles with a repeat purchase, as in [FH], with the mean over all their purchases.
-    After `fit`, also: gamma_gamma_ (gamma in the unit of spend).
+    The value model is fitted on profiles with a repeat purchase, as Fader & Hardie (2013) do, with the mean over all
+    their purchases. After `fit`, also: values_ (gamma in the unit of spend).
     """
 
-    name = "bg_nbd_gamma_gamma"
     requires = (*HISTORY, "mean_spend_per_order_day_ever")
 
-    def _fit_known(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
-        super()._fit_known(X, y, weight)
+    def _telling(self, X: pd.DataFrame) -> np.ndarray:
+        return super()._telling(X) & (_values(X)[1] > 0)
+
+    def _fit_models(self, X: pd.DataFrame, weight: np.ndarray) -> None:
+        super()._fit_models(X, weight)
         n, mean = _values(X)
         use = (n > 1) & (mean > 0)
-        self.gamma_gamma_ = GammaGamma.fit(n[use], mean[use], weight[use], self.penalizer)
+        self.values_ = GammaGamma.fit(n[use], mean[use], weight[use], self.penalizer)
 
     def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
-        purchases = self.bg_nbd_.expected_purchases(self.horizon_days, *_history(X))
-        return purchases * self.gamma_gamma_.expected_value(*_values(X))
+        purchases = self.purchases_.expected_purchases(self.horizon_days, *_history(X))
+        return purchases * self.values_.expected_value(*_values(X))
+
+
+class BGNBDProbability(_Probability):
+    """By BG/NBD: one may leave after each repeat purchase."""
+
+    name, purchases = "bg_nbd", BGNBD
+
+
+class MBGNBDProbability(_Probability):
+    """By MBG/NBD: one may leave after each purchase, the first included."""
+
+    name, purchases = "mbg_nbd", MBGNBD
+
+
+class ParetoNBDProbability(_Probability):
+    """By Pareto/NBD: one may leave at any moment."""
+
+    name, purchases = "pareto_nbd", ParetoNBD
+
+
+class BGNBDGammaGamma(_Amount):
+    """By BG/NBD and Gamma-Gamma."""
+
+    name, purchases = "bg_nbd_gamma_gamma", BGNBD
+
+
+class MBGNBDGammaGamma(_Amount):
+    """By MBG/NBD and Gamma-Gamma."""
+
+    name, purchases = "mbg_nbd_gamma_gamma", MBGNBD
+
+
+class ParetoNBDGammaGamma(_Amount):
+    """By Pareto/NBD and Gamma-Gamma."""
+
+    name, purchases = "pareto_nbd_gamma_gamma", ParetoNBD
 
 
 def _complete(X: pd.DataFrame) -> np.ndarray:

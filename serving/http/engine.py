@@ -157,9 +157,7 @@ def _load(project: Project, stamp: tuple[int, int], before: State | None) -> Sta
 
 def _champion(project: Project, task: Task) -> Champion:
     found = quietly(lambda: champion(project, task.name, task.version))
-    if hasattr(found.model, "num_threads"):
-        found.model.num_threads = 1  # for one row, starting more takes longer than they save
-    found.predict(found.background.to_frame().T)  # the first call of a library is its slowest
+    found.predict(found.background.to_frame().T, task.cutoff)  # the first call of a library is its slowest
     return found
 
 

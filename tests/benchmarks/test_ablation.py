@@ -27,12 +27,12 @@ from benchmarks.contributions import (
     sets_of,
     verdict,
 )
-from benchmarks.pooled import Judged, Pooled
 from foretell.declarations import FeatureView
 from foretell.errors import DataError
 from foretell.project import Project
 from foretell.windows import _
 from training.metrics import METRICS, Difference
+from training.pooled import Judged, Pooled
 
 KNOWN = [f"x{n}" for n in range(10)]
 GROUPS = {"signal": ["z"], "idle": ["n1", "n2"], "town": ["city"]}

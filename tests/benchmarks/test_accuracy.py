@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import accuracy, report, retail
-from benchmarks.pooled import Judged, Pooled
+from benchmarks import accuracy, judging, presets, report
+from benchmarks.log import Log, answers, write_lines
+from benchmarks.shop import Asked, people_of
 from foretell.errors import DataError
-from training import metrics
+from training import dataset, metrics
+from training.pooled import Judged, Pooled
 
 T = datetime(2011, 3, 1, tzinfo=UTC)
+RETAIL = presets.PRESETS[presets.RETAIL]
+CHURN, ENTERED = Asked.parse("churn90"), Asked.parse("lookalike")
 
 
 def judged(rows=400, seed=0, profiles=None):
@@ -76,7 +83,7 @@ def test_the_best_baseline_is_chosen_metric_by_metric_and_the_champion_compared_
     part = judged()
     said = {**part.predictions, "blurred": np.clip(0.5 + (part.predictions["champion"] - 0.5) / 50, 0, 1)}
     pooled = Pooled("probability", [Judged(part.profiles, part.y, said)])
-    bars = {b.id: b for b in accuracy.pooled_bars("churn90", pooled, ["noise", "blurred"], accuracy.LIMITS["churn90"])}
+    bars = {b.id: b for b in judging.pooled_bars("churn90", pooled, ["noise", "blurred"], RETAIL.limits["churn90"])}
     assert bars["accuracy.churn90.auc_minus_best_baseline"].value == pytest.approx(0, abs=1e-12)  # against blurred
     assert bars["accuracy.churn90.log_loss_minus_best_baseline"].value < -0.05
     assert bars["accuracy.churn90.log_loss_minus_best_baseline"].holds
@@ -95,7 +102,7 @@ LINES = """
     ('504', '20001', 1, TIMESTAMP '2011-02-28 23:59:59', 1.0, 4),
     ('505', '20002', 3, TIMESTAMP '2011-03-01 00:00:00', 2.0, 4),      -- at T: the future
     ('C506', '20002', -1, TIMESTAMP '2011-05-01 10:00:00', 2.0, 4),
-    ('507', '20002', 1, TIMESTAMP '2011-05-30 00:00:00', 70.0, 4),     -- at T + 90 days: beyond
+    ('507', '20002', 1, TIMESTAMP '2011-05-30 01:00:00', 70.0, 4),     -- at T + 90 days, in London's summer: beyond
     ('508', 'POST', 1, TIMESTAMP '2010-12-01 10:00:00', 9.0, 5),       -- not a product
     ('C509', '20001', -1, TIMESTAMP '2010-12-01 10:00:00', 9.0, 6),    -- never bought
     ('510', '20001', 1, TIMESTAMP '2010-12-01 10:00:00', 9.0, NULL),
@@ -105,19 +112,22 @@ LINES = """
 
 
 @pytest.fixture
-def shop(tmp_path):
-    file = tmp_path / "lines.parquet"
+def invoices(tmp_path):
+    file = tmp_path / "invoices.parquet"
     columns = "Invoice, StockCode, Quantity, InvoiceDate, Price, CustomerID"
     duckdb.execute(f"COPY (SELECT * FROM (VALUES {LINES}) t({columns})) TO '{file}' (FORMAT parquet)")
-    return file
+    return presets.online_retail(file)
 
 
-def test_the_answers_by_sql(shop):
+def test_the_answers_by_sql(tmp_path, invoices):
+    lines = tmp_path / "lines.parquet"
+    assert write_lines(invoices, lines) == {"no profile": 1}
     people = pd.DataFrame({"customer": [str(n) for n in range(1, 9)], "profile_id": [f"p{n}" for n in range(1, 9)]})
-    found = retail.answers(shop, T, 90, people).set_index("customer")
+    found = answers(lines, T, 90, people).set_index("customer")
     assert list(found.index) == ["1", "3", "4"]
     assert found["left"].to_dict() == {"1": 1, "3": 1, "4": 0}
     assert found["bought"].to_dict() == {"1": 0, "3": 0, "4": 1}
+    assert found["purchases"].to_dict() == {"1": 0, "3": 0, "4": 1}
     assert found["spend"].to_dict() == {"1": 0, "3": -9, "4": 4}
     assert found["seed"].to_dict() == {"1": False, "3": False, "4": True}  # 9 pounds of customer 3 are older
     assert found["entered"].to_dict() == {"1": 0, "3": 0, "4": 1}
@@ -127,21 +137,21 @@ def test_the_answers_by_sql(shop):
 def test_a_file_without_the_columns_is_refused(tmp_path):
     file = tmp_path / "other.parquet"
     duckdb.execute(f"COPY (SELECT 1 AS Invoice) TO '{file}' (FORMAT parquet)")
-    with pytest.raises(DataError, match=r"StockCode.*none named StockCode, Quantity.*FORETELL_TEST_DATA"):
-        retail.lines(file)
+    with pytest.raises(DataError, match=r"StockCode.*none named StockCode, Quantity.*archive.ics.uci.edu"):
+        presets.online_retail(file)
 
 
 def test_counts_that_ought_to_be_others_are_an_error():
-    preset, churn, entered = retail.PRESETS["online_retail_ii"], retail.ASKED["churn90"], retail.ASKED["lookalike"]
-    preset.check(churn, T, 4_260, 0.6312)
-    preset.check(entered, T, 4_260 - 426, 0.05)
-    preset.check(churn, T.replace(day=2), 1, 0.1)  # nothing is known of another cutoff
+    RETAIL.check(CHURN, "2011-03-01", 4_260, 0.6312)
+    RETAIL.check(ENTERED, "2011-03-01", 4_260 - 426, 0.05)
+    RETAIL.check(CHURN, "2011-03-02", 1, 0.1)  # nothing is known of another cutoff
     with pytest.raises(ValueError, match="expected 4,260 profiles, got 4,259"):
-        preset.check(churn, T, 4_259, 0.6312)
+        RETAIL.check(CHURN, "2011-03-01", 4_259, 0.6312)
     with pytest.raises(ValueError, match=r"base rate of 0.631, got 0.6329"):
-        preset.check(churn, T, 4_260, 0.6329)
+        RETAIL.check(CHURN, "2011-03-01", 4_260, 0.6329)
     with pytest.raises(DataError, match=r"805,828 lines of 5,875 customers, got 805,827"):
-        preset.check_file(805_827, 5_875)
+        RETAIL.check_file(805_827, 5_875)
+    RETAIL.loosened().check_file(805_827, 5_875)
 
 
 # The run
@@ -149,42 +159,112 @@ def test_counts_that_ought_to_be_others_are_an_error():
 
 def test_without_data_it_says_where_to_get_them(monkeypatch):
     monkeypatch.delenv("FORETELL_TEST_DATA", raising=False)
-    with pytest.raises(DataError, match=r"got no file.*archive.ics.uci.edu.*--data.*FORETELL_TEST_DATA"):
+    with pytest.raises(DataError, match=r"got no file.*archive.ics.uci.edu.*name the file.*FORETELL_TEST_DATA"):
         accuracy.main([])
 
 
-def test_a_prediction_or_a_cutoff_that_is_none_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--quick", "--tasks", "chrn90"], 'chrn90: no such prediction; .*did you mean "churn90"'),
+        (["--quick", "--cutoffs", "2011-03-01,soon"], "--cutoffs: expected dates such as 2011-03-01, got 'soon'"),
+        (["FILE", "--time", "InvoiceDate"], "got no --profile, --amount; known: Invoice, StockCode, Quantity"),
+        (["FILE", "--profile", "a", "--time", "b", "--amount", "c"], "--cutoffs: expected dates .*, got none"),
+        (["--profile", "a"], "expected a file of transactions or --preset, got neither"),
+    ],
+)
+def test_a_command_that_says_too_little_is_refused(arguments, expected, invoices, capsys):
     with pytest.raises(SystemExit):
-        accuracy.main(["--quick", "--tasks", "chrn"])
-    assert "no task 'chrn'; known: churn90" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        accuracy.main(["--quick", "--cutoffs", "soon"])
-    assert "--cutoffs" in capsys.readouterr().err
+        accuracy.main([str(invoices.file) if a == "FILE" else a for a in arguments])
+    assert re.search(expected, capsys.readouterr().err)
 
 
-def test_cutoffs_without_a_future_in_the_file_are_refused(tmp_path, shop):
-    with pytest.raises(DataError, match=r"no horizon ends.*before 2011-05-30"):
-        accuracy.run(shop, [T.replace(month=3, day=2)], ["churn90", "clv180"], None, tmp_path, {})
+def test_cutoffs_without_a_future_in_the_file_are_refused(tmp_path, invoices):
+    with pytest.raises(DataError, match=r"no horizon ends.*before 2011-05-31"):
+        accuracy.run(invoices, [T.replace(day=3)], [CHURN, Asked.parse("clv180")], None, tmp_path, {})
+
+
+def spending(file):
+    """A dated log: a purchase a week and profile, from 2023-01-01 until 2023-12-31."""
+    days = pd.date_range("2023-01-01", "2023-12-31")
+    rows = [(f"p{who}", day, 1 + who) for who in range(20) for day in days[who % 7 :: 7 * (1 + who % 3)]]
+    pd.DataFrame(rows, columns=["Client No", "Day", "Paid"]).to_csv(file, index=False)
+    return ["--profile", "Client No", "--time", "Day", "--amount", "paid"]
+
+
+def recency(project, lines, asked, more):
+    """What `judge` does, but for training: everyone eligible, judged by SQL, predicted by nobody who had to learn."""
+    task = project.definitions.task(asked.task)
+    rows = dataset.eligible(project, task, project.now).drop(columns="cutoff")
+    truth = answers(lines, project.now, asked.days, people_of(project))
+    y = judging.aligned(truth, rows["profile_id"], asked, asked.name)
+    if project.now < datetime(2023, 3, 1, tzinfo=UTC):
+        raise DataError(asked.name, "needs more days of history", "load older data")
+    said = {"champion": np.linspace(0.1, 0.9, len(y)), "recency": np.linspace(0.2, 0.8, len(y))}
+    trained: Any = SimpleNamespace(task=task, kind="probability")
+    return judging.Found(asked, project.now, trained, rows, Judged(rows["profile_id"].to_numpy(dtype=str), y, said))
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    monkeypatch.setattr(accuracy, "judge", recency)
+    monkeypatch.setattr(accuracy, "show_task", lambda found, pooled: print("a table"))
+    monkeypatch.setattr(accuracy, "details", lambda found, pooled: {"cutoffs": [f"{f.cutoff:%m-%d}" for f in found]})
+
+
+def test_what_cannot_be_asked_is_left_out_and_the_rest_goes_on(tmp_path, untrained, capsys):
+    columns = spending(file := tmp_path / "log.csv")
+    cutoffs = "2022-06-01,2023-02-01,2023-10-10,2023-12-22"
+    accuracy.main([str(file), *columns, "--cutoffs", cutoffs, "--tasks", "churn14,buy10", "--json"])
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1
+    found = report.parse(said.out)
+    assert found["details"] == {"churn14": {"cutoffs": ["10-10"]}, "buy10": {"cutoffs": ["10-10", "12-22"]}}
+    left = found["sizes"]["left_out"]
+    assert set(left) == {f"{t} at {c}" for t in ("churn14", "buy10") for c in ("2022-06-01", "2023-02-01")} | {
+        "churn14 at 2023-12-22"
+    }
+    assert "there is none before 2022-06-01" in left["buy10 at 2022-06-01"]
+    assert "needs more days of history" in left["buy10 at 2023-02-01"]
+    assert "its horizon of 14 days ends after the data do (2024-01-01)" in left["churn14 at 2023-12-22"]
+    assert all(f"{what} is left out: " in said.err for what in left)
+    assert {b["id"] for b in found["bars"]} == {
+        f"accuracy.{task}.{metric}_minus_best_baseline"
+        for task in ("churn14", "buy10") for metric in judging.AGAINST["probability"]
+    }  # fmt: skip
+
+
+def test_a_preset_that_cannot_be_asked_misses_its_limits(tmp_path, untrained, monkeypatch, capsys):
+    spending(file := tmp_path / "log.csv")
+    preset = presets.Preset(
+        file="log.csv", origin="nowhere", log=lambda f: Log(f, "Client No", "Day", "Paid"), cutoffs=("2023-02-01",),
+        tasks=("buy10",), lines=None, customers=20, limits={"buy10": {"auc": ">=0.7"}},
+    )  # fmt: skip
+    monkeypatch.setitem(presets.PRESETS, "cdnow", preset)
+    accuracy.main([str(file), "--preset", "cdnow"])
+    found = report.parse(capsys.readouterr().out)
+    missed = {"id": "accuracy.buy10.auc", "value": None, "limit": ">=0.7", "holds": False, "spread": [None, None]}
+    assert found["bars"] == [missed]
+    assert "needs more days of history" in found["sizes"]["left_out"]["buy10 at 2023-02-01"]
 
 
 def test_other_people_are_an_error():
     truth = pd.DataFrame({"profile_id": ["a", "b"], "left": [1.0, 0.0]})
-    churn = retail.ASKED["churn90"]
-    assert list(accuracy.aligned(truth, pd.Series(["b", "a"]), churn, "churn90")) == [0, 1]
+    assert list(judging.aligned(truth, pd.Series(["b", "a"]), CHURN, "churn90")) == [0, 1]
     with pytest.raises(ValueError, match="3 profiles are eligible, by SQL 2 are; 1 and 0 are in one only"):
-        accuracy.aligned(truth, pd.Series(["a", "b", "c"]), churn, "churn90")
+        judging.aligned(truth, pd.Series(["a", "b", "c"]), CHURN, "churn90")
 
 
 def test_other_labels_or_features_than_were_known_then_are_an_error():
     then = pd.DataFrame({"profile_id": ["b", "a"], "event_timestamp": [T, T], "orders": [1, 2], "city": ["X", None]})
     now = pd.DataFrame({"profile_id": ["a", "b"], "label": [0.0, 1.0], "orders": [2, 1], "city": [np.nan, "X"]})
     y = np.array([1.0, 0.0])
-    accuracy.check_rows(then, now, y, "churn90")
+    judging.check_rows(then, now, y, "churn90")
     with pytest.raises(ValueError, match="labels differ"):
-        accuracy.check_rows(then, now, 1 - y, "churn90")
+        judging.check_rows(then, now, 1 - y, "churn90")
     for column, values in {"orders": [2, 3], "city": ["Y", "X"]}.items():
         with pytest.raises(ValueError, match=f"{column} has changed"):
-            accuracy.check_rows(then, now.assign(**{column: values}), y, "churn90")
+            judging.check_rows(then, now.assign(**{column: values}), y, "churn90")
 
 
 @pytest.mark.slow

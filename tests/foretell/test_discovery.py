@@ -72,9 +72,9 @@ def test_standard_definitions_beside_the_projects_own(tmp_path):
     assert known.view("returns").source == "till"
     assert known.idle == NO_SUCH_ROLE  # a till says nothing about these, and the tasks do without
     assert {name: [view.name for view in known.views_of(task)] for name, task in known.tasks.items()} == {
-        "churn": ["orders", "cadence", "gaps", "basket"],
-        "clv": ["orders", "cadence", "gaps", "decay", "basket"],
-        "propensity": ["orders", "cadence", "gaps", "basket"],
+        "churn": ["orders", "cadence", "gaps", "items", "basket"],
+        "clv": ["orders", "cadence", "gaps", "items", "decay", "basket"],
+        "propensity": ["orders", "cadence", "gaps", "items", "basket"],
         "lookalike": ["orders", "cadence", "basket", "promotions", "affinity"],
     }
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.encoding import MOST, RAREST, background, decode, encode, learn
-from models.estimators import candidates
+from models.estimators import trees
 from models.explain import contributions, top_reasons
 
 COLUMNS = ["city", "orders", "member", "rare"]
@@ -113,7 +113,7 @@ def test_a_category_decides_and_the_reasons_name_it() -> None:
     y = rng.random(3000) < np.where(frame["city"] == "Bergen", 0.9, 0.1)
     known = learn(frame, ["city", "orders"])
     X = encode(frame, ["city", "orders"], known)
-    model: Any = candidates("probability", X.columns, 30, num_threads=1, categorical=known)["lightgbm"]
+    model: Any = trees("probability", 30, num_threads=1, categorical=known)
     model.fit(X, y)
     typical = pd.Series(background(X, known))
     asked = pd.DataFrame({"city": ["Bergen", "Tromsø", "Vadsø"], "orders": [3, 3, 3]})
@@ -124,7 +124,8 @@ def test_a_category_decides_and_the_reasons_name_it() -> None:
     assert np.isfinite(p[2])
     reasons = top_reasons(contributions(model, codes, typical), codes, typical, 1, known)
     assert [row[0]["text"] for row in reasons[:2]] == [
-        "city = Bergen (typical: Oslo), raises", "city = Tromsø (typical: Oslo), lowers"
-    ]  # fmt: skip
-    assert reasons[2][0]["text"].startswith("city is unknown (typical: Oslo)")
+        "city: Bergen (typical: Oslo), which raises the score",
+        "city: Tromsø (typical: Oslo), which lowers the score",
+    ]
+    assert reasons[2][0]["text"].startswith("city: unknown (typical: Oslo)")
     assert reasons[2][0]["value"] is None

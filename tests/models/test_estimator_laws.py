@@ -12,7 +12,8 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.metrics import roc_auc_score
 
 from foretell.errors import DataError, UnknownName
-from models.estimators import KINDS, candidates
+from models.estimators import KINDS, LEARNED, candidates, trees
+from models.estimators.btyd import HISTORY
 
 COLUMNS = list(shop()[0].columns)
 ALL = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, name in estimators()]
@@ -93,7 +94,7 @@ def test_a_weight_of_two_is_a_row_twice_and_the_unit_of_weights_is_free(kind, na
     doubled = np.repeat(np.arange(len(X)), twice.astype(int))
     weighted = answer(new(kind, name).fit(X, y, sample_weight=twice), X)
     np.testing.assert_allclose(answer(new(kind, name).fit(X, y, sample_weight=7 * twice), X), weighted, rtol=1e-6)
-    if name != "lightgbm":  # whose row sampling and leaf sizes count rows
+    if name not in ("lightgbm", "blend"):  # the row sampling and leaf sizes of trees count rows
         repeated = answer(new(kind, name).fit(X.iloc[doubled], y[doubled]), X)
         np.testing.assert_allclose(repeated, weighted, rtol=0.01, atol=0.01 * weighted.mean())
 
@@ -122,6 +123,9 @@ def test_a_missing_column_is_named_with_the_nearest_one(kind, name, fitted):
 def test_probabilities_rank_either_way_round(name, churn):
     X, amount = shop()
     y = amount == 0 if churn else amount > 0
+    if name == "base_rate":
+        assert roc_auc_score(y, answer(new("probability", name).fit(X, y), X)) == 0.5
+        return
     weakest = 0.6 if name == "past_spend" else 0.7  # here, what people spend says little of how long they stay
     assert roc_auc_score(y, answer(new("probability", name).fit(X, y), X)) > weakest
 
@@ -132,7 +136,7 @@ def test_amounts_are_near_the_truth_on_the_whole_and_follow_the_unit(name):
     got = answer(new("amount", name).fit(X, amount), X)
     assert got.sum() == pytest.approx(amount.sum(), rel=1.0 if name == "past_spend" else 0.15)
     money = [column for column in X if "spend" in column]
-    if name != "rfm_tweedie":  # whose log(1 + spend) knows cents from thousands
+    if name not in ("rfm_tweedie", "log_tweedie", "blend"):  # whose log(1 + spend) knows cents from thousands
         cents = X.assign(**{column: X[column] * 128 for column in money})
         np.testing.assert_allclose(answer(new("amount", name).fit(cents, amount * 128), cents), got * 128, rtol=1e-4)
 
@@ -169,13 +173,14 @@ def test_labels_other_than_true_and_false_and_horizons_of_nothing_are_refused():
 
 
 def test_candidates_are_those_the_columns_can_feed_simplest_first():
-    probability = ["recency", "past_spend", "rfm_logistic", "bg_nbd", "lightgbm"]
+    probability = ["base_rate", "recency", "past_spend", "rfm_logistic", "bg_nbd", "blend"]
     assert list(candidates("probability", COLUMNS, 30)) == probability
-    assert list(candidates("probability", COLUMNS, 30, **SETTINGS)) == ["target_rfm", *probability]
+    assert list(candidates("probability", COLUMNS, 30, **SETTINGS)) == ["base_rate", "target_rfm", *probability[1:]]
     assert list(candidates("probability", COLUMNS, 30, target="tea")) == probability
-    assert list(candidates("amount", COLUMNS, 30)) == ["past_spend", "rfm_tweedie", "bg_nbd_gamma_gamma", "lightgbm"]
-    assert list(candidates("probability", ["age", "days_since_order"], 30)) == ["recency", "lightgbm"]
-    assert list(candidates("amount", [], 30)) == ["lightgbm"]
+    amount = ["mean", "past_spend", "rfm_tweedie", "bg_nbd_gamma_gamma", "blend"]
+    assert list(candidates("amount", COLUMNS, 30)) == amount
+    assert list(candidates("probability", ["age", "days_since_order"], 30)) == ["base_rate", "recency", "blend"]
+    assert list(candidates("amount", [], 30)) == ["mean", "blend"]
     assert all(one.horizon_days == 30 for one in candidates("amount", COLUMNS, 30).values())
     with pytest.raises(UnknownName, match='did you mean "amount"'):
         candidates("amounts", COLUMNS, 30)
@@ -188,10 +193,55 @@ def test_past_spend_is_a_share_of_the_year():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lightgbm_gives_the_same_bits_for_any_number_of_threads(kind):
+def test_the_learned_one_gives_the_same_bits_for_any_number_of_threads(kind):
     X, amount = shop()
     one, two = (
-        answer(candidates(kind, COLUMNS, HORIZON, num_threads=n)["lightgbm"].fit(X, labels(kind, amount)), X)
+        answer(candidates(kind, COLUMNS, HORIZON, num_threads=n)[LEARNED].fit(X, labels(kind, amount)), X)
         for n in (1, 2)
     )
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trees_that_start_from_a_prior_learn_what_it_leaves_unexplained(kind):
+    X, amount = shop()
+    y, prior = labels(kind, amount), new(kind, "bg_nbd" if kind == "probability" else "bg_nbd_gamma_gamma")
+    none = trees(kind, HORIZON).set_params(trees=1, learning_rate=1e-9, prior=prior).fit(X, y)
+    mean = np.average(y)
+    near = np.abs(np.log(np.maximum(answer(prior.fit(X, y), X), 1e-9) / mean)) < 4  # what is farther is held back
+    assert near.mean() > 0.8
+    np.testing.assert_allclose(answer(none, X)[near], answer(prior, X)[near], rtol=1e-6)
+    assert not np.allclose(
+        answer(trees(kind, HORIZON).set_params(prior=prior).fit(X, y), X), answer(prior, X), rtol=0.02
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_blend_is_the_mean_margin_of_its_parts(kind):
+    X, amount = shop()
+    blend = new(kind, "blend").fit(X, labels(kind, amount))
+    assert set(blend.parts_) >= {"trees", "line"}
+    parts = np.array([answer(part, X) for part in blend.parts_.values()])
+    got, held = answer(blend, X), (parts > 0.02).all(axis=0)  # where no part's floor is reached
+    odds = parts / (1 - parts) if kind == "probability" else parts
+    mean = np.exp(np.log(odds[:, held]).mean(axis=0))
+    assert held.mean() > 0.5
+    np.testing.assert_allclose(got[held], mean / (1 + mean) if kind == "probability" else mean, rtol=1e-9)
+
+
+def test_a_blend_leaves_out_models_of_purchases_where_the_label_is_about_something_else():
+    X, amount = shop()
+    best = amount > np.quantile(amount, 0.95)  # few, whereas most people order
+    blend = new("probability", "blend").fit(X, best)
+    assert "bg_nbd" not in blend.parts_
+    assert "says less of these labels than their mean" in blend.skipped_["bg_nbd"]
+    assert "bg_nbd" in new("probability", "blend").fit(X, amount > 0).parts_
+
+
+@pytest.mark.parametrize("name", ["bg_nbd", "blend"])
+def test_models_of_histories_learn_from_those_that_will_be_asked(name):
+    X, amount = shop()
+    rare = X.assign(**{c: X[c] * 9 for c in HISTORY[1:]})  # everybody orders a ninth as often
+    plain, told = (new("probability", name).fit(X, amount > 0, now=now) for now in (None, rare))
+    assert answer(told, X).mean() < answer(plain, X).mean() - 0.02
+    np.testing.assert_array_equal(answer(new("probability", name).fit(X, amount > 0, now=X[:0]), X), answer(plain, X))

@@ -202,9 +202,9 @@ def test_others_scores_are_bit_exact_from_their_stored_rows(done: Done) -> None:
 
     model = quietly(lambda: champion(done.project, "churn"))
     with session(done.project) as con:
-        stored = con.execute("SELECT features, value FROM scores WHERE task = 'churn' LIMIT 200").fetchall()
-    X = pd.DataFrame([dict(features) for features, _ in stored])
-    assert list(model.predict(X)) == [value for _, value in stored]
+        stored = con.execute("SELECT features, value, cutoff FROM scores WHERE task = 'churn' LIMIT 200").fetchall()
+    X = pd.DataFrame([dict(features) for features, *_ in stored])
+    assert list(model.predict(X, stored[0][2])) == [value for _, value, _ in stored]
 
 
 def test_the_receipt_says_what_was_done_and_nothing_personal(done: Done) -> None:

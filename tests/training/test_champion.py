@@ -20,9 +20,11 @@ from foretell.errors import DataError, ForetellError, UnknownName
 from foretell.project import Project
 from lake.engine import last_batch
 from models import encoding, registry
+from models.estimators import LEARNED
 from training import dataset, metrics
-from training.champion import LEARNED, choose, train
-from training.cutoffs import STEP, plan
+from training.backtest import Backtest, Judgement
+from training.champion import contest, train
+from training.cutoffs import Fold, plan, step_of
 
 __all__ = ["mine", "trained"]
 
@@ -46,26 +48,34 @@ def a_task(**changes: Any) -> PredictionTask:
     settle=st.timedeltas(timedelta(0), timedelta(days=60)),
     history=st.timedeltas(timedelta(0), timedelta(days=3000)),
     wanted=st.integers(1, 12),
+    folds=st.integers(1, 8),
 )
-def test_no_training_label_reaches_into_the_evaluation(
-    horizon: timedelta, settle: timedelta, history: timedelta, wanted: int
+def test_no_training_label_reaches_into_an_exam(
+    horizon: timedelta, settle: timedelta, history: timedelta, wanted: int, folds: int
 ) -> None:
     task, first = a_task(horizon=horizon, settle=settle), NOW - history
-    if history <= 2 * (horizon + settle):
+    step, reach = step_of(task), horizon + settle
+    away = -(-reach // step)
+    if history <= reach + away * step:
         with pytest.raises(DataError, match="days of history"):
-            plan(task, NOW, first, wanted)
+            plan(task, NOW, first, wanted, folds)
         return
-    found = plan(task, NOW, first, wanted)
-    known = [cutoff + horizon + settle for cutoff in found.training]  # when the last fact of a label is waited for
-    assert max(known) <= found.evaluation
-    assert found.evaluation + horizon + settle <= NOW
-    assert min(found.training) > first
-    assert 1 <= len(found.training) <= wanted
-    assert list(found.training) == sorted(set(found.training))
-    assert all(cutoff + horizon + settle <= NOW for cutoff in found.final)
-    assert found.final[-1] == found.evaluation
-    steps = {later - earlier for earlier, later in zip(found.training, found.training[1:], strict=False)}
-    assert steps <= {min(horizon, STEP)}
+    found = plan(task, NOW, first, wanted, folds)
+    assert 1 <= len(found.folds) <= folds
+    for fold in found.folds:
+        assert max(fold.training) + reach <= fold.judged  # when the last fact of a label is waited for
+        assert fold.judged + reach <= NOW
+        assert 1 <= len(fold.training) <= wanted
+        assert list(fold.training) == sorted(set(fold.training))
+    assert all(cutoff + reach <= NOW for cutoff in found.final)
+    assert found.final[-1] == found.folds[-1].judged == NOW - reach
+    assert min(found.all) > first
+    assert {(NOW - reach - cutoff) % step for cutoff in found.all} == {timedelta(0)}  # all on one grid
+
+
+@pytest.mark.parametrize(("horizon", "step"), [(7, 8), (30, 31), (90, 31), (180, 31), (365, 31)])
+def test_cutoffs_are_about_a_month_apart_and_a_reach_is_a_whole_number_of_them(horizon: int, step: int) -> None:
+    assert step_of(a_task(horizon=days(horizon))) == days(step)
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
@@ -79,7 +89,8 @@ def test_champion_is_registered_with_its_contract(trained: TrainedShop, name: st
     contract = champion.contract
     assert set(contract) == {
         "task", "kind", "columns", "estimator", "base_rate", "service", "background", "horizon_days", "purpose",
-        "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason", "categories", "tuned",
+        "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason", "categories", "tuned", "season",
+        "now", "base_rate_interval", "allowed", "words",
     }  # fmt: skip
     task = project.definitions.task(name)
     assert contract["columns"] == dataset.feature_columns(project, task) == list(contract["background"])
@@ -87,10 +98,13 @@ def test_champion_is_registered_with_its_contract(trained: TrainedShop, name: st
     assert contract["kind"] == ("amount" if name == "clv" else "probability")
     assert contract["batch"] == last_batch(project)
     assert contract["horizon_days"] == (30 if name == "propensity" else 90)
-    assert contract["evaluated_on"] == (NOW - task.horizon - days(1)).isoformat()
+    assert contract["evaluated_on"][-1] == (NOW - task.horizon - days(1)).isoformat()
+    assert len(contract["evaluated_on"]) == 2
+    low, high = contract["base_rate_interval"]
+    assert low < contract["base_rate"] < high
     assert {city: set(values) for city, values in contract["categories"].items()} == {"known_city": CITIES}
     assert np.isfinite(list(contract["background"].values())).all()
-    assert contract["rows"] == found.rows
+    assert contract["rows"] == found.contest.counts
     assert contract["rows"]["training"] > contract["rows"]["evaluation"] > 50
 
 
@@ -111,10 +125,19 @@ def test_run_holds_the_evidence(trained: TrainedShop, name: str, tmp_path: Path)
         assert numbers[f"{key}.low"] <= numbers[f"{key}.high"]
     assert {row.metric for row in found.evaluation.itertuples()} <= set(numbers)  # the champion's, by their plain names
     kept = {a.path for a in client.list_artifacts(found.run_id)}
-    assert {"evaluation.csv", "features.json", "skipped.json", "contract.json", "plots"} <= kept
+    assert {
+        "evaluation.csv",
+        "by_cutoff.csv",
+        "report.html",
+        "features.json",
+        "skipped.json",
+        "contract.json",
+        "plots",
+    } <= kept
     plots = {a.path for a in client.list_artifacts(found.run_id, "plots")}
     expected = {f"{what}_{model}" for what in ("calibration", "shap") for model in (found.winner, LEARNED)}
-    expected |= {"gain", "tuning", f"compare_{found.task.metric}"}
+    expected -= {"shap_base_rate", "shap_mean"}  # one answer for everyone has no reasons
+    expected |= {"gain", "tuning", "stability", f"compare_{found.task.metric}"}
     assert plots == {f"plots/{p}.png" for p in expected}
     assert set(found.plots) == expected
     folder = Path(client.download_artifacts(found.run_id, "", str(tmp_path)))
@@ -148,10 +171,10 @@ def test_each_home_has_its_own_registry(trained: TrainedShop, tmp_path: Path) ->
 
 def test_baselines_compete_and_intervals_hold_the_value(trained: TrainedShop) -> None:
     for found in trained.trained.values():
-        assert found.skipped == {}
-        assert found.evaluation["model"].nunique() == {"probability": 5, "amount": 4}[found.kind]
+        assert found.contest.backtest.skipped == {}
+        assert found.evaluation["model"].nunique() == {"probability": 6, "amount": 5}[found.kind]
         assert found.winner in set(found.evaluation["model"])
-        assert found.reason
+        assert found.contest.reason
         main = found.evaluation[found.evaluation["metric"] == found.task.metric]
         assert (main["low"] <= main["value"]).all()
         assert (main["value"] <= main["high"]).all()
@@ -163,28 +186,31 @@ def test_baselines_compete_and_intervals_hold_the_value(trained: TrainedShop) ->
 def test_codes_are_given_by_the_rows_learned_from(
     mine: Callable[[], Project], trained: TrainedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[pd.DataFrame] = []
+    seen: list[set[pd.Timestamp]] = []
+    learn = encoding.learn
 
-    def learn(rows: pd.DataFrame, columns: list[str]) -> dict[str, list[str]]:
-        seen.append(rows)
-        raise DataError("test", "that will do")
+    def watched(rows: pd.DataFrame, columns: list[str]) -> dict[str, list[str]]:
+        seen.append(set(rows["cutoff"]))
+        return learn(rows, columns)
 
     with monkeypatch.context() as patched:
-        patched.setattr(encoding, "learn", learn)
-        with pytest.raises(DataError, match="that will do"):
-            train(mine(), "churn")
-    found = trained.trained["churn"]
-    assert set(seen[0]["cutoff"]) == {pd.Timestamp(cutoff) for cutoff in found.cutoffs.training}
-    assert max(found.cutoffs.training) < found.cutoffs.evaluation
+        patched.setattr(encoding, "learn", watched)
+        contest(mine(), "churn", trials=0)
+    found = trained.trained["churn"].contest
+    every, *exams, final = seen  # the leak gate, which foretells nothing, sees all rows
+    assert every == set(map(pd.Timestamp, found.cutoffs.all))
+    assert exams == [set(map(pd.Timestamp, fold.training)) for fold in found.cutoffs.folds]
+    assert final == set(map(pd.Timestamp, found.cutoffs.final))
     # as they were kept with the champion, which reads text by them
     champion = registry.quietly(lambda: registry.champion(trained.project, "churn"))
-    assert champion.categories == encoding.learn(seen[0], champion.contract["columns"])
-    codes = champion.encode(seen[0])
+    rows = dataset.training_set(trained.project, found.task, found.cutoffs.final)
+    assert champion.categories == encoding.learn(rows, champion.contract["columns"])
+    codes = champion.encode(rows)
     assert list(codes.columns) == champion.contract["columns"]
-    known = seen[0]["known_city"].notna()
+    known = rows["known_city"].notna()
     assert {champion.categories["known_city"][int(code)] for code in codes.loc[known, "known_city"]} == CITIES
     assert codes["known_city"].isna().equals(~known)
-    assert champion.predict(codes).between(0, 1).all()
+    assert champion.predict(codes, NOW).between(0, 1).all()
 
 
 # --- the choice ------------------------------------------------------------------------------------------------------
@@ -194,6 +220,13 @@ def outcomes(n: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     p = rng.uniform(0.1, 0.9, n)
     return (rng.random(n) < p).astype(float), p, np.ones(n)
+
+
+def choose(task: PredictionTask, kind: Any, y: np.ndarray, predictions: dict, weight: np.ndarray) -> tuple[str, str]:
+    """What one exam with these answers decides."""
+    rows = pd.DataFrame({"person": np.arange(len(y)).astype(str), "label": y, "weight": weight})
+    exam = Judgement(Fold((NOW,), NOW), rows, rows[:0], predictions, {}, {}, {})
+    return Backtest(task, kind, (exam,)).choose()
 
 
 def test_choose_noise_loses() -> None:
@@ -258,7 +291,7 @@ ENTERS = "a rule that is replayed in the past can read features only"
         ({"value": "_.count() < 0"}, r"got only false in \d+ training rows"),
         ({"population": "orders_365d > 9999"}, r"nobody is eligible \(orders_365d > 9999\).*loosen the population"),
         ({"population": "order_365d > 0"}, r'order_365d: no such feature; did you mean "orders_365d"\?.*of odd'),
-        ({"horizon": 300}, r"needs more than 602 days of history .* got \d+; load older data, or shorten the horizon"),
+        ({"horizon": 300}, r"needs more than 611 days of history .* got \d+; load older data, or shorten the horizon"),
         ({"metric": "log_los"}, r'log_los: no such probability metric; did you mean "log_loss"\?.*task odd'),
         ({"metric": "mae"}, r"mae: no such probability metric"),
         ({"value": "_.amount.mean()", "metric": "mae"}, r"odd: expected a label for everyone, got none for \d+ of \d+ "
@@ -303,4 +336,4 @@ def test_now_before_the_first_fact_is_refused(mine: Callable[[], Project], monke
 
 def test_instants_are_utc() -> None:
     found = plan(a_task(), datetime(2024, 7, 1, tzinfo=UTC), datetime(2023, 1, 1, tzinfo=UTC), 4)
-    assert {c.utcoffset() for c in (*found.training, found.evaluation, *found.final)} == {timedelta(0)}
+    assert {c.utcoffset() for c in found.all} == {timedelta(0)}

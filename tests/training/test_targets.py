@@ -117,9 +117,9 @@ def test_a_target_is_trained_against_its_own_baseline(
     assert project.definitions.family(["again"]) == ["again", "again_coffee"]
     found = train(project, "again_coffee")
     assert list(dict.fromkeys(found.evaluation["model"])) == [
-        "target_rfm", "recency", "past_spend", "rfm_logistic", "lightgbm"
+        "base_rate", "target_rfm", "recency", "past_spend", "rfm_logistic", "blend"
     ]  # fmt: skip
-    assert found.skipped == {}
+    assert found.contest.backtest.skipped == {}
     assert 0 < found.base_rate < 1
     columns = dataset.feature_columns(project, found.task)
     assert columns[-5:] == list(project.definitions.view("again_coffee").features)

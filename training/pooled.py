@@ -13,18 +13,22 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from training.metrics import METRICS, Difference, Kind, Metric, _interval, _Order, _Sample
+from training.metrics import CHUNK, METRICS, Difference, Kind, Metric, _interval, _Order, _Sample, stretched
 
 DRAWS, SEED = 200, 0
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of the profiles of one cutoff, and what each model had said: arrays aligned with `profiles`."""
+    """What became of the profiles of one cutoff, and what each model had said: arrays aligned with `profiles`.
+
+    weight: how many profiles each stands for; None: one.
+    """
 
     profiles: np.ndarray
     y: np.ndarray
     predictions: Mapping[str, np.ndarray]
+    weight: np.ndarray | None = None
 
 
 class Pooled:
@@ -47,14 +51,14 @@ class Pooled:
         rng = np.random.default_rng(seed)
         self._counts = np.stack([
             np.bincount(rng.integers(0, len(crowd), len(crowd)), minlength=len(crowd)) for _ in range(draws)
-        ]).astype(float) if draws else np.zeros((0, len(crowd)))  # fmt: skip
+        ]).astype(np.int32) if draws else np.zeros((0, len(crowd)), np.int32)  # fmt: skip
         self._places = np.split(place, np.cumsum([len(j.profiles) for j in judged])[:-1])
 
     def at(self, model: str, metric: str) -> list[float]:
         """The metric at each cutoff."""
         if (model, metric) not in self._at:
             function = self.metrics[metric].function
-            self._at[model, metric] = [function(j.y, j.predictions[model]) for j in self.judged]
+            self._at[model, metric] = [function(j.y, j.predictions[model], j.weight) for j in self.judged]
         return self._at[model, metric]
 
     def value(self, model: str, metric: str) -> float:
@@ -66,14 +70,18 @@ class Pooled:
         return _interval(self._drawn[model, metric])
 
     def difference(self, model: str, other: str, metric: str) -> Difference:
-        """`model` less `other`, on the same draws. For a metric with a target, the distances to it are compared."""
+        """`model` less `other`, on the same draws, wider of few profiles: see metrics.stretched.
+
+        For a metric with a target, the distances to it are compared.
+        """
         apart = self._drawn[model, metric] - self._drawn[other, metric]
-        return Difference(self.value(model, metric) - self.value(other, metric), *_interval(apart))
+        found = Difference(self.value(model, metric) - self.value(other, metric), *_interval(apart))
+        return stretched(found, self._counts.shape[1])
 
     def best(self, metric: str, among: Sequence[str]) -> str:
-        """The model of the best mean."""
-        chosen = self.metrics[metric]
-        return min(among, key=lambda m: chosen.loss(self.value(m, metric)))
+        """The model of the best mean; one of which it cannot be worked out comes last."""
+        losses = {model: self.metrics[metric].loss(self.value(model, metric)) for model in among}
+        return min(among, key=lambda model: np.inf if np.isnan(losses[model]) else losses[model])
 
     def table(self) -> pd.DataFrame:
         """One row per model and metric: model, metric, value, low, high."""
@@ -87,13 +95,19 @@ class Pooled:
     @cached_property
     def _drawn(self) -> dict[tuple[str, str], np.ndarray]:
         """Per model and metric, its mean over the cutoffs in every draw."""
-        found: dict[tuple[str, str], np.ndarray] = {}
-        for model in self.models:
-            parts: dict[str, list[np.ndarray]] = {name: [] for name in self.metrics}
-            for judged, place in zip(self.judged, self._places, strict=True):
-                pred = judged.predictions[model]
-                sample = _Sample(judged.y, pred, self._counts[:, place], _Order(pred))
-                for name, metric in self.metrics.items():
-                    parts[name].append(self._signless(name, metric.kernel(sample)))
-            found |= {(model, name): np.mean(drawn, axis=0) for name, drawn in parts.items()}
-        return found
+        parts: dict[tuple[str, str], list[np.ndarray]] = {(m, k): [] for m in self.models for k in self.metrics}
+        for judged, place in zip(self.judged, self._places, strict=True):
+            orders = {model: _Order(judged.predictions[model]) for model in self.models}
+            found: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in parts}
+            at_once = max(1, CHUNK // max(1, len(judged.y)))  # some draws at a time: what fits the cache is faster
+            for start in range(0, len(self._counts), at_once):
+                counts = self._counts[start : start + at_once, place].astype(float)
+                if judged.weight is not None:
+                    counts *= judged.weight
+                for model in self.models:
+                    sample = _Sample(judged.y, judged.predictions[model], counts, orders[model])
+                    for name, metric in self.metrics.items():
+                        found[model, name].append(self._signless(name, metric.kernel(sample)))
+            for key, drawn in found.items():
+                parts[key].append(np.concatenate(drawn) if drawn else np.empty(0))
+        return {key: np.mean(drawn, axis=0) for key, drawn in parts.items()}

@@ -1,0 +1,120 @@
+"""What do all the features say, each by itself, on a logarithmic scale? Regressions, which go on where trees stop.
+
+Money, counts and days are skewed: the tenth order says less than the second. On signed logs a straight line fits them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, TweedieRegressor
+from sklearn.preprocessing import StandardScaler
+
+from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
+
+FARTHEST = 5.0  # deviations from the mean beyond which a value counts as this far: one odd row bends no prediction
+POWER = 1.5  # of the Tweedie loss: a Poisson number of gamma amounts (Jørgensen, The Theory of Dispersion Models, 1997)
+
+
+class _OnLogs(Candidate):
+    """What both regressions share: the features made columns of mean 0 and deviation 1, and an exact split of a margin.
+
+    A number becomes its signed log; the unknown is typical, and a column beside says that it was unknown, if it ever
+    was. A code of text becomes a column of 0 and 1 for each value.
+    penalty: as of the model below; categorical: columns whose numbers are codes of text.
+    After `fit`: coef_ and owners_ (m,), of which feature each column is made; intercept_.
+    """
+
+    def __init__(self, horizon_days: float, *, penalty: float, categorical: tuple[str, ...] = ()):
+        super().__init__(horizon_days)
+        self.penalty = penalty
+        self.categorical = categorical
+
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
+        self.gaps_ = [c for c in X.columns if X[c].isna().any() and c not in self.categorical]
+        self.codes_ = {c: np.unique(X[c].dropna()) for c in X.columns if c in self.categorical}
+        places = {c: i for i, c in enumerate(X.columns)}
+        owners = [places[c] for c in X.columns if c not in self.codes_] + [places[c] for c in self.gaps_]
+        owners += [places[c] for c, values in self.codes_.items() for _ in values]
+        self.owners_ = np.array(owners)
+        design = self._design(X)
+        self.scaler_ = StandardScaler().fit(design, sample_weight=weight)
+        model = self._learn(self._scaled(design), y, weight)
+        self.coef_, self.intercept_ = np.ravel(model.coef_), float(np.ravel(model.intercept_)[0])
+
+    def _learn(self, Z: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Any:
+        raise NotImplementedError
+
+    def _design(self, X: pd.DataFrame) -> np.ndarray:
+        numbers = X[[c for c in X.columns if c not in self.codes_]]
+        filled = numbers.fillna(self.typical_).to_numpy()
+        parts = [np.sign(filled) * np.log1p(np.abs(filled)), X[self.gaps_].isna().to_numpy(dtype=float)]
+        parts += [(X[c].to_numpy()[:, None] == values).astype(float) for c, values in self.codes_.items()]
+        return np.hstack(parts)
+
+    def _scaled(self, design: np.ndarray) -> np.ndarray:
+        scaled = self.scaler_.transform(design) if len(design) else design
+        return np.clip(scaled, -FARTHEST, FARTHEST)
+
+    def _margin(self, X: pd.DataFrame) -> np.ndarray:
+        return self._scaled(self._design(X)) @ self.coef_ + self.intercept_
+
+    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+        """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
+
+        The margin is a sum, so the split is exact: each feature's terms, against the mean of the training rows.
+        """
+        columns = self.columns_
+        terms = self._scaled(self._design(self._columns(X, columns))) * self.coef_
+        split = np.zeros((len(X), len(columns)))
+        np.add.at(split.T, self.owners_, terms.T)
+        return pd.DataFrame(split, X.index, pd.Index(columns)), self.intercept_
+
+
+class LogLogistic(_OnLogs, ProbabilityCandidate):
+    """Logistic regression on the signed logs of all features.
+
+    penalty: of the squared coefficients, in units of a row's log loss: 1 / (C × rows) of scikit-learn's.
+    """
+
+    name = "log_logistic"
+
+    def __init__(self, horizon_days: float, *, penalty: float = 0.008, categorical: tuple[str, ...] = ()):
+        super().__init__(horizon_days, penalty=penalty, categorical=categorical)
+
+    def _learn(self, Z: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Any:
+        return LogisticRegression(C=1 / (self.penalty * len(Z)), max_iter=1000).fit(Z, y, sample_weight=weight)
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        return expit(self._margin(X))
+
+
+class LogTweedie(_OnLogs, AmountCandidate):
+    """Tweedie regression (log link) on the signed logs of all features. Labels below 0 count as 0.
+
+    penalty: of the squared coefficients, in units of the mean deviance of a row. After `fit`, also: offset_, the log of
+    the amounts' mean, so that the penalty means the same in cents and in thousands.
+    """
+
+    name = "log_tweedie"
+
+    def __init__(self, horizon_days: float, *, penalty: float = 0.03, categorical: tuple[str, ...] = ()):
+        super().__init__(horizon_days, penalty=penalty, categorical=categorical)
+
+    def _learn(self, Z: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Any:
+        amount = np.maximum(y, 0.0)
+        scale = float(np.average(amount, weights=weight))
+        model = TweedieRegressor(power=POWER, link="log", alpha=self.penalty, solver="newton-cholesky", max_iter=200)
+        with warnings.catch_warnings():  # where no step is better, the best is reached: of features that say nothing
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(Z, amount / scale, sample_weight=weight)
+        model.intercept_ = model.intercept_ + np.log(scale)
+        return model
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        return np.exp(self._margin(X))
