@@ -194,9 +194,17 @@ def _refuse_others(project: Project, found: Any) -> None:
         raise Taken(
             found.name, f"expected a model of this project on tracking server {_shown()}, got one of another project "
             f"that has a task of the same name (v{found.version})",
-            f"rename one of the tasks, give this project another server or a workspace of its own (MLFLOW_WORKSPACE), "
-            f"or unset {SERVER}", where="homes that are to share their models need the same file `key`",
+            f"rename one of the tasks, give this project a workspace of its own (MLFLOW_WORKSPACE, on a server started "
+            f"with --enable-workspaces) or another server, or unset {SERVER}",
+            where="homes that are to share their models need the same file `key`",
         )  # fmt: skip
+
+
+def look_closer(project: Project) -> str:
+    """Where people see the runs: the server's address, or the command that shows those of this home."""
+    if os.environ.get(SERVER):
+        return _shown()
+    return f"mlflow ui --backend-store-uri sqlite:///{project.home / 'mlflow' / 'mlflow.db'}"
 
 
 def _shown() -> str:
@@ -214,10 +222,12 @@ def _unanswered(error: Exception) -> Unanswered | None:
 
     if not isinstance(error, (MlflowException, RequestException)):
         return None
-    first: BaseException = error
-    while before := first.__cause__ or first.__context__:
-        first = before
-    reason = (str(first).strip() or type(first).__name__).splitlines()[0][:200]
+    root: BaseException = error  # of a failed connection, its first cause: "Connection refused", not its wrappings
+    link = error.__cause__ or error.__context__
+    while link:
+        root = link if isinstance(link, OSError) else root
+        link = link.__cause__ or link.__context__
+    reason = (str(root).strip() or type(root).__name__).splitlines()[0][:300]
     login, at, _ = urlsplit(os.environ[SERVER]).netloc.rpartition("@")
     return Unanswered(
         f"tracking server {_shown()}", f"expected an answer, got: {reason.replace(login + at, '') if at else reason}",

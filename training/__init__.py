@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from training.champion import Trained
+    from training.champion import Contest, Trained
 
 
 def training_set(task: str, cutoffs: Iterable[str], project: str | None = None) -> pd.DataFrame:
@@ -27,8 +27,22 @@ def training_set(task: str, cutoffs: Iterable[str], project: str | None = None) 
     return dataset.training_set(home, home.definitions.task(task), moments)
 
 
+def contest(task: str, trials: int | None = None, project: str | None = None) -> Contest:
+    """Judge a task's candidates as `foretell backtest` does; nothing is registered.
+
+    What it found is in `.backtest.evaluation`, `.plot("stability")` and `.report("churn.html")`. trials: as of `train`.
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from training import champion
+
+    home = Project.find(project)
+    with home.writing(f"backtest {task}"), progress(task) as step:
+        return champion.contest(home, task, step, trials)
+
+
 def train(task: str, trials: int | None = None, project: str | None = None) -> Trained:
-    """Train a task as `foretell train` does. What it found is in `.evaluation`, `.tuned` and `.plot("calibration")`.
+    """Train a task as `foretell train` does. What it found is in `.evaluation`, `.contest` and `.plot("calibration")`.
 
     trials: how many sets of parameters the learned model may try; None: as the setting `trials` says.
     """

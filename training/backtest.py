@@ -125,21 +125,19 @@ class Backtest:
             return self._simplest(), f"{name} cannot be worked out for these outcomes, so nothing can be told apart"
         if not self.baselines:
             return LEARNED, f"{LEARNED} is the only candidate that could be fitted"
-        best = self.pooled.best(name, self.baselines)
-        if best != (simple := self._simplest()):
-            apart = self.difference(best, simple, name)
-            if verdict(apart, metric) != "better":
-                return simple, f"nothing beats {simple} beyond chance ({best}: {_said(name, apart)})"
+        best, simple, luck = self.pooled.best(name, self.baselines), self._simplest(), ""
+        if best != simple and verdict(apart := self.difference(best, simple, name), metric) != "better":
+            best, luck = simple, f"; nor does {best} beat {simple} ({_said(name, apart)})"
         if LEARNED not in models:
-            return best, f"{best} is the best of the candidates that could be fitted"
+            return best, f"{best} is the best of the candidates that could be fitted{luck}"
         against = {other: self.difference(LEARNED, other, name) for other in self.baselines}
         shown = f"{_said(name, against[best])} against {best}"
         if verdict(against[best], metric) == "worse":
-            return best, f"the baseline {best} beats {LEARNED}: {shown}"
+            return best, f"the baseline {best} beats {LEARNED}: {shown}{luck}"
         if missed := [other for other, found in against.items() if verdict(found, metric) != "better"]:
             among = best if best in missed else missed[0]
             shown = f"{_said(name, against[among])} against {among}"
-            return best, f"{LEARNED} does not beat every baseline beyond chance ({shown}), so {best} is served"
+            return best, f"{LEARNED} does not beat every baseline beyond chance ({shown}), so {best} is served{luck}"
         watched = WATCH[self.kind]
         if watched in self.pooled.metrics and watched != name:
             rival = self.pooled.best(watched, self.baselines)
@@ -279,7 +277,8 @@ def check(task: PredictionTask, kind: str, learn: pd.DataFrame, judge: pd.DataFr
             raise DataError(task.name, problem, fix)
         if kind == "amount" and rows is learn and not (label > 0).any():
             raise DataError(
-                task.name, f"expected some amounts above 0, got {label.max():g} or less in all {len(rows)} training rows",
+                task.name,
+                f"expected some amounts above 0, got {label.max():g} or less in all {len(rows)} training rows",
                 "lengthen the horizon, load more data, or see whether sales and returns have changed signs",
             )  # fmt: skip
 

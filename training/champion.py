@@ -23,7 +23,7 @@ from foretell.declarations import PredictionTask
 from foretell.errors import unknown
 from foretell.project import Project
 from lake.engine import last_batch
-from models import encoding, wording
+from models import encoding, registry, wording
 from models.estimators import LEARNED, candidates, trees
 from training import backtest, dataset, incumbent, leaks, lineage, metrics, season
 from training.backtest import Backtest
@@ -31,6 +31,8 @@ from training.cutoffs import Cutoffs, plan
 from training.metrics import Kind
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from training.tuning import Tuning
 
 Progress = Callable[[str], None]
@@ -49,7 +51,7 @@ class Picture:
         return self.file.read_bytes()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contest:
     """A task judged, and its winner fitted for use, before anything of it is registered.
 
@@ -91,6 +93,38 @@ class Contest:
         """The 95% of the base rate, as many persons as it is of; the rows of one are no more evidence than one."""
         return metrics.mean_interval(self.rows["label"], self.rows["weight"], self.kind, self.rows["person"].nunique())
 
+    def __repr__(self) -> str:
+        judged = self.backtest.evaluation[self.backtest.evaluation["metric"] == self.task.metric]
+        lines = [
+            f"{'*' if row.model == self.winner else ' '} {row.model}: {row.metric} {row.value:,.4g} "
+            f"[{row.low:,.4g}, {row.high:,.4g}]"
+            for row in judged.itertuples()
+        ]
+        tuned = [f"Tuning: {self.tuned.reason}."] if self.tuned else []
+        exams = [f"{j.fold.judged:%Y-%m-%d}" for j in self.backtest.judgements]
+        head = f"{self.task.name}, judged at {len(exams)} cutoffs, {exams[0]} to {exams[-1]}"
+        return "\n".join([head, *lines, *tuned, f"Champion: {self.winner}. {self.reason}."])
+
+    def plot(self, name: str) -> Figure:
+        """A picture, drawn anew: "calibration" and "shap" of the winner, "gain", "compare", "stability", "tuning"."""
+        from training.figures import figures
+
+        drawn = figures(self)
+        for known in (name, f"{name}_{self.winner}", f"{name}_{self.task.metric}"):
+            if known in drawn:
+                return drawn[known]
+        raise unknown("plot", name, drawn, where=f"task {self.task.name}")
+
+    def report(self, file: Path | str) -> Path:
+        """Write the page for people, one HTML file. Returns its place."""
+        from training.document import document
+        from training.figures import figures
+
+        made = Path(file)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_text(document(self, figures(self)), encoding="utf-8")
+        return made
+
 
 @dataclass(frozen=True, repr=False)
 class Trained:
@@ -127,17 +161,8 @@ class Trained:
         return self.contest.backtest.evaluation
 
     def __repr__(self) -> str:
-        found, task = self.contest, self.task
-        judged = self.evaluation[self.evaluation["metric"] == task.metric]
-        lines = [
-            f"{'*' if row.model == self.winner else ' '} {row.model}: {row.metric} {row.value:,.4g} "
-            f"[{row.low:,.4g}, {row.high:,.4g}]"
-            for row in judged.itertuples()
-        ]
-        tuned = [f"Tuning: {found.tuned.reason}."] if found.tuned else []
-        exams = [f"{j.fold.judged:%Y-%m-%d}" for j in found.backtest.judgements]
-        head = f"{task.name} v{self.version}, judged at {len(exams)} cutoffs, {exams[0]} to {exams[-1]}"
-        return "\n".join([head, *lines, *tuned, f"Champion: {self.winner}. {found.reason}."])
+        head, *lines = repr(self.contest).split("\n")
+        return "\n".join([head.replace(self.task.name, f"{self.task.name} v{self.version}", 1), *lines])
 
     def plot(self, name: str) -> Picture:
         """A picture of the run, which a notebook shows: "calibration" and "shap" of the champion, "gain", "tuning", …
@@ -178,6 +203,7 @@ def contest(
     kind = cast(Kind, kind_of(task, dict(project.definitions.sources)))
     if task.metric not in metrics.METRICS[kind]:
         raise metrics.unknown(f"{kind} metric", task.metric, metrics.METRICS[kind], where=f"task {name}")
+    registry.quietly(lambda: registry.trained_at(project, name))  # a registry out of reach is told before the work
     columns = dataset.feature_columns(project, task)
     for what, names in (("groups", task.groups), ("allowed", allow)):
         if lacking := [each for each in names if each not in columns]:

@@ -48,6 +48,7 @@ def train(
     from foretell.console import progress
     from foretell.errors import ForetellError
     from foretell.project import Project
+    from models.registry import look_closer
     from training.champion import train as run
     from training.report import show, summary
 
@@ -69,7 +70,7 @@ def train(
     if done and len(names) > 1:
         click.echo()
         summary(done)
-    click.echo(f"Look closer: mlflow ui --backend-store-uri sqlite:///{home.home / 'mlflow' / 'mlflow.db'}")
+    click.echo(f"Look closer: {look_closer(home)}")
     if failed:
         sys.exit(2)
 
@@ -110,8 +111,6 @@ def backtest(
     from foretell.console import progress
     from foretell.project import Project
     from training.champion import contest
-    from training.document import document
-    from training.figures import figures
     from training.report import show_contest
 
     home = Project.find(project)
@@ -119,9 +118,7 @@ def backtest(
     with home.writing(f"backtest {name}"), progress(name) as step:
         found = contest(home, name, step, trials, allow)
         step(f"{name}: drawing")
-        made = file or home.home / "reports" / f"{name}.html"
-        made.parent.mkdir(parents=True, exist_ok=True)
-        made.write_text(document(found, figures(found)), encoding="utf-8")
+        made = found.report(file or home.home / "reports" / f"{name}.html")
     show_contest(found)
     click.echo(f"Best: {found.winner}. {found.reason}.")
     if found.against:

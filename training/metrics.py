@@ -215,8 +215,12 @@ class _Sample:
 
     @cached_property
     def bin(self) -> NDArray[np.intp]:
-        """Which of ten equal-mass bins each group of equal predictions goes to as a whole: the one its middle is in."""
-        middle = (self.mass - _steps(self.mass) / 2) / self.total[:, None]
+        """Which of ten equal-mass bins each group of equal predictions goes to as a whole: the one its middle is in.
+
+        A sample without weight, as of a cutoff of which a draw holds nobody, has nothing in any bin.
+        """
+        total = np.where(self.total > 0, self.total, 1.0)
+        middle = (self.mass - _steps(self.mass) / 2) / total[:, None]
         return np.clip((middle * BINS).astype(np.intp), 0, BINS - 1)
 
     @cached_property

@@ -34,7 +34,8 @@ from lake.erasure import mine
 from models import encoding
 from models.estimators import candidates
 from models.registry import Champion, champion, client, quietly, views_of
-from training import backtest, dataset, lineage
+from training import dataset, lineage
+from training.backtest import predict, usable
 from training.champion import fit_for_use
 from unification.consent import barred
 from unification.identity import ensure, members_at, unify
@@ -119,7 +120,8 @@ def reproduce(
     """Train a registered model of a task anew and compare; nothing is registered, and no fact or model is changed.
 
     version: which one; None: the champion in use. Raises UnknownName for a task or version there is none of, NotReady
-    for a task never trained, and DefinitionError where a source has changed so that its features cannot be built.
+    for a task never trained, DefinitionError where a source has changed so that its features cannot be built, and
+    DataError where the lake has lost facts that it learned from, or the model is another release's.
     """
     name = project.definitions.task(task).name
     model, trained = quietly(lambda: _registered(project, name, version))
@@ -133,14 +135,13 @@ def reproduce(
         unify(then)
         rows = dataset.training_set(then, former, map(datetime.fromisoformat, contract["cutoffs"]), progress)
         now = dataset.eligible(then, former, then.now, progress)
-        rows, gone = backtest.usable(rows), _people(project, former.purpose)
+        rows, gone = usable(rows), _people(project, former.purpose)
         may_use, may_ask = (_without(then, each, gone) for each in (rows, now))
     progress(f"{asked}: fitting {contract['estimator']}")
     found, latest, coming, categories = _fitted(project, former, model, may_use, may_ask)
     both = pd.concat([latest, coming])[contract["columns"]]
-    read = pd.concat([model.encode(may_use), model.encode(may_ask)])
-    theirs = backtest.predict(model.model, read, contract["kind"])
-    ours = backtest.predict(found, both, contract["kind"])
+    theirs = _answers(model, pd.concat([model.encode(may_use), model.encode(may_ask)]))
+    ours = predict(found, both, contract["kind"])
     made = Reproduction(
         name, model.version, contract["estimator"], int(contract["rows"]["final"]), len(both),
         lineage.erased_rows(project, name, model.version), len(rows) + len(now) - len(both),
@@ -270,6 +271,18 @@ def _fitted(
         )  # fmt: skip
 
     return fit_for_use(task, contract["kind"], rows, now, contract["columns"], known, contract["estimator"])
+
+
+def _answers(model: Champion, X: pd.DataFrame) -> np.ndarray:
+    """What the registered model says of encoded rows, without the season, which is no part of its fit."""
+    try:
+        return predict(model.model, X, model.contract["kind"])
+    except AttributeError as error:  # it was pickled, and lacks what its class has come to need
+        raise DataError(
+            f"{model.task} v{model.version}",
+            f"was registered by another release, and cannot be asked by this ({error})",
+            f"go back to that release, or run `foretell train {model.task}` again",
+        ) from None  # fmt: skip
 
 
 def _environment(model: Champion) -> dict[str, tuple[str, str]]:

@@ -151,5 +151,6 @@ class RFMTweedie(AmountCandidate):
         self.pipeline_ = _fit_weighted(_standardised(model), logs(X), amount / self.scale_, weight)
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        margin = self.pipeline_[:-1].transform(logs(X)) @ self.pipeline_[-1].coef_ + self.pipeline_[-1].intercept_
+        scaler, model = (step for _, step in self.pipeline_.steps)
+        margin = scaler.transform(logs(X)) @ model.coef_ + model.intercept_
         return np.exp(np.minimum(margin, FARTHEST)) * self.scale_

@@ -69,7 +69,7 @@ class _LightGBM(Candidate):
             "learning_rate": self.learning_rate,
             "min_data_in_leaf": self.min_leaf_rows,
             "lambda_l2": self.lambda_l2,
-            "bagging_fraction": 0.8,
+            "bagging_fraction": 0.8 if len(X) > 1 else 1.0,  # four fifths of one row are none, which LightGBM refuses
             "bagging_freq": 1,
             "feature_fraction": 0.8,
             "seed": self.seed,

@@ -20,7 +20,7 @@ from features.store.online import Online
 from foretell.errors import ForetellError, NotReady, unknown
 from foretell.project import Project
 from models.encoding import encode_rows
-from models.registry import Champion, champion, quietly
+from models.registry import Champion, Unanswered, champion, quietly
 from serving.contract import contract_rows
 from serving.http.index import Index, Task, file_of
 
@@ -145,6 +145,8 @@ def _load(project: Project, stamp: tuple[int, int], before: State | None) -> Sta
         try:
             same = known is not None and known.version == task.version
             champions[task.name] = known if same and known else _champion(project, task)
+        except Unanswered:  # for now: what is served stays, and it is tried again
+            raise
         except Exception as error:
             log.exception("%s cannot be loaded", _said(task))
             broken[task.name] = NotReady(

@@ -19,11 +19,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import fixtures_trained
 import mlflow
 import optuna
 import pytest
 from click.testing import CliRunner
-from fixtures_trained import KEY, load_all, write_shop
 from mlflow import MlflowClient
 
 from foretell.__main__ import cli
@@ -167,7 +167,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def server(postgres: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     pytest.importorskip("psycopg", reason="psycopg is not installed")
-    it = Tracking(tmp_path_factory.mktemp("tracking"), postgres.url)
+    it = Tracking(tmp_path_factory.mktemp("tracking"), postgres.url.replace("postgresql:", "postgresql+psycopg:"))
     try:
         it.start()
         yield it
@@ -194,10 +194,10 @@ def wire(server: Tracking, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
 
 
 def small_shop(folder: Path) -> Project:
-    project = Project(write_shop(folder, people=120))
+    project = Project(fixtures_trained.write_shop(folder, people=120))
     project.home.mkdir(parents=True, exist_ok=True)
-    (project.home / "key").write_text(KEY)
-    load_all(project)
+    (project.home / "key").write_text(fixtures_trained.KEY)
+    fixtures_trained.load_all(project)
     return project
 
 
@@ -379,7 +379,7 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Project:
-    return Project(write_shop(tmp_path / "bare", people=3))
+    return Project(fixtures_trained.write_shop(tmp_path / "bare", people=3))
 
 
 READERS: dict[str, Callable[[Project], Any]] = {
@@ -409,19 +409,34 @@ def test_commands_say_that_the_server_is_down(bare: Project, dead: str, verb: li
     assert f"unset {registry.SERVER}" in str(done.exception)
 
 
-def test_a_server_that_refuses_is_quoted(bare: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "body", "quoted"),
+    [
+        (
+            403,
+            b'{"error_code": "PERMISSION_DENIED", "message": "not for you\\nmore"}',
+            "PERMISSION_DENIED: not for you",
+        ),
+        (503, b"upstream", "too many 503 error responses"),
+        (200, b"<html>another service", "API request to endpoint was successful but the response body was not"),
+    ],
+)
+def test_what_a_server_says_in_place_of_an_answer_is_quoted(
+    bare: Project, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, quoted: str
+) -> None:
     class Refuses(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(403)
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(b'{"error_code": "PERMISSION_DENIED", "message": "not for you\\nmore"}')
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None: ...
 
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as it:
         threading.Thread(target=it.serve_forever, daemon=True).start()
         monkeypatch.setenv(registry.SERVER, f"http://127.0.0.1:{it.server_port}")
-        with pytest.raises(registry.Unanswered, match="got: PERMISSION_DENIED: not for you; start it or mend that"):
+        with pytest.raises(registry.Unanswered, match=f"got: .*{quoted}.*; start it or mend that"):
             registry.quietly(lambda: registry.trained_at(bare, TASK))
         it.shutdown()
 

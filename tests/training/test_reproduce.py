@@ -8,11 +8,13 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from fixtures_trained import NOW, TASKS, TrainedShop, load_all, mine, trained
@@ -29,6 +31,8 @@ from serving.score import score
 from training import dataset, lineage, reproduce
 from training.champion import train
 from training.reproduce import TOLERANCE, Reproduction
+from unification.decisions import decide
+from unification.graph import VETO
 from unification.identity import resolve, unify
 
 __all__ = ["mine", "trained"]
@@ -46,11 +50,12 @@ def champion(project: Project, task: str) -> registry.Champion:
     return registry.quietly(lambda: registry.champion(project, task))
 
 
-def set_now(project: Project, days: int) -> Project:
-    """The project as it is read some days after NOW."""
+def set_now(project: Project, days: int | None) -> Project:
+    """The project as it is read some days after NOW; None: now is what the clock says."""
     file = project.folder / "foretell.toml"
     lines = [line for line in file.read_text().splitlines() if not line.startswith("as_of")]
-    file.write_text("\n".join([*lines, f'as_of = "{(NOW + timedelta(days=days)).isoformat()}"\n']))
+    said = [] if days is None else [f'as_of = "{(NOW + timedelta(days=days)).isoformat()}"']
+    file.write_text("\n".join([*lines, *said, ""]))
     return Project(project.folder)
 
 
@@ -98,7 +103,10 @@ def state(project: Project) -> dict[str, tuple[int, int]]:
 # --- models made again -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TASKS)
+FAST = ("churn", "clv")
+
+
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(t, marks=pytest.mark.slow) for t in TASKS if t not in FAST)])
 def test_a_model_is_made_again_to_the_last_bit_and_nothing_is_touched(
     mine: Callable[[], Project], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +151,7 @@ def test_what_came_in_later_changes_neither_the_model_made_again_nor_the_answers
     assert np.array_equal(before.to_numpy(), after.to_numpy())
 
 
+@pytest.mark.slow
 def test_views_and_questions_edited_since_are_those_of_the_model(mine: Callable[[], Project]) -> None:
     project = mine()
     for folder, original, old, new in (
@@ -159,12 +168,17 @@ def test_views_and_questions_edited_since_are_those_of_the_model(mine: Callable[
 
 
 @pytest.mark.slow
-def test_each_of_three_versions_can_be_made_again(mine: Callable[[], Project]) -> None:
-    project = mine()
-    for days, trials in ((31, 0), (45, 2)):
+def test_each_of_three_versions_can_be_made_again(mine: Callable[[], Project], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them was trained while the clock went on, which the tests' now does not."""
+    project, seconds = mine(), count()
+    clock = property(lambda p: p.setting("as_of") or NOW + timedelta(days=45, seconds=next(seconds)))
+    monkeypatch.setattr(Project, "now", clock)
+    for days, trials in ((31, 0), (None, 2)):
         project = set_now(project, days)
         more_data(project, name=f"by{days}")
         train(project, "churn", trials=trials)
+    latest = registry.quietly(lambda: registry.champion(project, "churn", "3"))
+    assert datetime.fromisoformat(latest.contract["now"]) > NOW + timedelta(days=45)
     rows = []
     for version in ("1", "2", "3"):
         found = reproduced(project, "churn", version)
@@ -193,19 +207,28 @@ def test_who_has_withdrawn_is_not_learned_from_again_and_is_counted(mine: Callab
     assert not found.reproduced
     assert f"0 of {found.rows_then:,} rows erased, {theirs[0]} withdrawn" in found.verdict
     assert "`foretell train churn` registers a version that can be" in found.verdict
-    consent.say(project, "card:40000001", "retention", True)  # they may be used again, and are
-    assert reproduced(project, "churn").identical
+    assert reproduce._people(project, "email") == []  # of another purpose nothing was said
+    consent.say(project, "card:40000001", "retention", True)  # they may be used again
+    assert reproduce._people(project, "retention") == []
 
 
-def test_a_consent_given_since_adds_nobody(mine: Callable[[], Project]) -> None:
-    """Written down later, though the project's now is the same day: the clock tells them apart."""
+def test_what_was_written_by_hand_since_is_left_out_by_the_clock(mine: Callable[[], Project], tmp_path: Path) -> None:
+    """The project's now is the same day before and after a training, so that it cannot tell them apart."""
     project = mine()
     consent.say(project, "card:40000001", "retention", True)
-    consent.say(project, "card:40000004", "retention", True)
-    found = reproduced(project, "churn")
-    assert (found.withdrawn, found.identical) == (0, True)
+    decide(project, VETO, "card:40000001", "card:40000004")
+    model, trained = registry.quietly(lambda: reproduce._registered(project, "churn", None))
+    tables, written = ("consents", "decisions"), datetime.now(UTC)
+    for name, at, rows in (("then", trained, 0), ("since", written, 1)):
+        (tmp_path / name).mkdir()
+        then = reproduce._as_it_was(project, model, at, tmp_path / name)
+        assert [table(then, t).rows() for t in tables] == [rows, rows]
+        assert (then.now, then.key) == (NOW, project.key)
+        assert last_batch(then) == last_batch(project)
+        assert not (then.home / "key").exists()
 
 
+@pytest.mark.slow
 def test_erased_rows_are_counted_and_said(mine: Callable[[], Project]) -> None:
     project = mine()
     receipt = erase(project, plan(project, "card:40000001"))
@@ -224,14 +247,6 @@ def test_erased_rows_are_counted_and_said(mine: Callable[[], Project]) -> None:
 # --- what is another -------------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_is_reproduced_ends_with_0(mine: Callable[[], Project]) -> None:
-    answer = command(mine(), "clv", "--version", "1")
-    assert answer.exit_code == 0, answer.output
-    assert "clv v1 (" in answer.output
-    assert "largest difference: 0\n" in answer.output
-    assert "is reproduced: all" in answer.output
-
-
 def test_other_parameters_in_the_contract_are_found_out(mine: Callable[[], Project]) -> None:
     project = mine()
     assert champion(project, "churn").contract["estimator"] == "blend"
@@ -244,6 +259,7 @@ def test_other_parameters_in_the_contract_are_found_out(mine: Callable[[], Proje
     assert "Take back what was changed since" in answer.output
 
 
+@pytest.mark.slow
 def test_other_cutoffs_in_the_contract_are_found_out(mine: Callable[[], Project]) -> None:
     project = mine()
     cutoffs = champion(project, "clv").contract["cutoffs"]
@@ -295,6 +311,25 @@ def test_verdict(changes: dict, reproduced: bool, says: str) -> None:
     assert says in found.verdict
 
 
+@pytest.mark.parametrize(
+    ("found", "status", "says"),
+    [
+        (made(), 0, "rows: 100 then, 100 now, 0 erased, 0 withdrawn; largest difference: 0\nchurn v2 (blend) is rep"),
+        (made(difference=0.25, alike=0, environment={"numpy": ("2.1", "2.2")}), 1,
+         "largest difference: 0.25\nnumpy: 2.1 then, 2.2 now\nchurn v2 (blend) is not reproduced"),
+    ],
+)  # fmt: skip
+def test_the_command_says_it_and_ends_with_0_or_1(
+    mine: Callable[[], Project], monkeypatch: pytest.MonkeyPatch, found: Reproduction, status: int, says: str
+) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(reproduce, "reproduce", lambda project, *said: asked.append(said[:2]) or found)
+    answer = command(mine(), "churn", "--version", "2")
+    assert asked == [("churn", "2")]
+    assert answer.exit_code == status
+    assert says in answer.output
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +359,14 @@ def test_a_changed_source_is_refused(mine: Callable[[], Project]) -> None:
     file.write_text(file.read_text().replace('currency="NOK"', 'currency="NOK", timezone="Asia/Tokyo"'))
     with pytest.raises(DefinitionError, match=r"the sources of .*orders.* have changed since; take back the change"):
         reproduced(Project(project.folder), "churn")
+
+
+def test_a_model_of_another_release_is_refused(trained: TrainedShop) -> None:
+    model = champion(trained.project, "churn")
+    del model.model.parts_  # as if its class had come to need it since
+    rows = pd.DataFrame([model.background])
+    with pytest.raises(DataError, match=r"churn v1: was registered by another release, and cannot be asked by this"):
+        reproduce._answers(model, rows)
 
 
 def test_facts_that_are_gone_are_missed(mine: Callable[[], Project]) -> None:
