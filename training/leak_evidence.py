@@ -205,7 +205,8 @@ def midranks(values: Floats, weights: Floats) -> Floats:
     ordered = values[order]
     last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
     upto = weights[:, order].cumsum(axis=1)[:, last]
-    middle = (upto - np.diff(upto, axis=1, prepend=0.0) / 2) / upto[:, -1:]
+    total = upto[:, -1:]  # 0 in a draw that holds nobody of these rows
+    middle = (upto - np.diff(upto, axis=1, prepend=0.0) / 2) / np.where(total > 0, total, 1.0)
     ranks = np.empty_like(weights, dtype=float)
     ranks[:, order] = np.repeat(middle, np.diff(last, prepend=-1), axis=1)
     return ranks
