@@ -15,7 +15,7 @@ from scipy.special import expit
 from sklearn.base import clone
 
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
-from models.explain import margin, shapley
+from models.explain import margin, shapley, told
 
 REACH = 6.0  # how far a prior may be from the mean, on the margin: beyond, it is as good as certain
 FEW = 1_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
@@ -125,7 +125,8 @@ class _LightGBM(Candidate):
         if self.prior_ is not None:
             read = list(self.prior_.columns_)
             prior, start = shapley(self._start, read, features.set_axis(X.index), self.typical_, self.name)
-            split[read] += prior
+            prior = told(self.prior_, prior, columns)
+            split[prior.columns] += prior
             base += start
         return split, base + self.offset_
 

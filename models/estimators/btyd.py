@@ -25,6 +25,9 @@ class _BuyTillYouDie(Candidate):
     """
 
     purchases: ClassVar[type[BGNBD] | type[ParetoNBD]]
+    # The time from the first order to the last and the time since the first say together how long ago the last was.
+    # Apart, one raises what the other lowers, and neither is a reason.
+    told_by: ClassVar[dict[str, str]] = dict.fromkeys(HISTORY[1:], "days_since_order")
 
     def __init__(self, horizon_days: float, *, penalizer: float = 0.0):
         super().__init__(horizon_days)

@@ -10,7 +10,8 @@ from simulated_shop import HORIZON, estimators, shop
 
 from foretell.errors import DataError
 from models.estimators import KINDS, trees
-from models.explain import CENT, base, contributions, margin, top_reasons
+from models.estimators.btyd import HISTORY
+from models.explain import CENT, base, contributions, margin, split, top_reasons
 
 COLUMNS = list(shop()[0].columns)
 ALL = list(estimators())
@@ -43,7 +44,8 @@ def test_contributions_add_up_to_the_margin(kind, name, fitted):
     least = np.log(CENT) if kind == "amount" else -np.inf  # amounts below a cent are all the same to people
     np.testing.assert_allclose(np.maximum(total, least), margin(model, X), atol=1e-8)
     if model.requires:
-        assert (got.drop(columns=list(model.requires)) == 0).all(axis=None)
+        read = {*model.requires, *getattr(model, "told_by", {}).values()}
+        assert (got.drop(columns=list(read)) == 0).all(axis=None)
     pd.testing.assert_frame_equal(contributions(model, X[::-1], BACKGROUND)[::-1], got)
     assert contributions(model, X[:0], BACKGROUND).shape == (0, len(COLUMNS))
 
@@ -61,7 +63,7 @@ def test_shapley_values_are_those_of_the_shap_library(kind, name, fitted):
     explainer = shap.explainers.Exact(oracle, BACKGROUND[used].to_frame().T.to_numpy())
     known = X.dropna()  # shap takes NaN for equal to nothing, itself included
     expected = explainer(known[used].to_numpy())
-    np.testing.assert_allclose(contributions(model, known, BACKGROUND)[used], expected.values, atol=1e-8)
+    np.testing.assert_allclose(split(model, known, BACKGROUND)[0][used], expected.values, atol=1e-8)
     np.testing.assert_allclose(base(model, BACKGROUND), expected.base_values, atol=1e-8)
 
 
@@ -76,6 +78,17 @@ def test_lightgbm_contributions_are_those_of_treeshap(kind, fitted):
     model, X = trees(kind, HORIZON).fit(*_learn(kind)), some()
     expected = shap.TreeExplainer(model.booster_).shap_values(X.to_numpy())
     np.testing.assert_allclose(contributions(model, X, BACKGROUND), np.asarray(expected), atol=1e-6)
+
+
+def test_two_times_that_mean_one_are_told_as_one(fitted):
+    """How long ago the first order is, and how long it was from there to the last, are no reasons by themselves."""
+    model, X = fitted["probability", "bg_nbd"], some()
+    apart, got = split(model, X, BACKGROUND)[0], contributions(model, X, BACKGROUND)
+    assert (got[list(HISTORY[1:])] == 0).all(axis=None)
+    np.testing.assert_allclose(got["days_since_order"], apart[list(HISTORY[1:])].sum(axis=1))
+    np.testing.assert_allclose(got[HISTORY[0]], apart[HISTORY[0]])
+    without = X.drop(columns="days_since_order")  # nobody knows that column: they stand for themselves
+    pd.testing.assert_frame_equal(contributions(model, without, BACKGROUND)[list(HISTORY)], apart[list(HISTORY)])
 
 
 def test_a_background_must_name_what_the_model_reads(fitted):
