@@ -51,18 +51,7 @@ def contributions(model: Any, X: pd.DataFrame, background: pd.Series) -> pd.Data
     the exact Shapley values of its columns against the background. Columns a model does not read contribute 0.
     See `base` for the base. Raises DataError when the background lacks a column, or when the columns are too many.
     """
-    return told(model, split(model, X, background)[0], X.columns).reindex(columns=X.columns, fill_value=0.0)
-
-
-def told(model: Any, found: pd.DataFrame, columns: pd.Index) -> pd.DataFrame:
-    """Contributions as they are told: those of columns that mean something only together as one, where it is at hand.
-
-    A model says so by `told_by`: column -> the column of `columns` that takes its contribution.
-    """
-    moved = {c: to for c, to in getattr(model, "told_by", {}).items() if c in found and to in columns}
-    if not moved:
-        return found
-    return found.rename(columns=moved).T.groupby(level=0, sort=False).sum().T
+    return split(model, X, background)[0].reindex(columns=X.columns, fill_value=0.0)
 
 
 def base(model: Any, background: pd.Series) -> float:

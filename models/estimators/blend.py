@@ -24,7 +24,7 @@ from models.estimators.baselines import PastSpend
 from models.estimators.boosting import LightGBMAmount, LightGBMProbability
 from models.estimators.btyd import BGNBDGammaGamma, BGNBDProbability
 from models.estimators.linear import POWER, LogLogistic, LogTweedie
-from models.explain import margin, split, told
+from models.explain import margin, split
 
 FARTHEST = 20.0  # on the margin
 
@@ -108,7 +108,6 @@ class _Blend(Candidate):
         total, base = pd.DataFrame(0.0, X.index, columns), self.level_
         for part in self.parts_.values():
             found, start = split(part, X, self.typical_)
-            found = told(part, found, columns)
             total[found.columns] += found / len(self.parts_)
             base += start / len(self.parts_)
         return total, base

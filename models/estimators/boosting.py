@@ -15,7 +15,7 @@ from scipy.special import expit
 from sklearn.base import clone
 
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
-from models.explain import margin, shapley, told
+from models.explain import margin, shapley
 
 REACH = 6.0  # how far a prior may be from the mean, on the margin: beyond, it is as good as certain
 FEW = 1_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
@@ -123,9 +123,11 @@ class _LightGBM(Candidate):
             )
         split, base = pd.DataFrame(both[:, :-1], X.index, columns), float(both[0, -1]) if len(both) else 0.0
         if self.prior_ is not None:
-            read = list(self.prior_.columns_)
-            prior, start = shapley(self._start, read, features.set_axis(X.index), self.typical_, self.name)
-            prior = told(self.prior_, prior, columns)
+            given = features.set_axis(X.index)
+            if hasattr(self.prior_, "contributions_of"):
+                prior, start = self.prior_.contributions_of(self._start, given, self.typical_)
+            else:
+                prior, start = shapley(self._start, list(self.prior_.columns_), given, self.typical_, self.name)
             split[prior.columns] += prior
             base += start
         return split, base + self.offset_

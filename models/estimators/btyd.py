@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+from math import comb
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +14,7 @@ import pandas as pd
 from foretell.errors import DataError
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
 from models.estimators.lifetime import BGNBD, MBGNBD, GammaGamma, ParetoNBD
+from models.explain import margin
 
 HISTORY = ("order_days_ever", "days_first_to_last_order", "days_since_first_order")
 
@@ -25,9 +30,6 @@ class _BuyTillYouDie(Candidate):
     """
 
     purchases: ClassVar[type[BGNBD] | type[ParetoNBD]]
-    # The time from the first order to the last and the time since the first say together how long ago the last was.
-    # Apart, one raises what the other lowers, and neither is a reason.
-    told_by: ClassVar[dict[str, str]] = dict.fromkeys(HISTORY[1:], "days_since_order")
 
     def __init__(self, horizon_days: float, *, penalizer: float = 0.0):
         super().__init__(horizon_days)
@@ -42,6 +44,45 @@ class _BuyTillYouDie(Candidate):
             histories, counts = asked, np.ones(len(asked))
         self._fit_models(histories, counts)
         self._fit_labels(X.loc[known], y[known], weight[known])
+
+    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+        """(contributions, base) against a typical history; row sum + base = margin. See `contributions_of`."""
+        return self.contributions_of(partial(margin, self), X, self.typical_)
+
+    def contributions_of(
+        self, of: Callable[[pd.DataFrame], np.ndarray], X: pd.DataFrame, typical: pd.Series
+    ) -> tuple[pd.DataFrame, float]:
+        """Shapley values of how often one orders, how long ago the last order is, and the value of one; n rows each.
+
+        of: the margin of rows of histories. Its columns are no reasons by themselves: the span from the first order to
+        the last raises what the time since the first lowers. So the number of orders goes with the time since the first
+        (as `order_days_ever`), and the time since the last is one of its own (as `days_since_order`, if X has it).
+        """
+        x, span, since = HISTORY
+        columns = list(self.columns_)
+        rows = self._columns(X, tuple(columns)).set_axis(X.index)
+        ago = X.columns.intersection(["days_since_order"]).tolist()[:1] or [span]
+        players = [[x, since], ago, *[[column] for column in columns if column not in HISTORY]]
+        told = [x, *ago, *[column for column in columns if column not in HISTORY]]
+        row = rows.assign(**{ago[0]: rows[since] - rows[span]})
+        usual = typical.reindex(columns).to_frame().T.astype(float)
+        usual = usual.assign(**{ago[0]: usual[since] - usual[span]}).iloc[0]
+
+        def mixed(taken: list[str]) -> np.ndarray:
+            both = pd.DataFrame({c: row[c] if c in taken else np.full(len(row), usual[c]) for c in row.columns})
+            return of(both.assign(**{span: np.maximum(both[since] - both[ago[0]], 0.0)})[columns])
+
+        margins = {
+            subset: mixed([c for place in subset for c in players[place]])
+            for size in range(len(players) + 1) for subset in combinations(range(len(players)), size)
+        }  # fmt: skip
+        found = pd.DataFrame(0.0, X.index, pd.Index(told))
+        for place, name in enumerate(told):
+            for subset, before in margins.items():
+                if place not in subset:
+                    share = 1 / (len(players) * comb(len(players) - 1, len(subset)))
+                    found[name] += share * (margins[tuple(sorted((*subset, place)))] - before)
+        return found, float(of(usual[columns].to_frame().T)[0])
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
         known = _complete(X)

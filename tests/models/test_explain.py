@@ -44,7 +44,7 @@ def test_contributions_add_up_to_the_margin(kind, name, fitted):
     least = np.log(CENT) if kind == "amount" else -np.inf  # amounts below a cent are all the same to people
     np.testing.assert_allclose(np.maximum(total, least), margin(model, X), atol=1e-8)
     if model.requires:
-        read = {*model.requires, *getattr(model, "told_by", {}).values()}
+        read = {*model.requires, *(["days_since_order"] if hasattr(model, "contributions_of") else [])}
         assert (got.drop(columns=list(read)) == 0).all(axis=None)
     pd.testing.assert_frame_equal(contributions(model, X[::-1], BACKGROUND)[::-1], got)
     assert contributions(model, X[:0], BACKGROUND).shape == (0, len(COLUMNS))
@@ -80,15 +80,25 @@ def test_lightgbm_contributions_are_those_of_treeshap(kind, fitted):
     np.testing.assert_allclose(contributions(model, X, BACKGROUND), np.asarray(expected), atol=1e-6)
 
 
-def test_two_times_that_mean_one_are_told_as_one(fitted):
-    """How long ago the first order is, and how long it was from there to the last, are no reasons by themselves."""
-    model, X = fitted["probability", "bg_nbd"], some()
-    apart, got = split(model, X, BACKGROUND)[0], contributions(model, X, BACKGROUND)
-    assert (got[list(HISTORY[1:])] == 0).all(axis=None)
-    np.testing.assert_allclose(got["days_since_order"], apart[list(HISTORY[1:])].sum(axis=1))
-    np.testing.assert_allclose(got[HISTORY[0]], apart[HISTORY[0]])
-    without = X.drop(columns="days_since_order")  # nobody knows that column: they stand for themselves
-    pd.testing.assert_frame_equal(contributions(model, without, BACKGROUND)[list(HISTORY)], apart[list(HISTORY)])
+def test_a_history_is_told_as_how_often_and_how_long_ago(fitted):
+    """Not as the two times whose difference it is: one row by hand, in both orders of the two changes."""
+    model, X = fitted["probability", "bg_nbd"], shop()[0].iloc[[3]]
+    x, span, since = HISTORY
+    row, usual = X.iloc[0], model.typical_
+
+    def said(often: pd.Series, late: pd.Series) -> float:
+        ago = late[since] - late[span]
+        rows = pd.DataFrame({x: [often[x]], span: [max(often[since] - ago, 0.0)], since: [often[since]]})
+        return float(margin(model, rows)[0])
+
+    both, none = said(row, row), said(usual, usual)
+    often = (said(row, usual) - none + both - said(usual, row)) / 2
+    got = contributions(model, X, BACKGROUND).iloc[0]
+    assert got[x] == pytest.approx(often)
+    assert got["days_since_order"] == pytest.approx(both - none - often)
+    assert got[[span, since]].tolist() == [0, 0]
+    without = contributions(model, X.drop(columns="days_since_order"), BACKGROUND).iloc[0]
+    assert without[span] == pytest.approx(got["days_since_order"])  # nobody knows that column
 
 
 def test_a_background_must_name_what_the_model_reads(fitted):
