@@ -73,7 +73,7 @@ def test_training_sets(after: Withdrawn, trained: TrainedShop, task: str) -> Non
     """At cutoffs that the champion learned from and was judged on: nobody but the refused is missing."""
     declared_task = after.project.definitions.task(task)
     contract = quietly(lambda: champion(trained.project, task)).contract
-    cutoffs = sorted({datetime.fromisoformat(c) for c in [contract["cutoffs"][0], contract["evaluated_on"]]})
+    cutoffs = sorted({datetime.fromisoformat(c) for c in [contract["cutoffs"][0], *contract["evaluated_on"]]})
     rows = dataset.training_set(after.project, declared_task, cutoffs)
     whole = dataset.training_set(trained.project, trained.project.definitions.task(task), cutoffs)
     missing = 0
@@ -89,6 +89,8 @@ def test_training_sets(after: Withdrawn, trained: TrainedShop, task: str) -> Non
             assert now == before - refused
         assert not now & refused
         missing += len(before & refused)
+        asked = dataset.eligible(after.project, declared_task, cutoff)  # those who will be asked about, without labels
+        assert not refused & set(asked["profile_id"])
     assert missing > 0
     assert task == "lookalike" or rows.attrs["without_consent"] == missing
 

@@ -72,7 +72,7 @@ from foretell.roles import STAMPS
 from foretell.views import FeatureView
 from foretell.windows import attributes
 from lake.engine import session
-from training import champion, cutoffs, dataset, entering, tuning
+from training import backtest, champion, cutoffs, dataset, entering, season, tuning
 from unification import accounts, identity, survivorship
 
 NOW = START + timedelta(days=400)
@@ -467,22 +467,22 @@ def test_2_a_revised_value_in_a_label_of_a_task_is_caught(
 
 # 3. An overlapping label.
 
-UNSETTLED = Mistake("no time to settle", Edit(cutoffs.plan, "evaluation - reach - i", "evaluation - task.horizon - i"))
-STEP_APART = Mistake("a step apart", Edit(cutoffs.plan, "evaluation - reach - i", "evaluation - step - i"))
+TOO_NEAR = Mistake("a step too near", Edit(cutoffs.plan, "before(place + away)", "before(place + away - 1)"))
+STEP_APART = Mistake("a step apart", Edit(cutoffs.plan, "before(place + away)", "before(place + 1)"))
 
 
 @pytest.fixture
 def overlap_law(lakes: Lakes, rows: Rows, origin: str, name: str) -> Callable:
-    """What is learned from is the same whatever was known from the evaluation cutoff on."""
+    """What is learned from is the same whatever was known from the exam on."""
 
     def law(mistake: Mistake | None = None) -> None:
         def learned(project: Project) -> pd.DataFrame:
             task = project.definitions.task(name)
             with making(mistake):
-                ahead = NOW - cutoffs.plan(task, NOW, START, 1).evaluation
-                planned = cutoffs.plan(task, BOUNDARY + ahead, START, 1)
-            assert planned.evaluation == BOUNDARY
-            return rows.labels_at(project, task, planned.training[-1])  # the latest reaches farthest
+                ahead = NOW - cutoffs.plan(task, NOW, START, 1).folds[-1].judged
+                (fold,) = cutoffs.plan(task, BOUNDARY + ahead, START, 1).folds
+            assert fold.judged == BOUNDARY
+            return rows.labels_at(project, task, fold.training[-1])  # the latest reaches farthest
 
         assert_time_safe(learned, lakes.get("base", origin), {"later": lakes.get("later", origin)})
 
@@ -498,7 +498,7 @@ def complete_law(lakes: Lakes, rows: Rows, origin: str, name: str) -> Callable:
             task = project.definitions.task(name)
             with making(mistake):
                 planned = cutoffs.plan(task, BOUNDARY, START, 1)
-            return rows.labels_at(project, task, max(planned.evaluation, *planned.final))
+            return rows.labels_at(project, task, max(planned.all))
 
         assert_time_safe(latest, lakes.get("base", origin), {"later": lakes.get("later", origin)})
 
@@ -506,13 +506,14 @@ def complete_law(lakes: Lakes, rows: Rows, origin: str, name: str) -> Callable:
 
 
 @every_task
-@pytest.mark.parametrize("mistake", [UNSETTLED, slow(STEP_APART)], ids=str)
-def test_3_a_training_label_that_reaches_into_the_evaluation_is_caught(
+@pytest.mark.parametrize("mistake", [TOO_NEAR, slow(STEP_APART)], ids=str)
+def test_3_a_training_label_that_reaches_into_the_exam_is_caught(
     overlap_law: Callable, mistake: Mistake, definitions: Definitions, name: str
 ) -> None:
-    """The latest training cutoff is so near to the evaluation that its label is made of facts known after it."""
+    """The latest training cutoff is so near to the exam that its label is made of facts known after it."""
     task = definitions.task(name)
-    apart = task.horizon if mistake is UNSETTLED else min(task.horizon, cutoffs.STEP)
+    step = cutoffs.step_of(task)
+    apart = -(-reach_of(task) // step) * step - step if mistake is TOO_NEAR else step
     overlap_law()
     caught(partial(overlap_law, mistake), complete_after(apart, task))
 
@@ -521,57 +522,58 @@ def test_3_a_training_label_that_reaches_into_the_evaluation_is_caught(
 def test_3_a_label_that_reaches_beyond_now_is_caught(
     complete_law: Callable, definitions: Definitions, name: str
 ) -> None:
-    """The evaluation cutoff lies a horizon ago: its label is judged before late facts have come in."""
+    """The latest exam lies a horizon ago: its label is judged before late facts have come in."""
     task = definitions.task(name)
     at_once = Mistake("judged at once", Edit(cutoffs.plan, "now - reach", "now - task.horizon"))
     complete_law()
     caught(partial(complete_law, at_once), complete_after(task.horizon, task))
 
 
-class _Handed(Exception):
-    """What was handed to the candidates."""
-
-
 def handed_law(project: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Candidates learn from rows whose labels are complete at the evaluation cutoff, all of them."""
+    """At every exam candidates learn from rows whose labels are complete by then, all of them."""
     task = project.definitions.task(name)
-    begins = project.now - 20 * reach_of(task)
+    begins, handed = project.now - 20 * reach_of(task), []
+    crowd = pd.DataFrame({"profile_id": [f"p{i}" for i in range(20)], "label": np.arange(20.0) % 2})
+    columns = dataset.feature_columns(project, task)
 
     def training_set(project: Project, task: PredictionTask, moments: Iterable[datetime], **_: Any) -> pd.DataFrame:
-        crowd = pd.DataFrame({"profile_id": [f"p{i}" for i in range(20)], "label": np.arange(20.0) % 2})
         made = crowd.merge(pd.DataFrame({"cutoff": [pd.Timestamp(m) for m in sorted(set(moments))]}), how="cross")
         made = made.assign(weight=1.0, person=made["profile_id"], split=False)
-        return made.reindex(columns=[*made.columns, *dataset.feature_columns(project, task)], fill_value=0.0)
+        return made.reindex(columns=[*made.columns, *columns], fill_value=0.0)
 
-    def fit_all(task: PredictionTask, known: dict, columns: list[str], rows: pd.DataFrame, *_: Any) -> Any:
-        raise _Handed(rows)
+    def fit(estimator: Any, rows: pd.DataFrame, *_: Any) -> Any:
+        handed.append(frozenset(rows["cutoff"]))
+        raise DataError("test", "that will do")
 
+    asked = crowd.drop(columns="label").reindex(columns=["profile_id", *columns], fill_value=0.0)
     monkeypatch.setattr(dataset, "training_set", training_set)
+    monkeypatch.setattr(dataset, "eligible", lambda *_: asked.assign(cutoff=pd.Timestamp(project.now)))
     monkeypatch.setattr(dataset, "first_fact", lambda *_: begins)
-    monkeypatch.setattr(champion, "_fit_all", fit_all)
-    with pytest.raises(_Handed) as handed:
-        champion.train(project, name, trials=0)
-    planned = cutoffs.plan(task, project.now, begins, project.setting("cutoffs"))
-    learned = handed.value.args[0]["cutoff"]
-    assert set(learned) == set(map(pd.Timestamp, planned.training))
-    assert (learned + reach_of(task) <= pd.Timestamp(planned.evaluation)).all()
+    monkeypatch.setattr(season, "levels", lambda *_: {})
+    monkeypatch.setattr(backtest, "fit", fit)
+    with pytest.raises(DataError, match="no candidate could be fitted"):
+        champion.contest(project, name, trials=0)
+    planned = cutoffs.plan(task, project.now, begins, project.setting("cutoffs"), project.setting("folds"))
+    assert list(dict.fromkeys(handed)) == [frozenset(map(pd.Timestamp, fold.training)) for fold in planned.folds]
+    for learned, fold in zip(dict.fromkeys(handed), planned.folds, strict=True):
+        assert max(learned) + reach_of(task) <= pd.Timestamp(fold.judged)
 
 
 @every_task
 def test_3_learning_from_the_rows_that_are_judged_is_caught(
     lakes: Lakes, monkeypatch: pytest.MonkeyPatch, origin: str, name: str
 ) -> None:
-    """The training set holds the latest cutoffs too, for the last fit, and candidates are given all of it."""
+    """The training set holds the cutoffs of all exams, and candidates are given all of it."""
     project = lakes.get("base", origin)
     handed_law(project, name, monkeypatch)
-    everything = Edit(champion.train, '_usable(rows[rows["cutoff"].isin(cutoffs.training)])', "_usable(rows)")
+    everything = Edit(backtest._sit, 'usable(rows[rows["cutoff"].isin(fold.training)])', "usable(rows)")
     with Mistake("all rows", everything).made(), pytest.raises(AssertionError, match=r"^assert"):
         handed_law(project, name, monkeypatch)
 
 
 def parted_law(task: PredictionTask, wanted: int) -> None:
     """What a trial learns from had settled when it is judged, or is of other persons than those it is judged on."""
-    moments = cutoffs.plan(task, NOW, NOW - 20 * reach_of(task), wanted).training
+    moments = cutoffs.plan(task, NOW, NOW - 20 * reach_of(task), wanted).folds[-1].training
     crowd = pd.DataFrame({"person": [f"p{i}" for i in range(50)]})
     rows = crowd.merge(pd.DataFrame({"cutoff": [pd.Timestamp(moment) for moment in moments]}), how="cross")
     for learn, judge in tuning._parted(task, "probability", rows, []).folds:
@@ -589,7 +591,7 @@ def test_3_a_trial_that_learns_what_it_is_judged_on_is_caught(definitions: Defin
     parted_law(task, 6)
     parted_law(task, 1)
     older = Edit(tuning._parted, "[c for c in cutoffs[:-1] if c + reach <= latest]", "cutoffs[:-1]")
-    complete = complete_after(min(task.horizon, cutoffs.STEP), task)
+    complete = complete_after(cutoffs.step_of(task), task)
     with Mistake("all older cutoffs", older).made(), nullcontext() if complete else lies:
         parted_law(task, 6)
     persons = Edit(tuning._parted, "older & (group != fold)", "older")
