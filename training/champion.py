@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,8 +32,6 @@ from training.cutoffs import Cutoffs, plan
 from training.metrics import Kind
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from training.tuning import Tuning
 
 Progress = Callable[[str], None]
@@ -40,15 +39,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """A PNG file that a notebook shows by itself."""
+    """A picture that a notebook shows by itself. png: as the bytes of a file of that kind."""
 
-    file: Path
+    name: str
+    png: bytes
 
     def __repr__(self) -> str:
-        return f"Picture({self.file.name})"  # a notebook keeps this beside the picture: no one's folders
+        return f"Picture({self.name})"  # a notebook keeps this beside the picture: no one's folders
 
     def _repr_png_(self) -> bytes:
-        return self.file.read_bytes()
+        return self.png
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,14 +105,16 @@ class Contest:
         head = f"{self.task.name}, judged at {len(exams)} cutoffs, {exams[0]} to {exams[-1]}"
         return "\n".join([head, *lines, *tuned, f"Champion: {self.winner}. {self.reason}."])
 
-    def plot(self, name: str) -> Figure:
+    def plot(self, name: str) -> Picture:
         """A picture, drawn anew: "calibration" and "shap" of the winner, "gain", "compare", "stability", "tuning"."""
         from training.figures import figures
 
         drawn = figures(self)
         for known in (name, f"{name}_{self.winner}", f"{name}_{self.task.metric}"):
             if known in drawn:
-                return drawn[known]
+                held = BytesIO()
+                drawn[known].savefig(held, format="png")
+                return Picture(f"{known}.png", held.getvalue())
         raise unknown("plot", name, drawn, where=f"task {self.task.name}")
 
     def report(self, file: Path | str) -> Path:
@@ -171,7 +173,7 @@ class Trained:
         """
         for known in (name, f"{name}_{self.winner}", f"{name}_{self.task.metric}"):
             if known in self.plots:
-                return Picture(self.plots[known])
+                return Picture(self.plots[known].name, self.plots[known].read_bytes())
         raise unknown("plot", name, self.plots, where=f"task {self.task.name}")
 
 

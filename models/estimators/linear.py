@@ -43,7 +43,8 @@ class _OnLogs(Candidate):
         owners += [places[c] for c, values in self.codes_.items() for _ in values]
         self.owners_ = np.array(owners)
         design = self._design(X)
-        self.scaler_ = StandardScaler().fit(design, sample_weight=weight)
+        with np.errstate(invalid="ignore"):  # by rounding a constant's variance may be below 0; it gets a scale of 1
+            self.scaler_ = StandardScaler().fit(design, sample_weight=weight)
         model = self._learn(self._scaled(design), y, weight)
         self.coef_, self.intercept_ = np.ravel(model.coef_), float(np.ravel(model.intercept_)[0])
 
