@@ -190,7 +190,7 @@ def held_out(data: Path) -> Collection:
         lambda: planted(basket, "grocer: half the horizon", 0.5 * (grocer.rows["spend_30d"] + g["spend_ahead"])),
         lambda: planted(music, "music: orders of all time", music.rows["orders"] + m["orders_ahead"]),
         lambda: planted(music, "music: orders of the next week", m["week"]),
-        lambda: planted(music, "music: closing note", status(music, 0.4, 105, ["gone", "moved"])),
+        lambda: planted(music, "music: status of the gone", status(music, 0.4, 105, ["gone", "moved"])),
         lambda: planted(music, "music: empty at present", noisy(music, 0.8, 206), now=True),
         lambda: planted(spend, "music: amount with noise, 0.85", noisy(spend, 0.85, 207)),
         lambda: planted(spend, "music: mean over past and horizon", music.rows["spend"] + 0.5 * m["spend_ahead"]),

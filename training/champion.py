@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,8 @@ from training.cutoffs import Cutoffs, plan
 from training.metrics import Kind
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from training.tuning import Tuning
 
 Progress = Callable[[str], None]
@@ -105,26 +108,29 @@ class Contest:
         head = f"{self.task.name}, judged at {len(exams)} cutoffs, {exams[0]} to {exams[-1]}"
         return "\n".join([head, *lines, *tuned, f"Champion: {self.winner}. {self.reason}."])
 
-    def plot(self, name: str) -> Picture:
-        """A picture, drawn anew: "calibration" and "shap" of the winner, "gain", "compare", "stability", "tuning"."""
+    @cached_property
+    def drawn(self) -> dict[str, Figure]:
+        """The pictures by name; contributions take long, so they are drawn once."""
         from training.figures import figures
 
-        drawn = figures(self)
+        return figures(self)
+
+    def plot(self, name: str) -> Picture:
+        """A picture: "calibration" and "shap" of the winner, "gain", "compare", "stability", "tuning"."""
         for known in (name, f"{name}_{self.winner}", f"{name}_{self.task.metric}"):
-            if known in drawn:
+            if known in self.drawn:
                 held = BytesIO()
-                drawn[known].savefig(held, format="png")
+                self.drawn[known].savefig(held, format="png")
                 return Picture(f"{known}.png", held.getvalue())
-        raise unknown("plot", name, drawn, where=f"task {self.task.name}")
+        raise unknown("plot", name, self.drawn, where=f"task {self.task.name}")
 
     def report(self, file: Path | str) -> Path:
         """Write the page for people, one HTML file. Returns its place."""
         from training.document import document
-        from training.figures import figures
 
         made = Path(file)
         made.parent.mkdir(parents=True, exist_ok=True)
-        made.write_text(document(self, figures(self)), encoding="utf-8")
+        made.write_text(document(self, self.drawn), encoding="utf-8")
         return made
 
 
@@ -219,8 +225,7 @@ def contest(
     suspects = leaks.inspect(all_rows, columns, kind, codes, now=all_now, allowed=allow)
     leaks.refuse(name, suspects)
     progress(f"{name}: the seasons of {len(cutoffs.all)} cutoffs")
-    ahead = season.days_ahead(task, at)
-    levels = season.levels(project, task, kind, [*cutoffs.all, *ahead], first_fact)
+    levels = season.levels(project, task, kind, cutoffs.all, first_fact)
     wanted = project.setting("trials") if trials is None else trials
     tuned = None
     if wanted:
@@ -246,11 +251,11 @@ def contest(
         "training": sum(len(j.learned) for j in judged.judgements),
         "evaluation": sum(len(j.rows) for j in judged.judgements), "final": len(latest) + len(now),
     }  # fmt: skip
-    to_come = {
-        d.isoformat(): season.instead(final, season.shift(levels, cutoffs.final, d)) for d in ahead if d in levels
-    }
-    if winner != LEARNED or not any(to_come.values()):
-        to_come = {}
+    to_come: dict[str, float] = {}
+    if winner == LEARNED:
+        ahead = season.levels(project, task, kind, season.days_ahead(task, at), first_fact)
+        moves = {day: season.shift({**levels, day: level}, cutoffs.final, day) for day, level in ahead.items()}
+        to_come = {day.isoformat(): season.instead(final, by) for day, by in moves.items() if by}
     against, stays = incumbent.compare(project, judged, winner, rows)
     return Contest(
         task, kind, at, cutoffs, columns, judged, winner, reason, known(categories), latest, now, categories, final,

@@ -21,7 +21,6 @@ from models import registry
 from training import lineage
 from training.champion import Contest, whose
 from training.document import document
-from training.figures import figures
 
 if TYPE_CHECKING:
     from training.tuning import Tuning
@@ -58,10 +57,9 @@ def _register(project: Project, found: Contest, contract: dict[str, Any]) -> tup
         if found.tuned:
             mlflow.log_params(_tuned_params(found.tuned))
             _log_trials(registry.client(project), run.info, found.tuned, tags)
-        drawn = figures(found)
-        for name, figure in drawn.items():
+        for name, figure in found.drawn.items():
             mlflow.log_figure(figure, f"plots/{name}.png")
-        mlflow.log_text(document(found, drawn), REPORT)
+        mlflow.log_text(document(found, found.drawn), REPORT)
         mlflow.log_text(found.backtest.evaluation.to_csv(index=False), "evaluation.csv")
         mlflow.log_text(found.backtest.by_cutoff.to_csv(index=False), "by_cutoff.csv")
         mlflow.log_dict({"features": columns, "service": contract["service"]}, "features.json")

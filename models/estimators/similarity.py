@@ -19,7 +19,6 @@ class Centroid(ProbabilityCandidate):
     name = "centroid"
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
-        self.typical_ = X.median().fillna(0.0)
         self.scaler_ = StandardScaler().fit(self._logs(X), sample_weight=weight)
         points = self._points(X)
         self.centre_ = np.average(points, axis=0, weights=weight * y)
