@@ -31,10 +31,14 @@ from training.pooled import Judged, Pooled
 ADDED, LEFT_OUT = "added to the base", "left out of all"
 BASE, ALL, NOISE = "base", "all groups", "noise"
 NOISE_COLUMNS = [f"noise_{n}" for n in range(6)]
-SHOWN: dict[Kind, tuple[str, ...]] = {"probability": ("auc", "log_loss"), "amount": ("mae", "norm_gini")}
+SHOWN: dict[Kind, tuple[str, ...]] = {
+    "probability": ("auc", "log_loss"),
+    "amount": ("mae", "norm_gini"),
+    "duration": ("mae", "concordance"),
+}
 """The metrics in the tables; the task's own, and MORE, are measured too."""
 
-MORE: dict[Kind, tuple[str, ...]] = {"probability": (), "amount": ("rmse",)}
+MORE: dict[Kind, tuple[str, ...]] = {"probability": (), "amount": ("rmse",), "duration": ()}
 
 Differences = dict[str, dict[str, dict[str, Difference]]]
 """Group -> way (ADDED, LEFT_OUT) -> metric -> with the group less without it."""

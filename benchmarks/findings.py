@@ -69,7 +69,7 @@ class Measured:
 
 
 def _scale(metric: Metric) -> int:
-    return 1 if metric.unit == "amount" else THOUSAND
+    return 1 if metric.unit == "label" else THOUSAND
 
 
 def _metrics(judged: Judgement) -> list[Metric]:

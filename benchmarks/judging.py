@@ -30,7 +30,11 @@ from training.champion import Trained, train
 from training.pooled import Judged, Pooled
 
 CHAMPION = "champion"
-AGAINST = {"probability": ("auc", "log_loss", "lift10"), "amount": ("mae", "rmse", "norm_gini")}
+AGAINST = {
+    "probability": ("auc", "log_loss", "lift10"),
+    "amount": ("mae", "rmse", "norm_gini"),
+    "duration": ("mae", "rmse", "concordance"),
+}
 """The metrics in which a champion is compared with the best baseline."""
 
 

@@ -15,7 +15,7 @@ import ibis.expr.types as ir
 
 from features.build import versions
 from foretell.binding import aggregate, counted, facts_schema, table
-from foretell.declarations import Label, PredictionTask
+from foretell.declarations import Label, PredictionTask, Until
 from foretell.errors import DataError
 from foretell.project import Project
 from foretell.windows import FUTURE_COLUMN
@@ -26,7 +26,8 @@ from unification.identity import facts_of, members_at
 def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> str:
     """SQL for one row per profile known at the cutoff: profile_id, label, weight, person, split (see `persons`).
 
-    For tasks whose label is a Label: an aggregate over the facts of the horizon.
+    For tasks whose label is a Label: an aggregate over the facts of the horizon. Without a fact that it waits Until,
+    the label is the horizon, in days.
     """
     assert isinstance(task.label, Label)
     known_by = cutoff + task.horizon + task.settle
@@ -52,8 +53,10 @@ def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: Prediction
     if not happened:  # a label over nothing would say that everybody left
         raise DataError(task.name, f"no {task.label.source} facts are loaded", "run `foretell load` first")
     con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {happened}")
-    return f"""SELECT p.profile_id, CASE WHEN g.profile_id IS NULL THEN e.label ELSE g.label END::DOUBLE AS label,
-            p.weight, p.person, p.split
+    label = "CASE WHEN g.profile_id IS NULL THEN e.label ELSE g.label END::DOUBLE"
+    if isinstance(task.label, Until):
+        label = f"coalesce({label}, {task.horizon.total_seconds() / 86_400!r})"
+    return f"""SELECT p.profile_id, {label} AS label, p.weight, p.person, p.split
         FROM ({persons()}) p LEFT JOIN ({grouped}) g USING (profile_id)
         CROSS JOIN ({ibis.to_sql(empty, dialect="duckdb")}) e ORDER BY p.profile_id"""
 

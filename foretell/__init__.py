@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foretell.aggregates import decayed, entropy, latest, top_share
     from foretell.connectors import REST, SQL, Cursor, NextLink, Offset, PageNumber
-    from foretell.declarations import Attribute, Enters, Label, PredictionTask, Source
+    from foretell.declarations import Attribute, Enters, Label, PredictionTask, Source, Until
     from foretell.views import Feature, FeatureView
     from foretell.windows import _, days, days_since, future, hours, minutes, past
 
@@ -29,6 +29,7 @@ _HOMES = {
     "FeatureView": "foretell.views",
     "Label": "foretell.declarations",
     "Enters": "foretell.declarations",
+    "Until": "foretell.declarations",
     "PredictionTask": "foretell.declarations",
     "_": "foretell.windows",
     "days": "foretell.windows",
@@ -57,6 +58,7 @@ __all__ = [
     "PageNumber",
     "PredictionTask",
     "Source",
+    "Until",
     "_",
     "days",
     "days_since",

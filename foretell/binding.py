@@ -13,7 +13,7 @@ import ibis.expr.types as ir
 from ibis.backends.sql.datatypes import DuckDBType
 
 from foretell.checks import short
-from foretell.declarations import Enters, Label, PredictionTask, Source
+from foretell.declarations import Enters, Label, PredictionTask, Source, Until
 from foretell.errors import DefinitionError, UnknownName, did_you_mean, unknown
 from foretell.roles import ROLES, STAMPS
 from foretell.views import FeatureView
@@ -210,7 +210,9 @@ def bind_task(
 
 
 def kind_of(task: PredictionTask, sources: Mapping[str, Source]) -> str:
-    """ "probability" for a true/false label, "amount" for a number."""
+    """ "probability" for a true/false label, "amount" for a number, "duration" for the days Until something."""
     if isinstance(task.label, Enters):
         return "probability"
+    if isinstance(task.label, Until):
+        return "duration"
     return "probability" if bind_label(task.label, sources, task.name).is_boolean() else "amount"

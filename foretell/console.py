@@ -30,6 +30,13 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: bar.update(step, description=text)
 
 
+def worth(kind: str, value: float) -> str:
+    """A prediction or an outcome: "22.6%" of a probability, "301.92" of an amount, "34.0 days" of a duration."""
+    if kind == "probability":
+        return f"{value:.1%}"
+    return f"{value:,.1f} days" if kind == "duration" else f"{value:,.2f}"
+
+
 def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print aligned columns; numbers to the right."""
     head = [str(h) for h in header]

@@ -26,7 +26,7 @@ from foretell.connectors import REST, SQL, Connector
 from foretell.errors import DefinitionError, unknown
 from foretell.roles import REQUIRED, ROLES
 from foretell.views import Feature, FeatureView
-from foretell.windows import _, days_since, future_windows, past
+from foretell.windows import _, days_since, days_until, future_windows, past
 
 # Tables that every lake has beside its sources'.
 RESERVED = {
@@ -317,6 +317,17 @@ class Label:
 
 
 @dataclass(frozen=True, eq=False)
+class Until(Label):
+    """How many days until the first fact of a role or source: when will they order next?
+
+    Whoever has none within the horizon counts as the whole horizon: it takes longer, and nobody knows how long yet.
+    only: condition on the facts that are waited for.
+    """
+
+    value: Any = field(init=False, default_factory=lambda: days_until(_.event_at.min()))
+
+
+@dataclass(frozen=True, eq=False)
 class Enters:
     """Does the profile satisfy a rule at the end of the horizon? Asked about those that do not satisfy it at T.
 
@@ -382,7 +393,7 @@ class PredictionTask:
             problem = f"groups are several names of features, got the text {self.groups!r}"
             raise DefinitionError(self.name, problem, f'write groups=("{self.groups}",)', where=at)
         if not isinstance(self.label, Label | Enters):
-            problem = f"expected a Label or Enters, got {self.label!r}"
+            problem = f"expected a Label, Until or Enters, got {self.label!r}"
             raise DefinitionError(
                 self.name, problem, 'write label=Label(source="order_line", value=_.count() > 0)', where=at
             )
@@ -436,16 +447,33 @@ def _history(name: str, target: str, source: str, condition: Any) -> FeatureView
     """A target's own recency and frequency, and its money where the facts are order lines."""
     recent, year = past(timedelta(days=90)) & condition, past(timedelta(days=365)) & condition
     features = {
-        f"{target}_facts_90d": Feature(_.count(where=recent), f"facts of {target}"),
-        f"{target}_facts_365d": Feature(_.count(where=year), f"facts of {target}"),
+        f"{target}_facts_90d": Feature(
+            _.count(where=recent), f"facts of {target}", says=f"{{value:fact}} of {target} in 90 days"
+        ),
+        f"{target}_facts_365d": Feature(
+            _.count(where=year), f"facts of {target}", says=f"{{value:fact}} of {target} in 365 days"
+        ),
         f"days_since_{target}": Feature(
-            days_since(_.event_at.max(where=condition)), f"since the last fact of {target}", "days", null="none yet"
+            days_since(_.event_at.max(where=condition)),
+            f"since the last fact of {target}",
+            "days",
+            f"no {target} yet",
+            f"no {target} for {{value}}",
         ),
     }
     if source == "order_line":
         features |= {
-            f"{target}_orders_365d": Feature(_.order_id.nunique(where=year), f"orders with {target}"),
-            f"{target}_spend_365d": Feature(_.amount.sum(where=year).fill_null(0), f"spent on {target}", "money"),
+            f"{target}_orders_365d": Feature(
+                _.order_id.nunique(where=year),
+                f"orders with {target}",
+                says=f"{{value:order}} with {target} in 365 days",
+            ),
+            f"{target}_spend_365d": Feature(
+                _.amount.sum(where=year).fill_null(0),
+                f"spent on {target}",
+                "money",
+                says=f"{{value}} spent on {target} in 365 days",
+            ),
         }
     description = f"What the profile did of {target}, for the task {name}."
     return FeatureView(name=name, source=source, features=features, description=description)

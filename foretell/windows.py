@@ -21,6 +21,7 @@ __all__ = [
     "attributes",
     "days",
     "days_since",
+    "days_until",
     "future",
     "future_windows",
     "hours",
@@ -83,6 +84,11 @@ def days_since(instant: Any) -> Any:
     Engines disagree on date differences, so it is seconds of the epoch, with their fractions, divided by 86,400.
     """
     return (_.cutoff.max().epoch_seconds() - instant.epoch_seconds()) / 86_400.0
+
+
+def days_until(instant: Any) -> Any:
+    """Time from the cutoff to an aggregated instant, in days of 24 hours (float); null without facts. For labels."""
+    return -days_since(instant)
 
 
 def attributes(expression: Any) -> frozenset[str]:

@@ -1,7 +1,8 @@
 """Why this prediction? What each feature adds to it, and the largest of these in words.
 
 Contributions live on a model's margin, where effects add up: the log-odds for a probability, the log for an amount
-(so exp(effect) is the factor by which a feature multiplies the odds or the amount).
+(so exp(effect) is the factor by which a feature multiplies the odds or the amount), for a time minus the log of the
+hazard (so it divides the chance that it happens the next day).
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ MOST_ROWS = 200_000  # rows of one prediction among them
 
 
 def margin(model: Any, X: pd.DataFrame) -> np.ndarray:
-    """(n,): log-odds of true (model has predict_proba) or log of the amount (it has not), per row of X."""
+    """(n,): per row of X, log-odds of true (model has predict_proba), minus the log of the cumulative hazard at the
+    horizon (it has survival), or else log of the amount."""
     if hasattr(model, "predict_proba"):
         p = np.clip(model.predict_proba(X)[:, 1], FLOOR, 1 - FLOOR)
         return np.log(p) - np.log1p(-p)
+    if hasattr(model, "survival"):
+        return model._margin(X[list(model.columns_)])
     return np.log(np.maximum(model.predict(X), CENT))
 
 

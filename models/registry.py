@@ -24,6 +24,7 @@ from foretell.errors import ForetellError, NotReady
 from foretell.project import Project
 from models.encoding import encode
 from models.explain import shifted
+from models.interval import interval
 
 ALIAS = "champion"
 CONTRACT = "contract.json"
@@ -49,8 +50,8 @@ class Champion:
 
     contract: kind, columns (in order), categories (text column -> its values, a value's place being its code), service
     (the version of its features), background (column -> its typical value, as the model reads it), base_rate,
-    estimator, horizon_days, batch, cutoffs, season (day -> what it adds to the margin, in order of time), as logged
-    with the run.
+    estimator, horizon_days, batch, cutoffs, season (day -> what it adds to the margin, in order of time), interval
+    (models.interval), as logged with the run.
     """
 
     task: str
@@ -85,6 +86,10 @@ class Champion:
             return 0.0
         days = [datetime.fromisoformat(day).timestamp() for day in known]
         return float(np.interp(at.timestamp(), days, list(known.values())))
+
+    def interval(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(lowest, highest) of what nine in ten such predictions came to; NaN for probabilities."""
+        return interval(self.contract.get("interval", {}), values)
 
     @property
     def background(self) -> pd.Series:

@@ -1,4 +1,4 @@
-"""What does a score say? Value, percentile, base rate, reasons, versions, cutoff, expiry and the very feature row.
+"""What does a score say? Value, interval, percentile, base rate, reasons, versions, cutoff, expiry, feature row.
 
 Rows in, contracts out: nothing is read or written here, so that the batch and the service answer by the same code.
 """
@@ -25,7 +25,8 @@ _REASON = pa.struct(
 )
 SCHEMA = pa.schema([
     ("score_id", pa.string()), ("task", pa.string()), ("kind", pa.string()), ("profile_id", pa.string()),
-    ("value", pa.float64()), ("percentile", pa.float64()), ("base_rate", pa.float64()),
+    ("value", pa.float64()), ("value_low", pa.float64()), ("value_high", pa.float64()), ("percentile", pa.float64()),
+    ("base_rate", pa.float64()),
     ("reasons", pa.list_(_REASON)), ("model_version", pa.string()), ("estimator", pa.string()),
     ("feature_service", pa.string()), ("features", pa.map_(pa.string(), pa.float64())),
     ("cutoff", _STAMP), ("scored_at", _STAMP), ("expires_at", _STAMP), ("batch", pa.int64()), ("purpose", pa.string()),
@@ -55,6 +56,7 @@ def contract_rows(
     answers = np.asarray(model.predict(X, terms.cutoff)) if values is None else values
     # One row alone and the same row among many may differ in the last bit: as good as equal is equal.
     percentiles = 100.0 * np.searchsorted(crowd, answers + 1e-9 * np.abs(answers), side="right") / len(crowd)
+    ends = [[None if np.isnan(end) else float(end) for end in side] for side in model.interval(answers)]
     said: list[Any] = [None] * len(X)
     if reasons:
         effects = contributions(model.model, X, model.background)
@@ -73,6 +75,7 @@ def contract_rows(
         key = json.dumps([model.task, model.version, model.run_id, profile, terms.cutoff.isoformat(), features])
         made.append({
             **shared, "score_id": hashlib.sha256(key.encode()).hexdigest()[:32], "profile_id": profile,
-            "value": float(answers[i]), "percentile": float(percentiles[i]), "reasons": said[i], "features": features,
+            "value": float(answers[i]), "value_low": ends[0][i], "value_high": ends[1][i],
+            "percentile": float(percentiles[i]), "reasons": said[i], "features": features,
         })  # fmt: skip
     return made

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from foretell.console import table
+from foretell.console import table, worth
 from foretell.project import Project
 from lake.consent import purposes
 from lake.engine import instant, session
@@ -121,8 +121,10 @@ def show(found: dict[str, Any]) -> None:
         [(i["identifier"], f"{i['known_since']:%Y-%m-%d}", i["source"] or "") for i in found["identifiers"]],
     )
     for score in found["scores"]:
-        value = f"{score['value']:.1%}" if score["kind"] == "probability" else f"{score['value']:,.2f}"
-        rate = f"{score['base_rate']:.1%}" if score["kind"] == "probability" else f"{score['base_rate']:,.2f}"
+        value, rate = (worth(score["kind"], score[what]) for what in ("value", "base_rate"))
+        if score.get("value_low") is not None and score.get("value_high") is not None:
+            low, high = (worth(score["kind"], score[end]) for end in ("value_low", "value_high"))
+            value += f" [{low.removesuffix(' days')}, {high.removesuffix(' days')}]"
         click.secho(f"\n{score['task']} {value}", bold=True, nl=False)
         click.echo(
             f"  percentile {score['percentile']:.0f} of those scored; base rate {rate}; {score['estimator']} "

@@ -26,7 +26,7 @@ from training.metrics import METRICS, Difference, Kind, verdict
 from training.pooled import Judged, Pooled
 from training.season import Levels, instead, shift
 
-WATCH: Mapping[Kind, str] = {"probability": "log_loss", "amount": "rmse"}
+WATCH: Mapping[Kind, str] = {"probability": "log_loss", "amount": "rmse", "duration": "rmse"}
 """The metric in which a learned model must not be worse, whatever the task's own is: what a mean or a rank hides."""
 
 Progress = Callable[[str], None]
@@ -272,7 +272,7 @@ def check(task: PredictionTask, kind: str, learn: pd.DataFrame, judge: pd.DataFr
                 problem = f"expected labels of both classes, got only {only} in {len(rows)} {what} rows"
                 fix = "lengthen the horizon, widen the population, or load more data"
             else:
-                problem = f"expected amounts that differ, got {label[0]:g} in all {len(rows)} {what} rows"
+                problem = f"expected {kind}s that differ, got {label[0]:g} in all {len(rows)} {what} rows"
                 fix = "lengthen the horizon, widen the population, or load more data; a constant needs no model"
             raise DataError(task.name, problem, fix)
         if kind == "amount" and rows is learn and not (label > 0).any():

@@ -25,7 +25,7 @@ from foretell.declarations import PredictionTask
 from foretell.errors import unknown
 from foretell.project import Project
 from lake.engine import last_batch
-from models import encoding, registry, wording
+from models import encoding, interval, registry, wording
 from models.estimators import LEARNED, candidates, trees
 from training import backtest, dataset, incumbent, leaks, lineage, metrics, season
 from training.backtest import Backtest
@@ -63,7 +63,8 @@ class Contest:
     final: the winner, fitted on them. counts: rows learned from and judged over all exams, and learned from by `final`.
     season: day to come -> what it adds to the margin of the winner. against: how it compares with the champion in use,
     in words; stays: whether that one does. allowed: feature -> why it looks as if it knew the future; somebody said
-    that it does not.
+    that it does not. interval: around what the winner says (models.interval), from all exams; held: the share of an
+    exam's outcomes that the intervals of the others hold.
     """
 
     task: PredictionTask
@@ -86,6 +87,8 @@ class Contest:
     against: str = ""
     stays: bool = False
     allowed: dict[str, str] = field(default_factory=dict)
+    interval: interval.Interval = field(default_factory=dict)
+    held: float = float("nan")
 
     @property
     def base_rate(self) -> float:
@@ -257,10 +260,13 @@ def contest(
         moves = {day: season.shift({**levels, day: level}, cutoffs.final, day) for day, level in ahead.items()}
         to_come = {day.isoformat(): season.instead(final, by) for day, by in moves.items() if by}
     against, stays = incumbent.compare(project, judged, winner, rows)
+    exams = [(j.y, j.predictions[winner]) for j in judged.judgements]
+    around = interval.learn(kind, exams)
+    held = interval.elsewhere(kind, exams, around["within"]) if around else float("nan")
     return Contest(
         task, kind, at, cutoffs, columns, judged, winner, reason, known(categories), latest, now, categories, final,
         counts, to_come, tuned, int(rows.attrs.get("without_consent", 0)), against, stays,
-        {leak.column: leak.reason for leak in suspects},
+        {leak.column: leak.reason for leak in suspects}, around, held,
     )  # fmt: skip
 
 
@@ -293,7 +299,7 @@ def contract_of(project: Project, found: Contest) -> dict[str, Any]:
         "cutoffs": [c.isoformat() for c in found.cutoffs.final], "now": found.at.isoformat(),
         "evaluated_on": [j.fold.judged.isoformat() for j in found.backtest.judgements], "rows": found.counts,
         "reason": found.reason, "tuned": found.tuned.taken if found.tuned else {}, "season": found.season,
-        "allowed": found.allowed,
+        "allowed": found.allowed, "interval": found.interval,
         "words": wording.words(project.definitions.views_of(task)),
     }  # fmt: skip
 

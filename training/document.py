@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from foretell.console import worth
 from models.estimators import LEARNED
 from training.champion import Contest
 from training.metrics import METRICS
@@ -72,6 +73,14 @@ def _lines(found: Contest) -> list[str]:
     pooled, winner = found.backtest.pooled, found.winner
     low, high = found.base_rate_interval
     rate = f"{_level(found, found.base_rate)} [{_level(found, low)}, {_level(found, high)}]"
+    if found.kind == "duration":
+        lines = [f"It takes {rate} on average, longer waits counting as {_level(found, found.final.horizon_days)}."]
+        never = np.average(found.rows["label"] >= found.final.horizon_days, weights=found.rows["weight"])
+        lines.append(f"Of {never:.0%} of the profiles it was not seen within {found.task.horizon.days} days.")
+        lines.append(
+            f"Of two profiles, it knows which one is sooner in {pooled.value(winner, 'concordance'):.0%} of cases."
+        )
+        return [*lines, *_intervals(found)]
     if found.kind == "amount":
         lines = [f"A profile brings {rate} on average."]
         if "norm_gini" in pooled.metrics:
@@ -79,7 +88,7 @@ def _lines(found: Contest) -> list[str]:
             lines.append(f"It ranks profiles {gini:.0%} as well as somebody who knew the future would.")
         if "bias_pct" in pooled.metrics:
             lines.append(f"Its totals were {pooled.value(winner, 'bias_pct'):.0f}% off at an exam, on average.")
-        return lines
+        return [*lines, *_intervals(found)]
     lines = [f"It is true of {rate} of the profiles."]
     lift, share = pooled.value(winner, "lift10"), pooled.value(winner, "auc")
     lines.append(
@@ -89,6 +98,14 @@ def _lines(found: Contest) -> list[str]:
     lines.append(f"Of two profiles, one of which it is true of, it ranks that one higher in {share:.0%} of cases.")
     lines.append(f"Its probabilities are off by {100 * pooled.value(winner, 'ece'):.1f} points on average.")
     return lines
+
+
+def _intervals(found: Contest) -> list[str]:
+    if not found.interval:
+        return []
+    of = f"{found.interval['coverage']:.0%}"
+    seen = f"; those learned at the other exams held {found.held:.0%}" if np.isfinite(found.held) else ""
+    return [f"Beside each prediction stands an interval that is to hold {of} of what comes{seen}."]
 
 
 def _by_group(found: Contest) -> dict[str, list[dict[str, str]]]:
@@ -128,7 +145,7 @@ def _inline(figure: Figure, says: str) -> Markup:
 
 
 def _level(found: Contest, value: Any) -> str:
-    return f"{value:.1%}" if found.kind == "probability" else f"{value:,.2f}"
+    return worth(found.kind, value)
 
 
 def _figure(value: Any) -> str:

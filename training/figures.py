@@ -23,7 +23,9 @@ def figures(found: Contest) -> dict[str, Figure]:
     shape = plots.calibration_plot if kind == "probability" else plots.decile_plot
     shown = sorted({found.winner, LEARNED} & set(said))  # the others are in the table, `gain` and `compare`
     made = {f"calibration_{name}": shape(y, said[name], name, weight=weight) for name in shown}
-    if kind == "probability" or (y > 0).any():  # of nothing but returns there is no amount to find early
+    if kind == "probability" or (
+        kind == "amount" and (y > 0).any()
+    ):  # of nothing but returns there is no amount to find early
         made["gain"] = plots.gain_plot(y, said, kind, weight=weight)
     if task.metric in judged.pooled.metrics:
         made[f"compare_{task.metric}"] = plots.comparison_plot(judged.evaluation, task.metric)

@@ -265,6 +265,8 @@ def poisson_upper(seen: float) -> float:
 def _outcome(e: Evidence, outcome: int) -> str:
     if e.kind == "probability":
         return f"have the label {'true' if outcome else 'false'}"
+    if e.kind == "duration":
+        return f"{'have it' if outcome else 'do not have it'} within the horizon"
     return (
         f"have an amount {'above' if outcome else 'not above'} {0 if (e.y[e.told == 0] <= 0).all() else 'the median'}"
     )

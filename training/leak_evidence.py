@@ -97,6 +97,8 @@ class Evidence:
     def told(self) -> Floats:
         if self.kind == "probability":
             return self.y
+        if self.kind == "duration":
+            return (self.y < self.y.max()).astype(float)
         above = self.y > 0
         return (above if 0.05 < above.mean() < 0.95 else self.y > np.median(self.y)).astype(float)
 

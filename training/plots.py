@@ -98,9 +98,9 @@ def calibration_plot(y: ArrayLike, p: ArrayLike, name: str, weight: ArrayLike | 
 
 
 def decile_plot(y: ArrayLike, pred: ArrayLike, name: str, weight: ArrayLike | None = None, unit: str = "") -> Figure:
-    """Whether predicted amounts come true: mean predicted and mean actual amount in each tenth by predicted amount.
+    """Whether predicted amounts, or days, come true: their means in each tenth by what was predicted.
 
-    Bars are 95% intervals of the actual mean. `unit` names the amount's unit ("USD") on the axis.
+    Bars are 95% intervals of the actual mean. `unit` names the unit ("USD") on the axis; days say so themselves.
     """
     table = bins(y, pred, "amount", weight)
     figure = canvas(7.2, 4.8)
@@ -239,7 +239,7 @@ def comparison_plot(evaluation: pd.DataFrame, metric: str) -> Figure:
         ax.axvline(chosen.target, color=INK, linewidth=1, zorder=0)
     ax.set_yticks(range(len(rows)), [as_text(str(model)) for model in rows["model"]])
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    unit = {"amount": "in the unit of the amount", "×": "times the base rate"}.get(chosen.unit, chosen.unit)
+    unit = {"label": "in the unit of the label", "×": "times the base rate"}.get(chosen.unit, chosen.unit)
     ax.set_xlabel(f"{chosen.title}{f' ({unit})' if unit else ''}")
     ax.xaxis.set_major_locator(MaxNLocator(7))
     title(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import numpy as np
 
-from foretell.console import table
+from foretell.console import table, worth
 from models.estimators import LEARNED
 from training.champion import Contest, Trained
 from training.lookalike import Lookalikes
@@ -30,10 +30,8 @@ def show_contest(found: Contest) -> None:
     """Print a backtest: base rate, exams, every candidate beside the others, and what was left out."""
     task, cutoffs, judged = found.task, found.cutoffs, found.backtest
     low, high = found.base_rate_interval
-    if found.kind == "probability":
-        rate = f"base rate {found.base_rate:.1%} [{low:.1%}, {high:.1%}]"
-    else:
-        rate = f"mean {found.base_rate:,.2f} [{low:,.2f}, {high:,.2f}]"
+    what = "base rate" if found.kind == "probability" else "mean"
+    rate = f"{what} {worth(found.kind, found.base_rate)} [{worth(found.kind, low)}, {worth(found.kind, high)}]"
     click.secho(f"\n{task.name}: {task.population}, horizon {task.horizon.days} days, {rate}", bold=True)
     exams = [j.fold.judged for j in judged.judgements]
     most = max(len(j.fold.training) for j in judged.judgements)
@@ -62,6 +60,11 @@ def show_contest(found: Contest) -> None:
         )
     if found.tuned:
         click.echo(f"{LEARNED}, {len(found.tuned.trials)} trials before those cutoffs: {found.tuned.reason}.")
+    if found.interval:
+        click.echo(
+            f"its intervals are to hold {found.interval['coverage']:.0%} of what comes; those learned at the other "
+            f"exams held {found.held:.1%}"
+        )
     click.echo(f"fitted on the cutoffs from {cutoffs.final[0]:%Y-%m-%d} to {cutoffs.final[-1]:%Y-%m-%d}")
     if found.without_consent:
         click.echo(f"- {found.without_consent:,} rows are left out: no consent to {task.purpose}, or withdrawn since")
@@ -82,7 +85,7 @@ def summary(trainings: Sequence[Trained]) -> None:
         baselines = judged.drop(index=LEARNED, errors="ignore")
         best = baselines.iloc[int(np.argmin([metric.loss(v) for v in baselines["value"]]))] if len(baselines) else None
         value, low, high = (judged.loc[found.winner, part] for part in ("value", "low", "high"))
-        rate = f"{found.contest.base_rate:.1%}" if found.kind == "probability" else f"{found.contest.base_rate:,.2f}"
+        rate = worth(found.kind, found.contest.base_rate)
         rows.append(
             [
                 found.task.name, f"{found.contest.counts['final']:,}", rate, f"{found.winner} v{found.version}",

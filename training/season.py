@@ -40,9 +40,10 @@ def levels(
 ) -> dict[datetime, float]:
     """The level after last year's same day of each cutoff that has one: log-odds of true, or log of the mean amount.
 
-    None is known of a label that reaches a year or more, nor of a task that Enters: a tenth is a tenth at any time.
+    None is known of a label that reaches a year or more, of one that waits Until something happens, nor of a task that
+    Enters: a tenth is a tenth at any time.
     """
-    if not isinstance(task.label, Label) or task.horizon + task.settle > YEAR:
+    if not isinstance(task.label, Label) or kind == "duration" or task.horizon + task.settle > YEAR:
         return {}
     found = {}
     with session(project) as con:

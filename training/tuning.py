@@ -90,7 +90,7 @@ class _Question:
     def objective(self) -> str:
         if self.task.metric in SMOOTH:
             return self.task.metric
-        return "log_loss" if self.kind == "probability" else "tweedie_deviance"
+        return {"probability": "log_loss", "amount": "tweedie_deviance", "duration": "rmse"}[self.kind]
 
     def loss(self, at: np.ndarray, predicted: np.ndarray) -> float:
         """The objective over the rows at these positions."""

@@ -15,8 +15,9 @@ from foretell.errors import unknown
 if TYPE_CHECKING:
     from models.estimators.base import Candidate
     from models.estimators.boosting import LightGBMAmount, LightGBMProbability
+    from models.estimators.duration import LightGBMDuration
 
-KINDS = ("probability", "amount")
+KINDS = ("probability", "amount", "duration")
 LEARNED = "blend"
 """The candidate that reads every feature. All others are baselines, and are served where it does not beat them."""
 
@@ -27,7 +28,8 @@ def candidates(
 ) -> dict[str, Candidate]:  # fmt: skip
     """The unfitted estimators of a kind whose `requires` are all among the columns, simplest first.
 
-    kind: "probability" (y is true or false) or "amount" (y is money or a count, >= 0 but for returns).
+    kind: "probability" (y is true or false), "amount" (y is money or a count, >= 0 but for returns) or "duration" (y is
+    days, the horizon for whom it takes longer).
     columns: the features at hand; horizon_days: how many days after the cutoff y looks.
     num_threads: for the estimators that can use several. categorical: columns whose numbers are codes of text.
     target: of a task about one target among several, its name.
@@ -58,6 +60,17 @@ def candidates(
         ]
         if target:
             known.insert(1, baselines.TargetLogistic(horizon_days, target))
+    elif kind == "duration":
+        from models.estimators import duration
+
+        known = [
+            duration.Everyone(horizon_days),
+            duration.RecencyCox(horizon_days),
+            duration.UsualGap(horizon_days),
+            duration.RFMCox(horizon_days),
+            duration.BGNBDDuration(horizon_days),
+            duration.BlendDuration(horizon_days, **learned),
+        ]
     else:
         known = [
             baselines.MeanAmount(horizon_days),
@@ -72,12 +85,13 @@ def candidates(
 
 def trees(
     kind: str, horizon_days: float, *, num_threads: int = 2, categorical: Iterable[str] = ()
-) -> LightGBMProbability | LightGBMAmount:
+) -> LightGBMProbability | LightGBMAmount | LightGBMDuration:
     """The unfitted trees of a kind, by themselves: what tuning tunes, and what takes whatever columns come."""
     _check(kind)
     from models.estimators.boosting import LightGBMAmount, LightGBMProbability
+    from models.estimators.duration import LightGBMDuration
 
-    chosen = LightGBMProbability if kind == "probability" else LightGBMAmount
+    chosen = {"probability": LightGBMProbability, "amount": LightGBMAmount, "duration": LightGBMDuration}[kind]
     return chosen(horizon_days, num_threads=num_threads, categorical=tuple(categorical))
 
 

@@ -47,7 +47,9 @@ class Score(BaseModel):
     task: str
     kind: str = Field(description="probability or amount")
     profile_id: str
-    value: float
+    value: float = Field(description="The probability, the expected amount, or the expected days.")
+    value_low: float | None = Field(description="Nine in ten amounts so foretold came to this or more.")
+    value_high: float | None = Field(description="And to this or less. Null for a probability.")
     percentile: float = Field(description="Share of everyone eligible whose score is no higher, in %.")
     base_rate: float = Field(description="What a guess without a model would say.")
     reasons: list[Reason] | None = Field(description="The largest effects; null unless asked for.")
