@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -418,6 +419,11 @@ class PredictionTask:
                 f"raise horizon or use {unit}({near})",
                 where=at,
             )
+
+    @property
+    def standard(self) -> bool:
+        """Whether it comes with Foretell, rather than with the project."""
+        return Path(self.where).parent == Path(__file__).parents[1] / "models"
 
     @property
     def target(self) -> str:

@@ -64,7 +64,7 @@ def _learn(kind: str, exams: Sequence[Exam], within: float) -> Interval:
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, groups + 1)[1:-1]))
     edges = edges[edges > predicted.min()]  # no group is empty: equal predictions lie above an edge that equals them
     place = np.searchsorted(edges, predicted, side="right")
-    floor = FLOOR * float(np.mean(predicted))
+    floor = FLOOR * float(np.mean(predicted)) or 1.0
     ratio = np.maximum(y, 0.0) / _unit(kind, predicted, floor)  # who returns more than they buy is nobody to foretell
     found = [_shortest(np.sort(ratio[place == group]), within) for group in range(len(edges) + 1)]
     low, high = (list(ends) for ends in zip(*found, strict=True))

@@ -34,11 +34,13 @@ def train(
     """Train TASKS (default: all): candidates compete at past cutoffs, each after all they learned from; the winner is
     champion.
 
-    A task with targets stands for its whole family. Baselines compete as equals. The learned model is used only where
-    it beats every one of them beyond chance, and the champion in use stays where it foretold what came after it better.
-    A feature that looks as if it knew the future is refused, and named. The learned model may try other parameters on
-    older cutoffs; these trials are kept, so a stopped command goes on, and more trials add to those done. Every run is
-    in MLflow, with metrics and intervals, plots, a report for people (report.html), trials and the list of features.
+    A task with targets stands for its whole family. Without TASKS, a standard task that the data do not allow yet
+    (too short a history for a year ahead, nobody of its population) is left for later, and said to be. Baselines
+    compete as equals. The learned model is used only where it beats every one of them beyond chance, and the
+    champion in use stays where it foretold what came after it better. A feature that looks as if it knew the future
+    is refused, and named. The learned model may try other parameters on older cutoffs; these trials are kept, so a
+    stopped command goes on, and more trials add to those done. Every run is in MLflow, with metrics and intervals,
+    plots, a report for people (report.html), trials and the list of features.
 
     \b
     Examples:
@@ -46,7 +48,7 @@ def train(
       foretell train churn clv --trials 30
     """
     from foretell.console import progress
-    from foretell.errors import ForetellError
+    from foretell.errors import DataError, ForetellError
     from foretell.project import Project
     from models.registry import look_closer
     from training.champion import train as run
@@ -54,7 +56,7 @@ def train(
 
     home = Project.find(project)
     names = home.definitions.family(tasks) if tasks else list(home.definitions.tasks)
-    done, failed = [], False
+    done, later, failed = [], {}, False
     for name in names:
         try:
             with home.writing(f"train {name}"), progress(name) as step:
@@ -65,11 +67,16 @@ def train(
         except ForetellError as error:
             if len(names) == 1:
                 raise
+            if not tasks and isinstance(error, DataError) and home.definitions.tasks[name].standard:
+                later[name] = error
+                continue
             click.secho(f"Error: {error}", fg="red", err=True)  # one task that cannot be trained stops no other
             failed = True
     if done and len(names) > 1:
         click.echo()
         summary(done)
+    for error in later.values():
+        click.echo(f"Not yet: {error}")
     click.echo(f"Look closer: {look_closer(home)}")
     if failed:
         sys.exit(2)

@@ -38,7 +38,7 @@ class Candidate(BaseEstimator):
         target, weight = self._checked_labels(len(X), y, sample_weight)
         self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         self.n_features_in_ = X.shape[1]
-        self.typical_ = features.median().fillna(0.0)
+        self.typical_ = _medians(features, weight).fillna(0.0)
         asked = None if now is None or not len(now) else self._columns(now, tuple(features.columns))
         self._fit(features, target, weight, asked)
         return self
@@ -167,6 +167,18 @@ class AmountCandidate(RegressorMixin, Candidate):
                 f"expected some labels above 0 in training, got a maximum of {y.max():g}",
                 "take more or other cutoffs, or a longer horizon, so that some profiles spend",
             )
+
+
+def _medians(X: pd.DataFrame, weight: np.ndarray) -> pd.Series:
+    """The median of each column where it is known, a row counting as many times as its weight says."""
+    if (weight == weight[0]).all():
+        return X.median()
+    found = {}
+    for column, values in X.items():
+        known = values.notna().to_numpy() & (weight > 0)
+        x, w = values.to_numpy()[known], weight[known]
+        found[column] = np.quantile(x, 0.5, weights=w, method="inverted_cdf") if len(x) else np.nan
+    return pd.Series(found, dtype=float)
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from sklearn.base import RegressorMixin
 from sklearn.linear_model import PoissonRegressor
 
@@ -31,6 +32,7 @@ from models.explain import margin, split
 STEPS = 91  # moments of the horizon at which a curve is known; between them it is a line
 LEAST = 1e-6  # an exposure below counts as this: who orders within the hour was watched for some of it
 ROUNDS, NEAR = 20, 1e-6  # of factors and baseline in turn, and the change of the coefficients that ends them
+REACH = 5.0  # of the log of a baseline: how far it may be moved
 FARTHEST = 30.0  # of the log of a hazard from the baseline's
 
 
@@ -88,19 +90,22 @@ class _Proportional(DurationCandidate):
     def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
         raise NotImplementedError
 
-    def _breslow(self, y: np.ndarray, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
-        """The cumulative hazard at `_moments`: of each day that had events, their weight over that of those at risk."""
+    def _breslow(self, y: np.ndarray, weight: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The cumulative hazard at `_moments`, and at each y.
+
+        Of each moment that had events, their weight over that of those at risk then.
+        """
         order = np.argsort(y, kind="stable")
         days, events = y[order], np.where(y < self.horizon_days, weight, 0.0)[order]
         risk = (weight * factor)[order][::-1].cumsum()[::-1]
         first = np.searchsorted(days, days, side="left")  # who has an event on the same day is at risk with all of it
         hazard = np.cumsum(events / np.maximum(risk[first], 1e-12))
-        reached = np.searchsorted(days, self._moments, side="right")
-        return np.append(0.0, hazard)[reached]
+        reached = np.append(0.0, hazard)
+        return tuple(reached[np.searchsorted(days, at, side="right")] for at in (self._moments, y))  # pyright: ignore
 
-    def _exposed(self, y: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _exposed(self, y: np.ndarray, reached: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(events per unit of exposure, exposure) of each row: what a Poisson regression learns from."""
-        exposure = np.maximum(np.interp(y, self._moments, baseline), LEAST)
+        exposure = np.maximum(reached, LEAST)
         return np.where(y < self.horizon_days, 1.0, 0.0) / exposure, exposure
 
     def _survival(self, X: pd.DataFrame) -> np.ndarray:
@@ -116,7 +121,7 @@ class Everyone(_Proportional):
     name = "mean"
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
-        self.baseline_ = self._breslow(y, weight, np.ones(len(y)))
+        self.baseline_, _ = self._breslow(y, weight, np.ones(len(y)))
 
     def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
         return np.zeros(len(X))
@@ -140,12 +145,14 @@ class LogCox(_Proportional, _OnLogs):
 
     def _learn(self, Z: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Any:
         model = PoissonRegressor(alpha=self.penalty, solver="newton-cholesky", max_iter=200, warm_start=True)
-        self.baseline_, before = self._breslow(y, weight, np.ones(len(y))), np.zeros(Z.shape[1])
+        before = np.zeros(Z.shape[1])
+        self.baseline_, reached = self._breslow(y, weight, np.ones(len(y)))
         for _ in range(ROUNDS):
-            rate, exposure = self._exposed(y, self.baseline_)
+            rate, exposure = self._exposed(y, reached)
             model.fit(Z, rate, sample_weight=weight * exposure)
             model.intercept_ = 0.0  # the baseline has the level
-            self.baseline_ = self._breslow(y, weight, np.exp(np.clip(Z @ model.coef_, -FARTHEST, FARTHEST)))
+            factor = np.exp(np.clip(Z @ model.coef_, -FARTHEST, FARTHEST))
+            self.baseline_, reached = self._breslow(y, weight, factor)
             if np.abs(model.coef_ - before).max(initial=0.0) < NEAR:
                 break
             before = model.coef_.copy()
@@ -168,10 +175,10 @@ class RecencyCox(LogCox):
 
 
 class UsualGap(LogCox):
-    """Proportional hazards on the logs of a profile's usual gap and of how far that has run out."""
+    """Proportional hazards on the logs of a profile's usual gap and of the days since the last order."""
 
     name = "usual_gap"
-    requires = ("mean_gap_days_ever", "overdue_ratio_ever")
+    requires = ("mean_gap_days_ever", "days_since_order")
 
 
 class RFMCox(LogCox):
@@ -207,11 +214,11 @@ class LightGBMDuration(_Proportional, _LightGBM):
     objective: ClassVar[dict[str, str | float]] = {"objective": "poisson"}
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
-        self.baseline_ = self._breslow(y, weight, np.ones(len(y)))
+        self.baseline_, reached = self._breslow(y, weight, np.ones(len(y)))
         for _ in range(2):  # the second time from the baseline that goes with the factors
-            rate, exposure = self._exposed(y, self.baseline_)
+            rate, exposure = self._exposed(y, reached)
             _LightGBM._fit(self, X, rate, weight * exposure, now)
-            self.baseline_ = self._breslow(y, weight, np.exp(self._log_factor(X)))
+            self.baseline_, reached = self._breslow(y, weight, np.exp(self._log_factor(X)))
 
     def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
         return _LightGBM._margin(self, X)
@@ -225,6 +232,8 @@ class LightGBMDuration(_Proportional, _LightGBM):
 class BlendDuration(_Proportional):
     """BG/NBD, trees and linear proportional hazards: the mean of their margins as one factor, with its own baseline.
 
+    The baseline is moved until the blend foretells those who will be asked about the same mean as BG/NBD, which knows
+    the purchases of the last months too: labels are of the months before.
     tuned: parameters of the trees that differ from their defaults. categorical: columns whose numbers are codes of
     text. After `fit`: parts_, name -> fitted model; skipped_, name -> why it is none.
     """
@@ -260,7 +269,18 @@ class BlendDuration(_Proportional):
                 self.parts_.pop(name, None)
         if not self.parts_:
             raise DataError(self.name, "none of its parts could be fitted", "; ".join(self.skipped_.values()))
-        self.baseline_ = self._breslow(y, weight, np.exp(self._log_factor(X)))
+        self.baseline_, _ = self._breslow(y, weight, np.exp(self._log_factor(X)))
+        history = self.parts_.get(BGNBDDuration.name)
+        if now is not None and history is not None:
+            factor, mean = np.exp(self._log_factor(now)), float(history.predict(now).mean())
+
+            def apart(by: float) -> float:
+                curves = np.exp(-factor[:, None] * (np.exp(by) * self.baseline_))
+                return float(np.trapezoid(curves, self._moments, axis=1).mean()) - mean
+
+            if apart(-REACH) * apart(REACH) < 0:
+                moved = brentq(apart, -REACH, REACH)
+                self.baseline_ = self.baseline_ * np.exp(float(moved))  # pyright: ignore[reportArgumentType]
 
     def _check(self, part: Any, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
         """Refuse a part where something else is waited for than it foretells: one answer for all is nearer then."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from simulated_shop import estimators
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone, is_classifier
 from sklearn.utils.estimator_checks import check_estimator
@@ -80,6 +81,13 @@ class AmountCoat(RegressorMixin, Coat):
         return tags
 
 
+class DurationCoat(AmountCoat):
+    """Any numbers become days within the horizon, in the same order."""
+
+    def _labels(self, y: np.ndarray) -> np.ndarray:
+        return self.inner.horizon_days * expit(np.asarray(y, dtype=float))
+
+
 class ProbabilityCoat(ClassifierMixin, Coat):
     """Any two classes become 0 and 1, as a task's label has them, and back."""
 
@@ -128,7 +136,7 @@ def excused(kind: str, estimator: Candidate) -> dict[str, str]:
 )
 def test_the_rules_of_scikit_learn_are_kept(kind: str, name: str) -> None:
     estimator = estimators()[kind, name]
-    coat = ProbabilityCoat(estimator) if kind == "probability" else AmountCoat(estimator)
+    coat = {"probability": ProbabilityCoat, "amount": AmountCoat, "duration": DurationCoat}[kind](estimator)
     expected = excused(kind, estimator)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of checks that were skipped, and that failed as expected

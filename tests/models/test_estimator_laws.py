@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_shop import HORIZON, SETTINGS, estimators, shop
+from simulated_shop import HORIZON, SETTINGS, estimators, labels, shop
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.metrics import roc_auc_score
 
@@ -22,10 +22,6 @@ every = pytest.mark.parametrize(("kind", "name"), ALL)
 
 def new(kind: str, name: str):
     return estimators()[kind, name]
-
-
-def labels(kind: str, amount: np.ndarray) -> np.ndarray:
-    return amount > 0 if kind == "probability" else amount
 
 
 def answer(estimator, X: pd.DataFrame) -> np.ndarray:
@@ -54,6 +50,7 @@ def test_answers_are_probabilities_or_amounts(kind, name, fitted):
         assert set(estimator.predict(X)) <= {0, 1}
     else:
         assert is_regressor(estimator)
+        assert kind == "amount" or (got <= HORIZON).all()
 
 
 @every
@@ -102,7 +99,7 @@ def test_a_weight_of_two_is_a_row_twice_and_the_unit_of_weights_is_free(kind, na
 @every
 def test_labels_of_one_class_are_refused(kind, name):
     X, _ = shop()
-    with pytest.raises(DataError, match=r"expected .*, got .*; take more or other cutoffs"):
+    with pytest.raises(DataError, match=r"expected .*, got .*take more or other cutoffs"):
         new(kind, name).fit(X, labels(kind, np.zeros(len(X))))
 
 
@@ -181,6 +178,10 @@ def test_candidates_are_those_the_columns_can_feed_simplest_first():
     assert list(candidates("amount", COLUMNS, 30)) == amount
     assert list(candidates("probability", ["age", "days_since_order"], 30)) == ["base_rate", "recency", "blend"]
     assert list(candidates("amount", [], 30)) == ["mean", "blend"]
+    duration = ["mean", "recency", "usual_gap", "rfm_cox", "bg_nbd", "blend"]
+    assert list(candidates("duration", COLUMNS, 30)) == duration
+    gaps = ["mean_gap_days_ever", "days_since_order"]
+    assert list(candidates("duration", gaps, 30)) == ["mean", "recency", "usual_gap", "blend"]
     assert all(one.horizon_days == 30 for one in candidates("amount", COLUMNS, 30).values())
     with pytest.raises(UnknownName, match='did you mean "amount"'):
         candidates("amounts", COLUMNS, 30)
@@ -202,7 +203,7 @@ def test_the_learned_one_gives_the_same_bits_for_any_number_of_threads(kind):
     np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["probability", "amount"])
 def test_trees_that_start_from_a_prior_learn_what_it_leaves_unexplained(kind):
     X, amount = shop()
     y, prior = labels(kind, amount), new(kind, "bg_nbd" if kind == "probability" else "bg_nbd_gamma_gamma")
@@ -216,7 +217,7 @@ def test_trees_that_start_from_a_prior_learn_what_it_leaves_unexplained(kind):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["probability", "amount"])
 def test_a_blend_is_the_mean_margin_of_its_parts(kind):
     X, amount = shop()
     blend = new(kind, "blend").fit(X, labels(kind, amount))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shap
-from simulated_shop import HORIZON, estimators, shop
+from simulated_shop import HORIZON, estimators, labels, shop
 
 from foretell.errors import DataError
 from models.estimators import KINDS, trees
@@ -21,10 +21,7 @@ BACKGROUND = shop()[0].median()
 @pytest.fixture(scope="module")
 def fitted():
     X, amount = shop()
-    return {
-        (kind, name): estimator.fit(X, amount > 0 if kind == "probability" else amount)
-        for (kind, name), estimator in estimators().items()
-    }
+    return {(kind, name): estimator.fit(X, labels(kind, amount)) for (kind, name), estimator in estimators().items()}
 
 
 def some(rows: int = 25) -> pd.DataFrame:
@@ -67,17 +64,14 @@ def test_shapley_values_are_those_of_the_shap_library(kind, name, fitted):
     np.testing.assert_allclose(base(model, BACKGROUND), expected.base_values, atol=1e-8)
 
 
-def _learn(kind: str) -> tuple[pd.DataFrame, np.ndarray]:
-    X, amount = shop()
-    return X, amount > 0 if kind == "probability" else amount
-
-
 @pytest.mark.filterwarnings("ignore:LightGBM binary classifier")
 @pytest.mark.parametrize("kind", KINDS)
-def test_lightgbm_contributions_are_those_of_treeshap(kind, fitted):
-    model, X = trees(kind, HORIZON).fit(*_learn(kind)), some()
-    expected = shap.TreeExplainer(model.booster_).shap_values(X.to_numpy())
-    np.testing.assert_allclose(contributions(model, X, BACKGROUND), np.asarray(expected), atol=1e-6)
+def test_lightgbm_contributions_are_those_of_treeshap(kind):
+    model, X = trees(kind, HORIZON).fit(shop()[0], labels(kind, shop()[1])), some()
+    expected = np.asarray(shap.TreeExplainer(model.booster_).shap_values(X.to_numpy()))
+    if kind == "duration":  # its trees foretell how soon, its margin how late
+        expected = -expected
+    np.testing.assert_allclose(contributions(model, X, BACKGROUND), expected, atol=1e-6)
 
 
 def test_a_history_is_told_as_how_often_and_how_long_ago(fitted):

@@ -16,7 +16,7 @@ from training import metrics as m
 from training.metrics import METRICS, compare, evaluate, verdict
 
 PROBABILITY, AMOUNT = list(METRICS["probability"]), list(METRICS["amount"])
-BOTH = [("probability", name) for name in PROBABILITY] + [("amount", name) for name in AMOUNT]
+EVERY = [(kind, name) for kind, names in METRICS.items() for name in names]
 
 
 def data(kind, n=400, seed=0, *, ties=False):
@@ -26,6 +26,9 @@ def data(kind, n=400, seed=0, *, ties=False):
         pred = r.beta(1, 3, n)
         y = (r.random(n) < pred).astype(float)
         pred = np.clip(pred + r.normal(0, 0.1, n), 0, 1)
+    elif kind == "duration":
+        y = np.minimum(r.exponential(60, n), 90)
+        pred = np.clip(y + r.normal(0, 30, n), 0, 90)
     else:
         y = np.where(r.random(n) < 0.3, 0, r.gamma(1, 50, n)) - 5.0 * (r.random(n) < 0.05)
         pred = np.maximum(0.5 * y + r.normal(30, 20, n), 0)
@@ -86,7 +89,7 @@ def test_metric_and_kernel_equal_the_library(name, weighted, ties, seed):
     assert quick == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "name"), BOTH)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
 @pytest.mark.parametrize("ties", [False, True])
 def test_kernel_on_counts_equals_the_metric_on_resampled_rows(kind, name, ties):
     y, pred, _ = data(kind, ties=ties)
@@ -97,7 +100,7 @@ def test_kernel_on_counts_equals_the_metric_on_resampled_rows(kind, name, ties):
         assert value == pytest.approx(METRICS[kind][name].function(y[rows], pred[rows]), rel=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "name"), BOTH)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_only_proportions_of_weights_matter_and_weight_0_is_absence(kind, name):
     y, pred, weight = data(kind)
     metric = METRICS[kind][name].function
@@ -108,7 +111,7 @@ def test_only_proportions_of_weights_matter_and_weight_0_is_absence(kind, name):
     assert metric(y[used], pred[used], weight[used]) == pytest.approx(value)
 
 
-@pytest.mark.parametrize(("kind", "name"), BOTH)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_order_of_rows_does_not_matter(kind, name):
     y, pred, weight = data(kind, ties=True)
     shuffled = np.random.default_rng(1).permutation(len(y))
@@ -248,7 +251,7 @@ def test_evaluate_is_quick():
     assert time.process_time() - start < 6
 
 
-@pytest.mark.parametrize(("kind", "name"), BOTH)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_compare_is_paired_with_the_draws_of_evaluate(kind, name):
     y, pred, weight = data(kind)
     noise = np.random.default_rng(2).normal(0, 0.2 if kind == "probability" else 60, len(y))
@@ -304,7 +307,7 @@ def test_verdict(low, high, of_auc, of_brier):
     assert verdict(difference, METRICS["probability"]["brier"]) == of_brier
 
 
-@pytest.mark.parametrize(("kind", "name"), BOTH)
+@pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_unusable_input_is_refused(kind, name):
     metric = METRICS[kind][name].function
     y, pred, _ = data(kind, 50)
