@@ -215,7 +215,8 @@ class LightGBMDuration(_Proportional, _LightGBM):
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         self.baseline_, reached = self._breslow(y, weight, np.ones(len(y)))
-        for _ in range(2):  # the second time from the baseline that goes with the factors
+        for callbacks in ((), self.callbacks):  # the second time from the baseline that goes with the factors
+            self.callbacks = callbacks
             rate, exposure = self._exposed(y, reached)
             _LightGBM._fit(self, X, rate, weight * exposure, now)
             self.baseline_, reached = self._breslow(y, weight, np.exp(self._log_factor(X)))

@@ -206,7 +206,7 @@ REFUSED = {
     "no label": (
         make_task,
         {"label": "orders_90d > 3"},
-        "churn: expected a Label or Enters, got 'orders_90d > 3'; "
+        "churn: expected a Label, Until or Enters, got 'orders_90d > 3'; "
         'write label=Label(source="order_line", value=_.count() > 0)',
     ),
     "no rule": (

@@ -44,7 +44,7 @@ NO_SUCH_ROLE = {
     view: f"no source plays the role {role}"
     for view, role in {
         "coupons": "redemption", "messages": "message", "response": "message", "support": "ticket", "traits": "person",
-        "visits": "activity",
+        "visits": "activity", "campaign_response": "redemption",
     }.items()
 } | dict.fromkeys(("account_orders", "company"), "no source says who belongs to which account")  # fmt: skip
 
@@ -76,6 +76,11 @@ def test_standard_definitions_beside_the_projects_own(tmp_path):
         "clv": ["orders", "cadence", "gaps", "items", "decay", "basket"],
         "propensity": ["orders", "cadence", "gaps", "items", "basket"],
         "lookalike": ["orders", "cadence", "basket", "promotions", "affinity"],
+        "clv_180": ["orders", "cadence", "gaps", "items", "decay", "basket"],
+        "clv_365": ["orders", "cadence", "gaps", "items", "decay", "basket"],
+        "loyalty": ["orders", "cadence", "gaps", "items", "basket"],
+        "next_order": ["orders", "cadence", "gaps", "items", "basket"],
+        "repurchase": ["orders", "cadence", "basket"],
     }
 
 

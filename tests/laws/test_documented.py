@@ -96,7 +96,7 @@ def test_values_are_what_is_said(shop: Project, name: str) -> None:
 
 def test_the_views_that_tasks_learn_from_are_those_in_the_document(tmp_path: Path) -> None:
     text = (EXAMPLES.parent / "docs" / "features.md").read_text()
-    rows = re.findall(r"^\| ([a-z, ]+?)(?: \(.*\))? \| (orders, [a-z, ]+) \|", text, flags=re.M)
+    rows = re.findall(r"^\| ([a-z0-9_, ]+?)(?: \(.*\))? \| (orders, [a-z_, ]+) \|", text, flags=re.M)
     said = {task: tuple(views.split(", ")) for tasks, views in rows for task in tasks.split(", ")}
     known = discover(write_shop(tmp_path / "shop", {}, sources=MORE_SOURCES).folder)
     assert said == {name: task.view_names for name, task in known.tasks.items()}

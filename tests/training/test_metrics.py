@@ -27,8 +27,8 @@ def data(kind, n=400, seed=0, *, ties=False):
         y = (r.random(n) < pred).astype(float)
         pred = np.clip(pred + r.normal(0, 0.1, n), 0, 1)
     elif kind == "duration":
-        y = np.minimum(r.exponential(60, n), 90)
-        pred = np.clip(y + r.normal(0, 30, n), 0, 90)
+        y = np.minimum(np.floor(r.exponential(60, n)), 90)
+        pred = np.clip(np.round(y + r.normal(0, 30, n)), 0, 90)  # whole days: concordance groups what is finer
     else:
         y = np.where(r.random(n) < 0.3, 0, r.gamma(1, 50, n)) - 5.0 * (r.random(n) < 0.05)
         pred = np.maximum(0.5 * y + r.normal(30, 20, n), 0)
@@ -180,7 +180,7 @@ def test_bias_has_a_sign_and_a_unit():
 
 def test_list_says_what_is_better():
     greater = {name for metrics in METRICS.values() for name, metric in metrics.items() if metric.greater}
-    assert greater == {"auc", "average_precision", "lift10", "spearman", "norm_gini"}
+    assert greater == {"auc", "average_precision", "lift10", "spearman", "norm_gini", "concordance"}
     assert all(name == metric.name for metrics in METRICS.values() for name, metric in metrics.items())
     assert METRICS["amount"]["bias_pct"].loss(-3) == 3
     assert METRICS["amount"]["bias_pct"].direction == "nearer to 0 is better"

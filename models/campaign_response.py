@@ -4,8 +4,8 @@ from foretell import Label, PredictionTask, _, days
 
 answered = _.coupon_id.nullif("").notnull() | _.campaign_id.nullif("").notnull()
 
-response = PredictionTask(
-    name="response",
+campaign_response = PredictionTask(
+    name="campaign_response",
     population="messages_90d > 0",
     horizon=days(30),
     settle=days(1),
