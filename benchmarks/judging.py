@@ -101,6 +101,7 @@ def _predictions(project: Project, trained: Trained, model: Champion, X: pd.Data
     for name, estimator in contest.known.items():
         if name in contest.backtest.pooled.models:
             made = backtest.fit(clone(estimator), contest.rows, contest.columns, contest.now)
+            made.set_params(horizon_days=contest.final.horizon_days)
             said[name] = backtest.predict(made, X, contest.kind)
     ours = model.predict(X, project.now).to_numpy()
     said[contest.winner] = shifted(said[contest.winner], contest.kind, model.season(project.now))

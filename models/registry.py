@@ -48,10 +48,10 @@ class Taken(ForetellError):
 class Champion:
     """A registered model with what it needs to be used: its columns, versions and the typical profile.
 
-    contract: kind, columns (in order), categories (text column -> its values, a value's place being its code), service
-    (the version of its features), background (column -> its typical value, as the model reads it), base_rate,
-    estimator, horizon_days, batch, cutoffs, season (day -> what it adds to the margin, in order of time), interval
-    (models.interval), as logged with the run.
+    contract: kind, columns (in order), categories (text column -> its values, a value's place being its code),
+    service (the version of its features), background (column -> its typical value, as the model reads it),
+    base_rate, estimator, horizon_days, judged_days (the horizon of its labels), batch, cutoffs, season (day -> what
+    it adds to the margin, in order of time), interval (models.interval), as logged with the run.
     """
 
     task: str

@@ -22,7 +22,7 @@ from models.estimators import LEARNED
 from models.explain import shifted
 from training import metrics
 from training.cutoffs import Fold
-from training.metrics import METRICS, Difference, Kind, verdict
+from training.metrics import METRICS, Difference, Kind, Metric, verdict
 from training.pooled import Judged, Pooled
 from training.season import Levels, instead, shift
 
@@ -129,7 +129,11 @@ class Backtest:
         if best != simple and verdict(apart := self.difference(best, simple, name), metric) != "better":
             best, luck = simple, f"; nor does {best} beat {simple} ({_said(name, apart)})"
         if LEARNED not in models:
-            return best, f"{best} is the best of the candidates that could be fitted{luck}"
+            first = next(m for m in models if m == best or not self._beaten(m, best, metric))
+            if first == best:
+                return best, f"{best} is the best of the candidates that could be fitted{luck}"
+            shown = _said(name, self.difference(best, first, name))
+            return first, f"{first} is not beaten beyond chance by the best that could be fitted, {best} ({shown})"
         against = {other: self.difference(LEARNED, other, name) for other in self.baselines}
         shown = f"{_said(name, against[best])} against {best}"
         if verdict(against[best], metric) == "worse":
@@ -145,6 +149,9 @@ class Backtest:
             if verdict(apart, self.pooled.metrics[watched]) == "worse":
                 return best, f"{LEARNED} is better by {name}, but worse than {rival} by {_said(watched, apart)}"
         return LEARNED, f"{LEARNED} beats every baseline beyond chance: {shown}, the best of them"
+
+    def _beaten(self, model: str, by: str, metric: Metric) -> bool:
+        return verdict(self.difference(by, model, metric.name), metric) == "better"
 
     def _simplest(self) -> str:
         return next(iter(self.pooled.models))

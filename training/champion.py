@@ -22,14 +22,14 @@ from sklearn.base import clone
 from features.store import repository
 from foretell.binding import kind_of
 from foretell.declarations import PredictionTask
-from foretell.errors import unknown
+from foretell.errors import DataError, unknown
 from foretell.project import Project
 from lake.engine import last_batch
 from models import encoding, interval, registry, wording
 from models.estimators import LEARNED, candidates, trees
 from training import backtest, dataset, incumbent, leaks, lineage, metrics, season
 from training.backtest import Backtest
-from training.cutoffs import Cutoffs, plan
+from training.cutoffs import Cutoffs, plan, shortened, told
 from training.metrics import Kind
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class Contest:
     season: day to come -> what it adds to the margin of the winner. against: how it compares with the champion in use,
     in words; stays: whether that one does. allowed: feature -> why it looks as if it knew the future; somebody said
     that it does not. interval: around what the winner says (models.interval), from all exams; held: the share of an
-    exam's outcomes that the intervals of the others hold.
+    exam's outcomes that the intervals of the others hold. judged_days: the horizon of the exams and of what was learned
+    from, where that of the task is longer than its history allows: the winner is stretched to it then; 0: the task's.
     """
 
     task: PredictionTask
@@ -89,15 +90,26 @@ class Contest:
     allowed: dict[str, str] = field(default_factory=dict)
     interval: interval.Interval = field(default_factory=dict)
     held: float = float("nan")
+    judged_days: float = 0.0
 
     @property
     def base_rate(self) -> float:
-        return float(np.average(self.rows["label"], weights=self.rows["weight"]))
+        """The mean outcome; of a stretched winner, which nobody has seen yet, the mean that it foretells."""
+        outcomes, weights = self._outcomes
+        return float(np.average(outcomes, weights=weights))
 
     @property
     def base_rate_interval(self) -> tuple[float, float]:
         """The 95% of the base rate, as many persons as it is of; the rows of one are no more evidence than one."""
-        return metrics.mean_interval(self.rows["label"], self.rows["weight"], self.kind, self.rows["person"].nunique())
+        persons = len(self.now) if self.judged_days else self.rows["person"].nunique()
+        return metrics.mean_interval(*self._outcomes, self.kind, persons)
+
+    @cached_property
+    def _outcomes(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the base rate is the mean of, and its weights."""
+        if self.judged_days and len(self.now):
+            return backtest.predict(self.final, self.now[self.columns], self.kind), np.ones(len(self.now))
+        return self.rows["label"].to_numpy(dtype=float), self.rows["weight"].to_numpy(dtype=float)
 
     def __repr__(self) -> str:
         judged = self.backtest.evaluation[self.backtest.evaluation["metric"] == self.task.metric]
@@ -220,18 +232,21 @@ def contest(
         if lacking := [each for each in names if each not in columns]:
             raise unknown("feature", lacking[0], columns, where=f"{what} of {name}")
     at, first_fact = project.now, dataset.first_fact(project, task)
-    cutoffs = plan(task, at, first_fact, project.setting("cutoffs"), project.setting("folds"))
-    rows = dataset.training_set(project, task, cutoffs.all, progress=progress)
+    asked = _that_can_be_judged(task, kind, columns, at, first_fact)
+    stretched = asked is not task
+    begins = told(asked, first_fact) if stretched else first_fact
+    cutoffs = plan(asked, at, begins, project.setting("cutoffs"), project.setting("folds"))
+    rows = dataset.training_set(project, asked, cutoffs.all, progress=progress)
     now = dataset.eligible(project, task, at, progress)
     progress(f"{name}: looking for leaks")
     all_rows, all_now, codes = backtest.encoded(backtest.usable(rows), now, columns)
     suspects = leaks.inspect(all_rows, columns, kind, codes, now=all_now, allowed=allow)
     leaks.refuse(name, suspects)
     progress(f"{name}: the seasons of {len(cutoffs.all)} cutoffs")
-    levels = season.levels(project, task, kind, cutoffs.all, first_fact)
+    levels = {} if stretched else season.levels(project, task, kind, cutoffs.all, first_fact)
     wanted = project.setting("trials") if trials is None else trials
     tuned = None
-    if wanted:
+    if wanted and not stretched:
         oldest = rows[rows["cutoff"].isin(cutoffs.folds[0].training)]
         learn, _, categories = backtest.encoded(backtest.usable(oldest), oldest, columns)
         estimator = trees(kind, _days(task), num_threads=project.setting("threads"), categorical=categories)
@@ -239,17 +254,18 @@ def contest(
 
     def known(categories: encoding.Categories) -> dict[str, Any]:
         return candidates(
-            kind, columns, _days(task), num_threads=project.setting("threads"), categorical=categories,
-            target=task.target, tuned=tuned.taken if tuned else {},
+            kind, columns, _days(asked), num_threads=project.setting("threads"), categorical=categories,
+            target=task.target, tuned=tuned.taken if tuned else {}, stretched=stretched,
         )  # fmt: skip
 
-    judged = backtest.run(task, kind, rows, cutoffs.folds, columns, known, levels, progress)
+    judged = backtest.run(asked, kind, rows, cutoffs.folds, columns, known, levels, progress)
     progress(f"{name}: comparing {len(judged.pooled.models)} candidates")
     winner, reason = judged.choose()
     progress(f"{name}: fitting {winner} on the latest cutoffs")
     final, latest, now, categories = fit_for_use(
-        task, kind, rows[rows["cutoff"].isin(cutoffs.final)], now, columns, known, winner
+        asked, kind, rows[rows["cutoff"].isin(cutoffs.final)], now, columns, known, winner
     )  # fmt: skip
+    final.set_params(horizon_days=_days(task))
     counts = {
         "training": sum(len(j.learned) for j in judged.judgements),
         "evaluation": sum(len(j.rows) for j in judged.judgements), "final": len(latest) + len(now),
@@ -261,13 +277,27 @@ def contest(
         to_come = {day.isoformat(): season.instead(final, by) for day, by in moves.items() if by}
     against, stays = incumbent.compare(project, judged, winner, rows)
     exams = [(j.y, j.predictions[winner]) for j in judged.judgements]
-    around = interval.learn(kind, exams)
+    around = {} if stretched else interval.learn(kind, exams)
     held = interval.elsewhere(kind, exams, around["within"]) if around else float("nan")
     return Contest(
         task, kind, at, cutoffs, columns, judged, winner, reason, known(categories), latest, now, categories, final,
         counts, to_come, tuned, int(rows.attrs.get("without_consent", 0)), against, stays,
-        {leak.column: leak.reason for leak in suspects}, around, held,
+        {leak.column: leak.reason for leak in suspects}, around, held, _days(asked) if stretched else 0.0,
     )  # fmt: skip
+
+
+def _that_can_be_judged(
+    task: PredictionTask, kind: Kind, columns: list[str], at: datetime, first_fact: datetime
+) -> PredictionTask:  # fmt: skip
+    """The task, or where its history allows no exam, the same of a shorter horizon, if an answer can be stretched."""
+    try:
+        plan(task, at, first_fact, wanted=1)
+    except DataError:
+        short = shortened(task, at, first_fact)
+        if short is None or not candidates(kind, columns, _days(task), stretched=True):
+            raise
+        return short
+    return task
 
 
 def fit_for_use(
@@ -295,6 +325,7 @@ def contract_of(project: Project, found: Contest) -> dict[str, Any]:
         "base_rate": found.base_rate, "base_rate_interval": list(found.base_rate_interval),
         "service": repository.service_name(project, task), "categories": found.categories,
         "background": encoding.background(found.rows[found.columns], found.categories), "horizon_days": _days(task),
+        "judged_days": found.judged_days or _days(task),
         "purpose": task.purpose, "population": task.population, "metric": task.metric, "batch": last_batch(project),
         "cutoffs": [c.isoformat() for c in found.cutoffs.final], "now": found.at.isoformat(),
         "evaluated_on": [j.fold.judged.isoformat() for j in found.backtest.judgements], "rows": found.counts,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from foretell.declarations import PredictionTask
 from foretell.errors import DataError
 
 STEP = timedelta(days=30)
+STRETCH = 4  # times the horizon that could be judged, up to which one is foretold
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,26 @@ def plan(task: PredictionTask, now: datetime, first_fact: datetime, wanted: int,
             where=f"first fact {first_fact:%Y-%m-%d}, now {now:%Y-%m-%d}",
         )
     return Cutoffs(tuple(reversed(exams)), before(0))
+
+
+def shortened(task: PredictionTask, now: datetime, first_fact: datetime) -> PredictionTask | None:
+    """The task with the longest horizon of whole days that its history allows an exam of; None if that is too short.
+
+    Whoever knows how often people buy can say how much they will buy in a longer time than could be watched. A third of
+    the history is left before the first cutoff (see `told`): of people who have only just come nobody knows it.
+    """
+    longest = min(int((now - first_fact) / timedelta(days=3)), task.horizon.days)
+    for days in range(longest, max(task.horizon.days // STRETCH, 1) - 1, -1):
+        short = replace(task, horizon=timedelta(days=days))
+        object.__setattr__(short, "where", task.where)
+        try:
+            plan(short, now, told(short, first_fact), wanted=1)
+        except DataError:
+            continue
+        return short
+    return None
+
+
+def told(task: PredictionTask, first_fact: datetime) -> datetime:
+    """Since when histories tell how often people come back: for as long as a label of the task reaches."""
+    return first_fact + task.horizon + task.settle

@@ -128,6 +128,11 @@ def _notes(found: Contest) -> list[str]:
     ]  # fmt: skip
     if found.without_consent:
         notes.append(f"{found.without_consent:,} rows are left out: no consent to {task.purpose}, or withdrawn since.")
+    if found.judged_days:
+        notes.insert(
+            0, f"Learned and judged on {found.judged_days:g} days, the most that this history allows, and stretched to "
+            f"{task.horizon.days} by a model of purchase histories: nobody has seen so long a time here yet.",
+        )  # fmt: skip
     if found.season:
         notes.append(f"The season is taken into account; at the last exam it moved the margin by {last.shift:+.2f}.")
     notes += [

@@ -39,6 +39,8 @@ def show_contest(found: Contest) -> None:
         f"judged at {len(exams)} cutoffs ({exams[0]:%Y-%m-%d} … {exams[-1]:%Y-%m-%d}, "
         f"{found.counts['evaluation']:,} rows), each time after learning from up to {most} cutoffs before"
     )
+    if found.judged_days:
+        click.echo(_stretched(found))
     metrics = list(judged.pooled.metrics)
     wide = judged.evaluation.set_index(["model", "metric"])
     rows = []
@@ -74,6 +76,13 @@ def show_contest(found: Contest) -> None:
         click.echo(f"- {name} did not compete: {why}")
     for cutoff, why in judged.left_out.items():
         click.echo(f"- {cutoff} could not be judged: {why}")
+
+
+def _stretched(found: Contest) -> str:
+    return (
+        f"of {found.judged_days:g} days, the most that this history lets be judged, stretched to "
+        f"{found.task.horizon.days} by models of purchase histories: nobody has seen so long a time here yet"
+    )
 
 
 def summary(trainings: Sequence[Trained]) -> None:

@@ -219,7 +219,7 @@ def _declared(project: Project, model: Champion) -> Definitions:
     today, contract = project.definitions, model.contract
     task = replace(
         today.task(model.task), population=contract["population"], purpose=contract["purpose"],
-        horizon=timedelta(days=contract["horizon_days"]),
+        horizon=timedelta(days=contract.get("judged_days", contract["horizon_days"])),
     )  # fmt: skip
     if repository.service_name(project, task) == contract["service"]:
         return replace(today, tasks={**today.tasks, task.name: task})
@@ -266,11 +266,14 @@ def _fitted(
 
     def known(categories: encoding.Categories) -> dict[str, Any]:
         return candidates(
-            contract["kind"], contract["columns"], contract["horizon_days"], num_threads=project.setting("threads"),
-            categorical=categories, target=task.target, tuned=contract["tuned"],
+            contract["kind"], contract["columns"], task.horizon / timedelta(days=1),
+            num_threads=project.setting("threads"), categorical=categories, target=task.target,
+            tuned=contract["tuned"], stretched=contract.get("judged_days", 0) not in (0, contract["horizon_days"]),
         )  # fmt: skip
 
-    return fit_for_use(task, contract["kind"], rows, now, contract["columns"], known, contract["estimator"])
+    made = fit_for_use(task, contract["kind"], rows, now, contract["columns"], known, contract["estimator"])
+    made[0].set_params(horizon_days=contract["horizon_days"])
+    return made
 
 
 def _answers(model: Champion, X: pd.DataFrame) -> np.ndarray:

@@ -24,7 +24,7 @@ LEARNED = "blend"
 
 def candidates(
     kind: str, columns: Iterable[str], horizon_days: float, *, num_threads: int = 2, categorical: Iterable[str] = (),
-    target: str = "", tuned: Mapping[str, Any] | None = None,
+    target: str = "", tuned: Mapping[str, Any] | None = None, stretched: bool = False,
 ) -> dict[str, Candidate]:  # fmt: skip
     """The unfitted estimators of a kind whose `requires` are all among the columns, simplest first.
 
@@ -34,13 +34,18 @@ def candidates(
     num_threads: for the estimators that can use several. categorical: columns whose numbers are codes of text.
     target: of a task about one target among several, its name.
     tuned: parameters of the learned estimator's trees that differ from their defaults.
-    Returns name -> estimator; LEARNED is always there, as it takes whatever columns come.
+    stretched: only those that can foretell a longer time than their labels are of; Pareto/NBD first, which lets people
+    leave at any moment, where the others are made to be worked out more easily.
+    Returns name -> estimator; LEARNED is always there, as it takes whatever columns come, but for `stretched`.
     Raises UnknownName for another kind.
 
     >>> list(candidates("amount", ["spend_365d", "age"], horizon_days=90))
     ['mean', 'past_spend', 'blend']
     """
     _check(kind)
+    present = set(columns)
+    if stretched:
+        return {one.name: one for one in _stretching(kind, horizon_days) if present.issuperset(one.requires)}
 
     # Here rather than above: scipy, scikit-learn and LightGBM take seconds to load.
     from models.estimators import baselines
@@ -79,8 +84,23 @@ def candidates(
             BGNBDGammaGamma(horizon_days),
             BlendAmount(horizon_days, **learned),
         ]
-    present = set(columns)
     return {estimator.name: estimator for estimator in known if present.issuperset(estimator.requires)}
+
+
+def _stretching(kind: str, horizon_days: float) -> list[Candidate]:
+    from models.estimators import baselines, btyd, duration
+
+    chosen: dict[str, list[Any]] = {
+        "probability": [
+            btyd.ParetoNBDLogistic, btyd.ParetoNBDProbability, btyd.BGNBDProbability, btyd.MBGNBDProbability,
+        ],
+        "amount": [
+            btyd.ParetoNBDGammaGamma, btyd.BGNBDGammaGamma, btyd.MBGNBDGammaGamma, btyd.ParetoNBDPurchases,
+            btyd.BGNBDPurchases, btyd.MBGNBDPurchases, baselines.PastSpend,
+        ],
+        "duration": [duration.BGNBDDuration],
+    }  # fmt: skip
+    return [each(horizon_days) for each in chosen[kind]]
 
 
 def trees(

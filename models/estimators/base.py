@@ -22,6 +22,8 @@ class Candidate(BaseEstimator):
 
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
+    stretches: ClassVar[bool] = False
+    """Whether it can foretell a longer time than its labels are of: once it is fitted, set `horizon_days`."""
 
     def __init__(self, horizon_days: float):
         self.horizon_days = horizon_days

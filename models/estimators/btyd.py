@@ -10,12 +10,15 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
 
 from foretell.errors import DataError
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
 from models.estimators.lifetime import BGNBD, MBGNBD, GammaGamma, ParetoNBD
 from models.explain import margin
 
+ABOUT = 1.5  # times as many: a season's difference, not another unit
+NONE = 1e-6  # purchases: as good as none are expected
 HISTORY = ("order_days_ever", "days_first_to_last_order", "days_since_first_order")
 
 
@@ -30,6 +33,7 @@ class _BuyTillYouDie(Candidate):
     """
 
     purchases: ClassVar[type[BGNBD] | type[ParetoNBD]]
+    stretches = True
 
     def __init__(self, horizon_days: float, *, penalizer: float = 0.0):
         super().__init__(horizon_days)
@@ -137,6 +141,31 @@ class _Probability(_BuyTillYouDie, ProbabilityCandidate):
         return self.purchases_.probability_of_purchase(self.horizon_days, *_history(X))
 
 
+class _Logistic(_BuyTillYouDie, ProbabilityCandidate):
+    """Logistic regression on the log of the expected number of purchases: of as many, who buys at all?
+
+    The models say that too, but people's purchases are bunched otherwise than theirs. What is learned at one horizon
+    holds of another, as it hangs on the number alone. After `fit`, also: logistic_.
+    """
+
+    requires = HISTORY
+
+    def _fit_labels(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        if len(np.unique(y[weight > 0])) < 2:
+            raise DataError(
+                self.name, "expected outcomes of both kinds among profiles that ordered, got one",
+                "take later cutoffs, or leave this estimator out",
+            )  # fmt: skip
+        self.logistic_ = LogisticRegression(C=1e6).fit(self._log_expected(X), y, sample_weight=weight)
+
+    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
+        return self.logistic_.predict_proba(self._log_expected(X))[:, 1] if len(X) else np.empty(0)
+
+    def _log_expected(self, X: pd.DataFrame) -> np.ndarray:
+        expected = self.purchases_.expected_purchases(self.horizon_days, *_history(X))
+        return np.log(np.maximum(expected, NONE))[:, None]
+
+
 class _Amount(_BuyTillYouDie, AmountCandidate):
     """E[purchases within the horizon], times E[value of one] by Gamma-Gamma.
 
@@ -160,10 +189,37 @@ class _Amount(_BuyTillYouDie, AmountCandidate):
         return purchases * self.values_.expected_value(*_values(X))
 
 
+class _Purchases(_BuyTillYouDie, AmountCandidate):
+    """E[purchases within the horizon], each of them worth the same: for labels that count, and where no money is known.
+
+    After `fit`, also: worth_, what the labels came to, over the purchases expected; 1 where they count purchases, that
+    is are whole numbers and come to about as many.
+    """
+
+    requires = HISTORY
+
+    def _fit_labels(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+        expected = float(weight @ self._expected(X))
+        worth = float(weight @ np.maximum(y, 0.0)) / expected if expected > 0 else 1.0
+        self.worth_ = 1.0 if (y == np.round(y)).all() and 1 / ABOUT < worth < ABOUT else worth
+
+    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
+        return self.worth_ * self._expected(X)
+
+    def _expected(self, X: pd.DataFrame) -> np.ndarray:
+        return self.purchases_.expected_purchases(self.horizon_days, *_history(X))
+
+
 class BGNBDProbability(_Probability):
     """By BG/NBD: one may leave after each repeat purchase."""
 
     name, purchases = "bg_nbd", BGNBD
+
+
+class ParetoNBDLogistic(_Logistic):
+    """By Pareto/NBD."""
+
+    name, purchases = "pareto_nbd_logistic", ParetoNBD
 
 
 class MBGNBDProbability(_Probability):
@@ -174,6 +230,24 @@ class MBGNBDProbability(_Probability):
 
 class ParetoNBDProbability(_Probability):
     """By Pareto/NBD: one may leave at any moment."""
+
+    name, purchases = "pareto_nbd", ParetoNBD
+
+
+class BGNBDPurchases(_Purchases):
+    """By BG/NBD."""
+
+    name, purchases = "bg_nbd", BGNBD
+
+
+class MBGNBDPurchases(_Purchases):
+    """By MBG/NBD."""
+
+    name, purchases = "mbg_nbd", MBGNBD
+
+
+class ParetoNBDPurchases(_Purchases):
+    """By Pareto/NBD."""
 
     name, purchases = "pareto_nbd", ParetoNBD
 

@@ -90,14 +90,15 @@ def test_champion_is_registered_with_its_contract(trained: TrainedShop, name: st
     assert set(contract) == {
         "task", "kind", "columns", "estimator", "base_rate", "service", "background", "horizon_days", "purpose",
         "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason", "categories", "tuned", "season",
-        "now", "base_rate_interval", "allowed", "words",
+        "now", "base_rate_interval", "allowed", "words", "interval", "judged_days",
     }  # fmt: skip
     task = project.definitions.task(name)
     assert contract["columns"] == dataset.feature_columns(project, task) == list(contract["background"])
     assert contract["estimator"] == found.winner
     assert contract["kind"] == ("amount" if name == "clv" else "probability")
     assert contract["batch"] == last_batch(project)
-    assert contract["horizon_days"] == (30 if name == "propensity" else 90)
+    assert contract["horizon_days"] == contract["judged_days"] == (30 if name == "propensity" else 90)
+    assert bool(contract["interval"]) == (name == "clv")
     assert contract["evaluated_on"][-1] == (NOW - task.horizon - days(1)).isoformat()
     assert len(contract["evaluated_on"]) == 2
     low, high = contract["base_rate_interval"]
