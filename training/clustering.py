@@ -100,9 +100,9 @@ def cluster(
     needed = [*asked, *(replayed.columns if replayed else ())]
     views = list({homes[name].name: homes[name] for name in sorted(needed)}.values())
     build.build(project, views, [project.now], progress)
-    rows, kinds = _rows(project, views, project.now, replayed)
+    rows, kinds = _rows(project, views, project.now, replayed, asked)
     if rule and not replayed:
-        rows = rows[rows["profile_id"].isin(set(audience(project, rule.text, purpose="").members["profile_id"]))]
+        rows = rows[rows["profile_id"].isin(set(audience(project, among, purpose="").members["profile_id"]))]
     with session(project) as con:
         rows = rows[~rows["profile_id"].isin(without(con, project, purpose, project.now, rows["profile_id"].tolist()))]
     rows = rows.reset_index(drop=True)
@@ -156,9 +156,12 @@ def _asked(project: Project, by: Sequence[str], homes: dict[str, FeatureView]) -
 
 
 def _rows(
-    project: Project, views: Sequence[FeatureView], at: datetime, rule: Predicate | None
+    project: Project, views: Sequence[FeatureView], at: datetime, rule: Predicate | None, finite: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, Kind]]:
-    """The features of who satisfied the rule, by profile_id, and of which kind each is."""
+    """The features of who satisfied the rule, by profile_id, and of which kind each is. finite: those that must be.
+
+    Not-a-number is refused like infinity: to a rule it is a number above all others, to everything else it is unknown.
+    """
     joined = f"(SELECT profile_id FROM {build.read(project, views[0], at)}) p"
     for view in views:
         file = build.read(project, view, at)
@@ -168,7 +171,13 @@ def _rows(
         schema = {name: kind for name, kind, *_ in con.execute("DESCRIBE known").fetchall()}
         inside = f"WHERE profile_id IN ({rule.bind(schema).sql('known')})" if rule else ""
         rows = con.execute(f"SELECT * FROM known {inside} ORDER BY profile_id").df()
-    return rows, {name: kind_of(kind) for name, kind in schema.items()}
+        kinds = {name: kind_of(kind) for name, kind in schema.items()}
+        for name in finite:
+            if kinds[name] is Kind.NUMBER:
+                wrong = f"""SELECT count(*) FROM known {inside or "WHERE true"} AND NOT isfinite("{name}"::DOUBLE)"""
+                if many := con.execute(wrong).fetchall()[0][0]:
+                    partition.refuse_infinite(name, many)
+    return rows, kinds
 
 
 def _usable(
@@ -209,7 +218,7 @@ def _stayed(
     then = project.now - STEP
     try:
         build.build(project, views, [then], progress)
-        rows, _ = _rows(project, views, then, rule)
+        rows, _ = _rows(project, views, then, rule, [])
     except DataError:  # before the first fact
         return np.full(found.groups, np.nan), np.nan
     was = pd.Series(partition.assign(found.tree, rows), index=rows["profile_id"]).reindex(profiles).to_numpy()

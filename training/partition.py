@@ -11,7 +11,8 @@ Blockeel, De Raedt, Ramon, "Top-down Induction of Clustering Trees", ICML 1998.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -135,11 +136,9 @@ def _check(X: pd.DataFrame) -> None:
             "groups", f"expected at least {LEAST} profiles to find groups among, got {len(X)}",
             "loosen --among, or load more data",
         )  # fmt: skip
-    if endless := [str(c) for c in X.columns if np.isinf(X[c]).any()]:
-        raise DataError(
-            endless[0], "expected finite numbers or unknown ones, got infinite ones",
-            "mend the view, as with .nullif(0) below a division",
-        )  # fmt: skip
+    for column in X.columns:
+        if many := int(np.isinf(X[column]).sum()):
+            refuse_infinite(str(column), many)
     if len(X.columns) < 2 or any(X[c].nunique() < 2 for c in X.columns):
         varying = [str(c) for c in X.columns if X[c].nunique() > 1]
         raise DataError(
@@ -147,6 +146,13 @@ def _check(X: pd.DataFrame) -> None:
             f"got {len(varying)}{f' ({varying[0]})' if varying else ''}",
             "name others with --by, or loosen --among",
         )  # fmt: skip
+
+
+def refuse_infinite(feature: str, many: int) -> NoReturn:
+    raise DataError(
+        feature, f"expected finite numbers or null, got {many:,} that are infinite or no number",
+        "mend its view, as with .nullif(0) below a division",
+    )  # fmt: skip
 
 
 def _none_hold(tried: list[Partition]) -> tuple[str, str]:
@@ -306,6 +312,4 @@ def _beside_kmeans(X: pd.DataFrame, Z: np.ndarray, found: Partition) -> Partitio
     free = KMeans(k, n_init=10, random_state=0).fit_predict(Z)  # pyright: ignore[reportArgumentType]
     both = _crossed(assign(found.tree, X), free, k)
     agreement = float(both[linear_sum_assignment(-both)].sum() / len(X))
-    return Partition(
-        found.tree, found.found_again, found.explained, found.chance, found.gain, explained(Z, free), agreement
-    )
+    return replace(found, kmeans=explained(Z, free), agreement=agreement)
