@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import NoReturn
 
 import numpy as np
@@ -231,8 +232,8 @@ def shortest(least: float, below: float, near: float) -> float:
     place = int(np.floor(np.log10(abs(near) or abs(least))))
     for digits in range(1, 16):
         at = place - digits + 1  # the power of ten of the last digit
-        step = int(near // 10.0**at)
-        candidates = [float(f"{n}e{at}") for n in (step - 1, step, step + 1, step + 2)]
+        step = int(Decimal(near).scaleb(-at))
+        candidates = [float(f"{n}e{at}") for n in range(step - 1, step + 3)]
         if inside := [c for c in candidates if least <= c < below]:
             return min(inside, key=lambda c: (abs(c - near), c))
     return least
