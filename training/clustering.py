@@ -205,9 +205,11 @@ def _typical(X: pd.DataFrame) -> dict[str, float]:
 
 
 def _standing(values: pd.Series, value: float) -> float:
-    """The share of the known values below, those that are equal counting half."""
+    """The share of the known values below, those that are equal counting half; a value that most lack is the middle."""
     known = values.dropna()
-    return np.nan if np.isnan(value) else float((known < value).mean() + (known == value).mean() / 2)
+    if np.isnan(value):
+        return 0.5 if 2 * len(known) < len(values) else np.nan
+    return float((known < value).mean() + (known == value).mean() / 2)
 
 
 def _stayed(

@@ -230,7 +230,7 @@ def lookalike(project: str | None, seed: str, top: int, among: str | None, file:
 )  # fmt: skip
 @click.option(
     "--groups", type=click.IntRange(min=2, max=12), default=None,
-    help="How many, whether they hold or not. Default: among 3 to 8 those that hold and tell most.",
+    help="How many, whether they hold or not. Default: 3 to 8, the most that hold and each tell more.",
 )  # fmt: skip
 @click.option("--purpose", default="marketing", show_default=True, help="What for: who did not agree is left out.")
 @click.option("--write", is_flag=True, help="Write each group as a segment, segments/NAME.yaml.")

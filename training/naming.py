@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from models.wording import Words
+from models.wording import Wording, Words
 from training.partition import Bounds
 
 CLEAR = 0.15  # from the middle of everybody (0.5) at which a word needs no "rather"
 FAR = 0.3  # at which it is worth a word though the rule does not read the feature
 ENOUGH = 3  # words, where the rule does not ask for more
+EVERYBODY_ELSE = "everybody else"  # whom nothing sets apart
 LONGEST = 60  # characters of a file's name
 
 ADJECTIVE, NOUN, TAIL = range(3)
@@ -42,6 +43,7 @@ _SAID = {
     "order_days_90d": _OFTEN,
     **{f"spend_{window}": _SPEND for window in ("30d", "90d", "365d")},
     "mean_spend_per_order_day_ever": _Said(TAIL, ("small baskets", "smallish baskets", "fair baskets", "big baskets")),
+    "overdue_ratio_ever": _Said(TAIL, ("not due yet", "hardly due yet", "somewhat overdue", "overdue")),
     "days_since_order": _Said(TAIL, ("here lately", "here not long ago", "here a while ago", "away for long")),
 }
 _BY_UNIT = {
@@ -58,13 +60,14 @@ def names(
     """A name for each group, no two alike.
 
     rules: what each says of features. standing: feature -> the share of everybody below the group's typical value, NaN
-    where its typical profile has none; all features, in the order in which they are told. words: of models.wording.
+    where its typical profile has none, unlike everybody's; all features, in the order in which they are told.
+    words: of models.wording.
     """
     features = list(standing[0])
 
     def name(group: int, more: int) -> str:
         mine = standing[group]
-        told = [f for f in features if f in rules[group]]
+        told = [f for f in features if f in rules[group] and rules[group][f] != Bounds(unknown=False)]
         rest = sorted((f for f in features if f not in told), key=lambda f: -abs(mine[f] - 0.5))
         far = sum(not abs(mine[f] - 0.5) < FAR for f in rest)
         told = [f for f in features if f in {*told, *rest[: max(more, min(far, ENOUGH - len(told)))]}]
@@ -100,7 +103,7 @@ def _word(feature: str, standing: float, bounds: Bounds, words: Words) -> tuple[
     doc = words.get(feature, {})
     said = _SAID.get(feature) or _Said(TAIL, _levels(feature, doc))
     if math.isnan(standing):
-        return TAIL, doc.get("null") or f"unknown {_what(feature, doc)}"
+        return TAIL, Wording(words, {}, {}).text(feature, {}) if doc else f"unknown {_what(feature, doc)}"
     if said.one and bounds.most == 1:
         return said.place, said.one
     by_rule = (bounds.above > -math.inf) - (bounds.most < math.inf)  # 1: from a value on, -1: up to one, 0: both
@@ -122,8 +125,10 @@ def _what(feature: str, doc: Mapping[str, str]) -> str:
 
 
 def _joined(words: Sequence[tuple[int, str]]) -> str:
-    by_place = {place: [said for where, said in words if where == place] for place in (ADJECTIVE, NOUN, TAIL)}
+    by_place = {
+        place: list(dict.fromkeys(said for where, said in words if where == place)) for place in (ADJECTIVE, NOUN, TAIL)
+    }
+    if not (by_place[ADJECTIVE] or by_place[NOUN]):
+        return ", ".join(by_place[TAIL]) or EVERYBODY_ELSE
     who = " ".join([*by_place[ADJECTIVE], " and ".join(by_place[NOUN]) or "buyers"])
-    if not by_place[ADJECTIVE] and not by_place[NOUN] and by_place[TAIL]:
-        return ", ".join(by_place[TAIL])
     return ", ".join([who, *by_place[TAIL]])

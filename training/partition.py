@@ -32,6 +32,7 @@ BLUR = 0.02  # of the smaller side of a split: how many may change sides for a n
 DRAWS = 20  # samples in which groups are looked for again, and data without groups to compare with
 # Hennig, "Cluster-wise assessment of cluster stability", CSDA 52 (2007): means from .85 on are highly stable.
 FOUND = 0.85
+WORTH = 0.03  # of how profiles differ: what a further group must tell
 ROWS = 10_000  # from which groups are learned; all profiles are assigned
 
 
@@ -68,16 +69,14 @@ class Partition:
 
     found_again: (k,) share of a group that a group of another sample has in common with it (Jaccard), on average.
     explained: share of the measures' variance that lies between groups; chance: the most that it is where measures have
-    nothing to do with each other; gain: how much more that is, as the log of what is left unexplained (the gap of
-    Tibshirani, Walther, Hastie, JRSS B 63, 2001). kmeans: what free-form groups explain; agreement: share of profiles
-    that are in the same group of both.
+    nothing to do with each other, but each the values that it has. kmeans: what free-form groups explain; agreement:
+    share of profiles that are in the same group of both.
     """
 
     tree: Split
     found_again: np.ndarray
     explained: float
     chance: float
-    gain: float
     kmeans: float = np.nan
     agreement: float = np.nan
 
@@ -92,11 +91,11 @@ class Partition:
 
 
 def find(X: pd.DataFrame, groups: int | None = None) -> tuple[Partition, pd.DataFrame]:
-    """The groups of a population, and what was tried: groups, found_again (of the weakest), explained, chance, gain.
+    """The groups of a population, and what was tried: groups, found_again (of the weakest), explained, chance.
 
-    X: profiles × measures, floats, NaN where unknown. groups: how many; None: among 3 to 8 those that hold and tell
-    most beyond chance. Equal for equal rows in equal order. DataError: too few rows, infinite values, fewer than two
-    measures that vary, too many groups for so few, none that hold.
+    X: profiles × measures, floats, NaN where unknown. groups: how many; None: of 3 to 8 the most that hold, as long as
+    each further one is worth it. Equal for equal rows in equal order. DataError: too few rows, infinite values, fewer
+    than two measures that vary, too many groups for so few, none that hold.
     """
     if groups is not None and not 2 <= groups <= LARGEST:
         raise DataError("groups", f"expected 2 to {LARGEST} of them, got {groups}", "ask for groups=5, or leave it out")
@@ -119,13 +118,16 @@ def find(X: pd.DataFrame, groups: int | None = None) -> tuple[Partition, pd.Data
                 "ask for fewer, or look at more features (--by)",
             )  # fmt: skip
         table = pd.DataFrame(
-            [(p.groups, p.found_again.min(), p.explained, p.chance, p.gain) for p in tried],
-            columns=["groups", "found_again", "explained", "chance", "gain"],
+            [(p.groups, p.found_again.min(), p.explained, p.chance) for p in tried],
+            columns=["groups", "found_again", "explained", "chance"],
         )
         if groups:
             best = tried[0]
         elif holding := [p for p in tried if p.holds]:
-            best = max(holding, key=lambda p: p.gain)  # of equals the first: the fewest groups
+            best = holding[0]
+            for more in holding[1:]:
+                if more.explained - best.explained >= WORTH * (more.groups - best.groups):
+                    best = more
         else:
             raise DataError("groups", *_none_hold(tried))
         return _beside_kmeans(X, Z, best), table
@@ -291,9 +293,7 @@ def _judged(
         other = grow(X.iloc[rows], Z[rows], groups)
         again.append(_overlap(mine, assign(other, X), groups) if other else np.zeros(groups))
     by_chance = [explained(W, assign(grown, D)) for D, W in lone if (grown := grow(D, W, groups))]
-    share = explained(Z, mine)
-    gain = float(np.mean(np.log1p(-np.array(by_chance or [0.0]))) - np.log1p(-min(share, 1 - 1e-12)))
-    return Partition(tree, np.mean(again, axis=0), share, max(by_chance, default=0.0), gain)
+    return Partition(tree, np.mean(again, axis=0), explained(Z, mine), max(by_chance, default=0.0))
 
 
 def _crossed(mine: np.ndarray, others: np.ndarray, groups: int) -> np.ndarray:

@@ -239,7 +239,13 @@ def test_rules_are_short_where_nobody_can_be_unknown() -> None:
 
 WORDS = {
     "boxes_90d": {"what": "boxes sent back, of all", "unit": "count", "null": "", "says": "", "window": "90 days"},
-    "gap_ever": {"what": "between two visits", "unit": "days", "null": "one visit", "says": "", "window": "ever"},
+    "gap_ever": {
+        "what": "between two visits",
+        "unit": "days",
+        "null": "one visit",
+        "says": "comes every {value}",
+        "window": "ever",
+    },
     "paid_ever": {"what": "paid in advance", "unit": "money", "null": "", "says": "", "window": "ever"},
 }
 
@@ -259,6 +265,9 @@ def test_names_say_what_sets_a_group_apart() -> None:
         "occasional buyers, away for long"
     )
     assert name({"days_since_order": more}, 0.5, 0.5, 0.5, 0.52) == "here a while ago"
+    assert name({"days_since_order": Bounds(unknown=False)}, 0.5, 0.6, 0.5, 0.5) == "everybody else"
+    same = {"orders_90d": at_most, "order_days_ever": at_most}
+    assert names([same], [dict.fromkeys(same, 0.2)], {}) == ["one-time buyers"]
 
 
 def test_features_speak_in_the_words_of_their_view() -> None:
