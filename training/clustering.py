@@ -99,12 +99,13 @@ def cluster(
     replayed = rule if rule and rule.columns <= homes.keys() else None  # of traits and scores the past is not known
     needed = [*asked, *(replayed.columns if replayed else ())]
     views = list({homes[name].name: homes[name] for name in sorted(needed)}.values())
-    build.build(project, views, [project.now], progress)
-    rows, kinds = _rows(project, views, project.now, replayed, asked)
+    at = project.now  # one instant for all of it: without `as_of` each asking gives another
+    build.build(project, views, [at], progress)
+    rows, kinds = _rows(project, views, at, replayed, asked)
     if rule and not replayed:
         rows = rows[rows["profile_id"].isin(set(audience(project, among, purpose="").members["profile_id"]))]
     with session(project) as con:
-        rows = rows[~rows["profile_id"].isin(without(con, project, purpose, project.now, rows["profile_id"].tolist()))]
+        rows = rows[~rows["profile_id"].isin(without(con, project, purpose, at, rows["profile_id"].tolist()))]
     rows = rows.reset_index(drop=True)
     measures, left_out = _usable(rows, asked, kinds, by)
     X = rows[measures].astype(float)
@@ -114,6 +115,7 @@ def cluster(
     order = np.argsort(-np.bincount(mine, minlength=found.groups), kind="stable")
 
     words = wording.words(views)
+    sizes = np.bincount(mine, minlength=found.groups)[order]
     typical = pd.DataFrame([_typical(X[mine == g]) for g in order])
     standing = pd.DataFrame({c: [_standing(X[c], value) for value in typical[c]] for c in measures})
     limits = dict(partition.bounds(found.tree))
@@ -121,11 +123,11 @@ def cluster(
     names = naming.slugs(titles)
     certain = _certain(rule, measures, words, X)
     progress(f"looking {STEP.days} days back")
-    stays, stayed = _stayed(project, views, replayed, found, rows["profile_id"], mine, progress)
+    stays, stayed = _stayed(project, views, replayed, found, rows["profile_id"], mine, at - STEP, progress)
     table = pd.DataFrame(
         {
-            "name": names, "title": titles, "profiles": np.bincount(mine, minlength=found.groups)[order],
-            "share": np.bincount(mine, minlength=found.groups)[order] / len(X), "found_again": found.found_again[order],
+            "name": names, "title": titles, "profiles": sizes, "share": sizes / len(X),
+            "found_again": found.found_again[order],
             "stayed": stays[order], "rule": [spelled(rule, limits[g], certain) for g in order],
         }
     )  # fmt: skip
@@ -134,7 +136,7 @@ def cluster(
     called = dict(zip(order, names, strict=True))
     members = pd.DataFrame({"profile_id": rows["profile_id"], "name": [called[g] for g in mine]})
     return Clusters(
-        project.now, rule.text if rule else "", purpose, table, typical, standing, members, found, tried, left_out,
+        at, rule.text if rule else "", purpose, table, typical, standing, members, found, tried, left_out,
         stayed, words,
     )  # fmt: skip
 
@@ -214,10 +216,9 @@ def _standing(values: pd.Series, value: float) -> float:
 
 def _stayed(
     project: Project, views: list[FeatureView], rule: Predicate | None, found: Partition, profiles: pd.Series,
-    mine: np.ndarray, progress: Callable[[str], None],
+    mine: np.ndarray, then: datetime, progress: Callable[[str], None],
 ) -> tuple[np.ndarray, float]:  # fmt: skip
-    """Of who was in each group a step ago, the share that is in it now; and of all. NaN where nothing was known."""
-    then = project.now - STEP
+    """Of who was in each group then, the share that is in it now; and of all. NaN where nothing was known."""
     try:
         build.build(project, views, [then], progress)
         rows, _ = _rows(project, views, then, rule, [])

@@ -179,13 +179,22 @@ def test_it_is_looked_whether_people_stay(kinds: Project, found: Clusters) -> No
     stayed = dict(zip(found.groups["name"], found.groups["stayed"], strict=True))
     assert 0 < found.stayed <= 1
     assert max(stayed.values()) == 1.0
-    young = Project(kinds.folder)
-    young.settings["as_of"] = type(young.settings["as_of"])(NOW - timedelta(days=460), "test")
-    rows = np.zeros(0, dtype=int)
-    views = [young.definitions.views["orders"], young.definitions.views["cadence"]]
-    same, share = clustering._stayed(young, views, None, found.found, pd.Series([], dtype=object), rows, lambda _: None)
-    assert np.isnan(same).all()  # there was nothing a step before
+    views, nobody = list(kinds.definitions.of_profiles.values())[:1], pd.Series([], dtype=object)
+    before = NOW - timedelta(days=900)  # nothing was known then
+    same, share = clustering._stayed(
+        kinds, views, None, found.found, nobody, np.zeros(0, dtype=int), before, lambda _: None
+    )
+    assert np.isnan(same).all()
     assert np.isnan(share)
+
+
+def test_now_may_be_the_clock(mine: Callable[[], Project]) -> None:
+    project = mine()
+    settings = (project.folder / "foretell.toml").read_text()
+    (project.folder / "foretell.toml").write_text(settings.replace("as_of", "# as_of"))
+    found = cluster(Project(project.folder), "card is not null", ["order_days_ever", "days_since_first_order"])
+    assert found.groups["profiles"].tolist() == [90, 90, 90]
+    assert found.stayed == 1.0  # nobody has bought since
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path: Path, found: Clusters) -> None:
