@@ -160,7 +160,8 @@ def refuse_infinite(feature: str, many: int) -> NoReturn:
 
 def _none_hold(tried: list[Partition]) -> tuple[str, str]:
     expected = "expected groups that would be found again, got none"
-    fix = "look at other features (--by) or other profiles (--among), or insist on a number (--groups)"
+    # of features that tell much the same, each sample may cut another
+    fix = "look at features that tell different things (--by), at other profiles (--among), or insist (--groups)"
     if not tried:
         return f"{expected}: too many profiles are alike for {FEWEST} groups", fix
     best = max(tried, key=lambda p: (p.explained > p.chance, p.found_again.min()))

@@ -80,7 +80,7 @@ def test_no_groups_are_made_up(shape: str, seed: int) -> None:
         find(pd.DataFrame(values, columns=list("abcd"), dtype=float))
     assert str(error.value).startswith("groups: expected groups that would be found again, got none: ")
     assert str(error.value).endswith(
-        "; look at other features (--by) or other profiles (--among), or insist on a number (--groups)"
+        "; look at features that tell different things (--by), at other profiles (--among), or insist (--groups)"
     )
 
 
