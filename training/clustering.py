@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
-from sqlglot import exp
 
 from features import build
 from foretell.errors import DataError, NotReady, unknown
@@ -29,7 +28,8 @@ from segments.audience import audience, declared, rule_of
 from segments.predicate import Kind, Predicate, kind_of, parse
 from training import naming, partition, plots
 from training.champion import Picture
-from training.partition import Bounds, Partition
+from training.partition import Partition
+from training.spelling import certain, spelled
 from unification.consent import without
 
 # What most shops can tell customers by, in the order in which names and tables tell it.
@@ -38,7 +38,6 @@ AMONG = "days_since_order <= 365"
 PURPOSE = "marketing"
 STEP = timedelta(days=30)  # how long ago people are looked up, to see whether they stay in their groups
 EVERYBODY = "everybody"
-_COMPARISONS = (exp.GT, exp.GTE, exp.LT, exp.LTE, exp.EQ, exp.Between)
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,14 @@ def cluster(
     limits = dict(partition.bounds(found.tree))
     titles = naming.names([limits[g] for g in order], standing.to_dict("records"), words)  # pyright: ignore[reportArgumentType]
     names = naming.slugs(titles)
-    certain = _certain(rule, measures, words, X)
+    sure = certain(rule, measures, words, X)
     progress(f"looking {STEP.days} days back")
     stays, stayed = _stayed(project, views, replayed, found, rows["profile_id"], mine, at - STEP, progress)
     table = pd.DataFrame(
         {
             "name": names, "title": titles, "profiles": sizes, "share": sizes / len(X),
             "found_again": found.found_again[order],
-            "stayed": stays[order], "rule": [spelled(rule, limits[g], certain) for g in order],
+            "stayed": stays[order], "rule": [spelled(rule, limits[g], sure) for g in order],
         }
     )  # fmt: skip
     typical.index = standing.index = pd.Index(names, name="name")
@@ -228,54 +227,6 @@ def _stayed(
     both = ~np.isnan(was)
     same = [float((mine[both & (was == g)] == g).mean()) if (was == g).any() else np.nan for g in range(found.groups)]
     return np.array(same), float((was[both] == mine[both]).mean()) if both.any() else np.nan
-
-
-# --- rules -----------------------------------------------------------------------------------------------------------
-
-
-def _certain(rule: Predicate | None, measures: Sequence[str], words: wording.Words, X: pd.DataFrame) -> set[str]:
-    """Measures of which the population cannot lack a value, so that rules need not say where the unknown belongs.
-
-    Their view says that there always is one, or the population's rule compares it (a comparison with the unknown
-    selects nobody), or it is unknown for the same reason as one that is compared, and of nobody here.
-    """
-    asked = [rule.tree] if rule else []
-    compared: set[str] = set()
-    while asked:
-        node = asked.pop()
-        if isinstance(node, exp.And | exp.Paren):
-            asked += [part for part in (node.args.get("this"), node.args.get("expression")) if part is not None]
-        elif isinstance(node, _COMPARISONS):
-            compared |= {side.name.lower() for side in node.args.values() if isinstance(side, exp.Column)}
-    why = {name: words[name]["null"] for name in words}
-    reasons = {why[name] for name in compared if why.get(name)} | {""}
-    return {name for name in measures if name in compared or (why.get(name) in reasons and not X[name].isna().any())}
-
-
-def spelled(population: Predicate | None, limits: dict[str, Bounds], certain: set[str]) -> str:
-    """The rule of a group: that of the population, and the group's bounds."""
-    parts = []
-    if population:
-        parts = [f"({population.text})" if isinstance(population.tree, exp.Or) else population.text]
-    for name, bound in limits.items():
-        known = [f"{name} > {_number(bound.above)}"] if bound.above > -np.inf else []
-        known += [f"{name} <= {_number(bound.most)}"] if bound.most < np.inf else []
-        said = " and ".join(known)
-        if bound.above == np.inf:
-            parts.append(f"{name} is null")
-        elif said and bound.unknown and name not in certain:
-            parts.append(f"({said} or {name} is null)")
-        elif said:
-            parts.append(said)
-        elif not bound.unknown and name not in certain:
-            parts.append(f"{name} is not null")
-    return " and ".join(parts)
-
-
-def _number(value: float) -> str:
-    """As rules write it. More than 15 digits only in scientific notation are the very same number again."""
-    text = repr(value).removesuffix(".0")
-    return text if float(f"{value:.15g}") == value else f"{value:.17e}"
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from foretell.project import Project
 from lake.engine import session
 from segments.audience import audience, sizes
 from segments.definitions import load_segments
-from segments.predicate import parse
 from training import clustering
 from training.clustering import Clusters, cluster, write
 
@@ -244,22 +243,6 @@ def test_a_population_may_be_a_segment_over_traits(mine: Callable[[], Project]) 
     assert all(said.startswith(f"({rule}) and ") for said in found.groups["rule"])
     write(project, found)
     assert [size for segment, size, _ in sizes(project) if segment.name != "some"] == [90, 90]
-
-
-def test_what_the_population_is_sure_to_know() -> None:
-    said = {"window": "ever", "what": "", "unit": "days", "says": ""}
-    words = {"since": {**said, "null": "no order"}, "first": {**said, "null": "no order"}, "n": {**said, "null": ""}}
-    X = pd.DataFrame({"since": [1.0], "first": [1.0], "n": [1.0], "gap": [1.0], "lone": [np.nan]})
-
-    def certain(rule: str) -> set[str]:
-        return clustering._certain(parse(rule) if rule else None, list(X.columns), words, X)
-
-    assert certain("") == {"n"}
-    assert certain("city = 'Oslo'") == {"n"}
-    assert certain("since <= 365") == {"since", "first", "n"}
-    assert certain("365 >= since and (gap between 1 and 3)") == {"since", "first", "n", "gap"}
-    assert certain("since <= 365 or gap > 1") == {"n"}
-    assert certain("coalesce(since, 0) <= 365 and not gap > 1 and lone is null") == {"n"}
 
 
 def test_bad_questions(mine: Callable[[], Project], kinds: Project) -> None:

@@ -17,10 +17,10 @@ from sklearn.metrics import adjusted_rand_score
 
 from foretell.errors import DataError
 from segments.predicate import parse
-from training import partition
-from training.clustering import spelled
+from training import partition, spelling
 from training.naming import names, slugs
 from training.partition import Bounds, Split, assign, bounds, find, grow, scaled, shortest
+from training.spelling import spelled
 
 
 def planted(seed: int, groups: int = 4, n: int = 1200, unknown: float = 0.0) -> tuple[pd.DataFrame, np.ndarray]:
@@ -233,6 +233,22 @@ def test_rules_are_short_where_nobody_can_be_unknown() -> None:
     )
     third = {"a": Bounds(0.1 + 0.2, np.inf, False)}
     assert selected(spelled(None, third, set()), pd.DataFrame({"profile_id": [1, 2], "a": [0.3, 0.1 + 0.2]})) == set()
+
+
+def test_what_the_population_is_sure_to_know() -> None:
+    said = {"window": "ever", "what": "", "unit": "days", "says": ""}
+    words = {"since": {**said, "null": "no order"}, "first": {**said, "null": "no order"}, "n": {**said, "null": ""}}
+    X = pd.DataFrame({"since": [1.0], "first": [1.0], "n": [1.0], "gap": [1.0], "lone": [np.nan]})
+
+    def certain(rule: str) -> set[str]:
+        return spelling.certain(parse(rule) if rule else None, list(X.columns), words, X)
+
+    assert certain("") == {"n"}
+    assert certain("city = 'Oslo'") == {"n"}
+    assert certain("since <= 365") == {"since", "first", "n"}
+    assert certain("365 >= since and (gap between 1 and 3)") == {"since", "first", "n", "gap"}
+    assert certain("since <= 365 or gap > 1") == {"n"}
+    assert certain("coalesce(since, 0) <= 365 and not gap > 1 and lone is null") == {"n"}
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
