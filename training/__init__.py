@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from training.champion import Contest, Trained
+    from training.clustering import Clusters
 
 
 def training_set(task: str, cutoffs: Iterable[str], project: str | None = None) -> pd.DataFrame:
@@ -53,3 +54,20 @@ def train(task: str, trials: int | None = None, project: str | None = None) -> T
     home = Project.find(project)
     with home.writing(f"train {task}"), progress(task) as step:
         return champion.train(home, task, step, trials)
+
+
+def clusters(
+    among: str | None = None, by: Iterable[str] = (), groups: int | None = None, purpose: str = "marketing",
+    project: str | None = None,
+) -> Clusters:  # fmt: skip
+    """Find what kinds of customers there are, as `foretell cluster` does; nothing is written.
+
+    What it found is in `.groups`, `.typical`, `.members` and `.plot()`. by: features or views to tell them by.
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from training import clustering
+
+    home = Project.find(project)
+    with home.writing("cluster"), progress("groups") as step:
+        return clustering.cluster(home, among, tuple(by), groups, purpose, step)

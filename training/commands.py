@@ -1,4 +1,4 @@
-"""Verbs of training: train, backtest, reproduce, lookalike."""
+"""Verbs of training: train, backtest, reproduce, lookalike, cluster."""
 
 from __future__ import annotations
 
@@ -225,6 +225,65 @@ def lookalike(project: str | None, seed: str, top: int, among: str | None, file:
         click.echo(f"wrote {room.export(found, top, file):,} profiles to {file}")
 
 
+@click.command()
+@click.option(
+    "--among", default=None,
+    help='A segment or rule that all satisfy. Default: "days_since_order <= 365" where that is known, else everyone.',
+)  # fmt: skip
+@click.option(
+    "--by", multiple=True, metavar="NAME",
+    help="A feature to tell them by, or a view for all its numbers; may be repeated. Default: days_since_first_order, "
+    "orders_365d, spend_365d and days_since_order.",
+)  # fmt: skip
+@click.option(
+    "--groups", type=click.IntRange(min=2, max=12), default=None,
+    help="How many, whether they hold or not. Default: 3 to 8, the most that hold and each tell more.",
+)  # fmt: skip
+@click.option("--purpose", default="marketing", show_default=True, help="What for: who did not agree is left out.")
+@click.option("--write", is_flag=True, help="Write each group as a segment, segments/NAME.yaml.")
+@click.option("--plot", "file", type=click.Path(path_type=Path), default=None, help="PNG, SVG or PDF for the picture.")
+@click.pass_obj
+def cluster(
+    project: str | None, among: str | None, by: tuple[str, ...], groups: int | None, purpose: str, write: bool,
+    file: Path | None,
+) -> None:  # fmt: skip
+    """Find what kinds of customers there are: a few groups, each one a rule over features, with a name to read.
+
+    Every profile is in exactly one. A group counts if it is found again in other samples of the same people, and all
+    of them together must tell more than each feature by itself; where no number of groups does, none is made up.
+    Written as segments (--write) they are rules like any other: read them, edit them, rename them. Their audiences are
+    made anew with each `foretell score`. Every run is in MLflow, in the experiment `clusters`.
+
+    \b
+    Examples:
+      foretell cluster
+      foretell cluster --write
+      foretell cluster --by orders_90d --by discount_share_90d --among "orders_90d > 0" --plot groups.png
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from training import clustering
+    from training.report import show_clusters
+
+    home = Project.find(project)
+    if file and file.suffix.lower() not in {".png", ".svg", ".pdf"}:  # before the work, not after it
+        raise click.UsageError(f"--plot draws a PNG, SVG or PDF: name it {file.with_suffix('.png').name}")
+    with home.writing("cluster"), progress("groups") as step:
+        found = clustering.cluster(home, among, by, groups, purpose, step)
+        step("keeping the run")
+        clustering.track(home, found)
+    show_clusters(found)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        found.drawn.savefig(file)
+        click.echo(f"wrote {file}")
+    if write:
+        written = clustering.write(home, found)
+        click.echo(f"wrote {len(written)} files into segments/; next: foretell score, then foretell segment list")
+    else:
+        click.echo("Keep them as segments: foretell cluster --write, with the options given here")
+
+
 def _of(project: Project, task: str, allow: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the allowed that the task has; of several tasks, each may lack some."""
     from foretell.errors import unknown
@@ -237,4 +296,4 @@ def _of(project: Project, task: str, allow: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(c for c in allow if c in feature_columns(project, known.task(task)))
 
 
-COMMANDS = [train, backtest, reproduce, lookalike]
+COMMANDS = [train, backtest, reproduce, lookalike, cluster]

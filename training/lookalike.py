@@ -196,10 +196,11 @@ def _rows(project: Project, progress: Callable[[str], None]) -> pd.DataFrame:
     views = list(project.definitions.of_profiles.values())
     if not views:
         raise NotReady("lookalike", "no view can be filled", "declare a source that plays a role")
-    build.build(project, views, [project.now], progress)
-    joined = f"(SELECT profile_id FROM {build.read(project, views[0], project.now)}) p"
+    now = project.now  # one instant: without `as_of` each asking gives another
+    build.build(project, views, [now], progress)
+    joined = f"(SELECT profile_id FROM {build.read(project, views[0], now)}) p"
     for view in views:
-        file = build.read(project, view, project.now)
+        file = build.read(project, view, now)
         joined += f" JOIN (SELECT * EXCLUDE (event_timestamp, created) FROM {file}) USING (profile_id)"
     with session(project) as con:
         return con.execute(f"SELECT * FROM {joined} ORDER BY profile_id").df()

@@ -7,12 +7,13 @@ apart; beyond seven candidates the line style changes as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
@@ -35,6 +36,9 @@ from foretell.pictures import (
 )  # fmt: skip
 from training.metrics import METRICS, Kind, Metric, auc, bias_pct, bins, ece, gain_curve, norm_gini
 
+BELOW_TO_ABOVE = LinearSegmentedColormap.from_list("below_to_above", [SKY, "#F7F7F7", ORANGE]).with_extremes(
+    bad=MISSING
+)
 DOTS = 3000  # of one feature in the importance plot; more only cost time and space
 
 
@@ -372,6 +376,41 @@ def importance_plot(contributions: pd.DataFrame, X: pd.DataFrame, top: int = 15,
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     dress(ax, grid="x")
     ax.tick_params(axis="y", length=0)
+    return figure
+
+
+def groups_plot(titles: Sequence[str], shares: np.ndarray, typical: pd.DataFrame, standing: pd.DataFrame) -> Figure:
+    """What is typical of groups: one row a group, coloured by where it stands among everybody, and how large it is.
+
+    titles, shares: (groups,). typical: texts, a column a measure, everybody in the last row. standing: groups ×
+    measures, 0 (lowest) to 1; NaN (no typical value) is grey.
+    """
+    rows, columns = standing.shape
+    figure = canvas(3.6 + 1.25 * columns + 1.8, 1.7 + 0.5 * (rows + 1))
+    ax, right = figure.subplots(1, 2, width_ratios=[1.25 * columns, 1.5], sharey=True)
+    ax.imshow(standing.to_numpy(dtype=float), cmap=BELOW_TO_ABOVE, vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(rows + 1, columns):
+        far = row < rows and abs(float(standing.to_numpy()[row, column]) - 0.5) > 0.25
+        said = textwrap.fill(as_text(str(typical.iat[row, column])), 14)
+        weight = "bold" if far else "normal"
+        ax.text(column, row, said, ha="center", va="center", fontsize=9, color=INK, fontweight=weight)
+    ax.set_xticks(range(columns), [textwrap.fill(as_text(c.replace("_", " ")), 13) for c in typical.columns])
+    ax.xaxis.tick_top()
+    ax.set_yticks(range(rows + 1), [textwrap.fill(as_text(t), 30) for t in [*titles, "everybody"]])
+    ax.set_ylim(rows + 0.5, -0.5)
+    right.barh(range(rows), shares, color=BLUE, height=0.6)
+    for row, share in enumerate(shares):
+        right.annotate(f"{share:.0%}", (share, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+    right.set(xlim=(0, 1.35 * shares.max()), xticks=[])
+    right.set_title("share of profiles", loc="left", fontsize=9, color=INK)
+    title(
+        figure, f"{rows} kinds of customers",
+        "What is typical of each: blue is less than of everybody, orange more",
+    )  # fmt: skip
+    for axes in (ax, right):
+        dress(axes, grid="none")
+        axes.tick_params(length=0)
+        axes.spines[["left", "bottom"]].set_visible(False)
     return figure
 
 

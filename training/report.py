@@ -11,6 +11,7 @@ import numpy as np
 from foretell.console import table, worth
 from models.estimators import LEARNED
 from training.champion import Contest, Trained
+from training.clustering import STEP, Clusters
 from training.lookalike import Lookalikes
 from training.metrics import METRICS
 
@@ -143,6 +144,40 @@ def show_lookalikes(found: Lookalikes, top: int) -> None:
     table(["profile_id", "likeness"], [(r.profile_id, f"{r.likeness:.4f}") for r in likest.itertuples(index=False)])
     if found.replayable:
         click.echo("This seed can be replayed in the past: `--as-task` predicts who will come to be one.")
+
+
+def show_clusters(found: Clusters) -> None:
+    """Print the groups of a population: how large, what is typical beside everybody, rules, and how they hold."""
+    among = found.population or "everyone"
+    click.secho(f"{found.found.groups} groups of {len(found.members):,} profiles: {among}", bold=True)
+    measures, groups = list(found.typical.columns), found.groups.to_dict("records")
+    rows = [[g["title"], f"{g['profiles']:,}", f"{g['share']:.1%}"] for g in groups] + [
+        ["everybody", f"{len(found.members):,}", "100.0%"]
+    ]
+    for row, typical in zip(rows, found.typical.to_dict("records"), strict=True):
+        row += [found.said(c, typical[c]) for c in measures]
+    table(["typical of", "profiles", "share", *measures], rows)
+    click.echo()
+    table(
+        ["segment", "found again", f"stayed {STEP.days} days", "rule"],
+        [(g["name"], _percent(g["found_again"]), _percent(g["stayed"]), g["rule"]) for g in groups],
+    )
+    click.echo()
+    part = found.found
+    doubt = "" if part.holds else "; they do NOT hold: another sample would give other groups"
+    click.echo(f"Found again: of the weakest group another sample has {part.found_again.min():.0%} in common{doubt}.")
+    if np.isfinite(found.stayed):
+        click.echo(f"{found.stayed:.0%} were in the same group {STEP.days} days before.")
+    click.echo(
+        f"The rules tell {part.explained:.0%} of how profiles differ; unrelated features would {part.chance:.0%}, "
+        f"groups without rules (k-means) {part.kmeans:.0%}, which put {part.agreement:.0%} of the profiles alike."
+    )
+    for name, why in found.left_out.items():
+        click.echo(f"- {name} is left out: {why}")
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if np.isfinite(share) else "–"
 
 
 def _figure(value: Any) -> str:

@@ -83,6 +83,13 @@ def test_a_segment_is_expanded(trained: TrainedShop, seen: list[list[str]]) -> N
     assert found.reason.startswith("lightgbm is better beyond chance")
 
 
+def test_now_may_be_the_clock(mine: Callable[[], Project]) -> None:
+    project = mine()
+    settings = (project.folder / "foretell.toml").read_text()
+    (project.folder / "foretell.toml").write_text(settings.replace("as_of", "# as_of"))
+    assert len(expand(Project(project.folder), "city = 'Oslo'").ranked) > 100
+
+
 def test_a_seed_is_not_found_by_the_feature_that_defines_it(mine: Callable[[], Project], seen: list[list[str]]) -> None:
     project = mine()
     (project.folder / "views").mkdir()

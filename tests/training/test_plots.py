@@ -213,6 +213,21 @@ def test_shade_orders_what_has_an_order(explained):
     assert np.isnan(plots._shade(pd.Series([None, None], dtype="Float64"))).all()
 
 
+def test_groups_plot():
+    typical = pd.DataFrame({"spend_$_90d": ["$9", "no order", "$5"], "orders_90d": ["12", "1", "3"]})
+    standing = pd.DataFrame({"spend_$_90d": [0.9, np.nan], "orders_90d": [0.8, 0.2]})
+    figure = plots.groups_plot(["frequent $ spenders", "one-time"], np.array([0.25, 0.75]), typical, standing)
+    assert png(figure)
+    assert title(figure) == "2 kinds of customers"
+    table, sizes = figure.axes
+    assert [text.get_text() for text in table.texts] == [r"\$9", "12", "no order", "1", r"\$5", "3"]
+    assert [text.get_fontweight() for text in table.texts] == ["bold", "bold", "normal", "bold", "normal", "normal"]
+    assert [tick.get_text() for tick in table.get_yticklabels()] == [r"frequent \$ spenders", "one-time", "everybody"]
+    assert [text.get_text() for text in sizes.texts] == ["25%", "75%"]
+    shown = table.images[0].get_array()
+    assert np.ma.getmaskarray(shown).tolist() == [[False, False], [True, False]]  # grey, as nothing is typical
+
+
 def test_unusable_input_is_refused(explained, churn):
     contributions, X = explained
     y, predictions = churn
