@@ -11,6 +11,11 @@ after T is worked out from the lines by plain SQL. Then:
   accuracy.TASK.METRIC                      the champion's, as a mean over the cutoffs; of bias_pct, the mean distance
                                             from 0. Spread: 95% of a bootstrap over profiles (200 draws, seed 0). A bar
                                             where a preset has a limit at its own cutoffs; all are in the details.
+  accuracy.TASK.ece_pooled                  the calibration error over all cutoffs; the limit is that of 97.5% of the
+                                            errors that a perfectly calibrated model of the same size would show.
+  accuracy.TASK.coverage90                  how many amounts fell into the champion's intervals, as a mean over cutoffs.
+  accuracy.worse_than_a_baseline            in how many of all comparisons the champion is worse than the best baseline
+                                            seen afterwards, beyond chance, by Holm's correction.
   accuracy.TASK.METRIC_minus_best_baseline  champion less the baseline that is best by that metric, seen afterwards.
                                             Spread: the paired interval on the same draws; 0 if that is the champion.
 
@@ -40,7 +45,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import presets, report
-from benchmarks.judging import CHAMPION, Found, check_afterwards, details, judge, pooled_bars, show_task
+from benchmarks.judging import (
+    CHAMPION,
+    Found,
+    chances,
+    check_afterwards,
+    details,
+    judge,
+    pooled_bars,
+    show_task,
+    trusted,
+    worse,
+)
 from benchmarks.log import Log, span, write_lines
 from benchmarks.presets import PRESETS, Preset
 from benchmarks.report import Bar, progress
@@ -131,15 +147,19 @@ def run(
     return made
 
 
-def summary(name: str, found: Sequence[Found], limits: Mapping[str, str]) -> tuple[list[Bar], dict[str, Any]]:
-    """Show one prediction; its bars and details. One that could be made at no cutoff misses its limits."""
+def summary(
+    name: str, found: Sequence[Found], limits: Mapping[str, str]
+) -> tuple[list[Bar], dict[str, Any], dict[str, float]]:
+    """Show one prediction; its bars, details, and chances (see judging). One that could be made at no cutoff misses its
+    limits."""
     if not found:
         nothing, unknown = math.nan, (math.nan, math.nan)
-        return [Bar(f"accuracy.{name}.{metric}", nothing, limit, unknown) for metric, limit in limits.items()], {}
+        return [Bar(f"accuracy.{name}.{metric}", nothing, limit, unknown) for metric, limit in limits.items()], {}, {}
     pooled = Pooled(found[0].trained.kind, [f.judged for f in found])
     show_task(found, pooled)
     baselines = [m for m in pooled.models if m not in (CHAMPION, LEARNED)]
-    return pooled_bars(name, pooled, baselines, limits), details(found, pooled)
+    bars = pooled_bars(name, pooled, baselines, limits) + trusted(name, found, pooled)
+    return bars, details(found, pooled), chances(name, pooled, baselines)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -147,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = command_line()
     given = parser.parse_args(arguments)
     trials = QUICK_TRIALS if given.quick and given.trials is None else given.trials
-    bars, said = [], {}
+    bars, said, luck = [], {}, {}
     with ExitStack() as stack:
         if given.json:
             stack.enter_context(redirect_stdout(sys.stderr))
@@ -163,8 +183,13 @@ def main(arguments: list[str] | None = None) -> None:
         limits = preset.limits if preset and cutoffs == defaults and not given.quick else {}
         for asked in tasks:
             found = [f for f in made.found if f.asked == asked]
-            more, about = summary(asked.name, found, limits.get(asked.name, {}))
+            more, about, likely = summary(asked.name, found, limits.get(asked.name, {}))
             bars, said = bars + more, said | ({asked.name: about} if about else {})
+            luck |= likely
+        if luck:
+            beyond = worse(luck)
+            bars.append(Bar("accuracy.worse_than_a_baseline", float(len(beyond)), "<=0", (0.0, float(len(luck)))))
+            said["worse_than_a_baseline"] = {name: luck[name] for name in beyond}
         print()
     found = report.Report(
         benchmark="accuracy",

@@ -37,16 +37,23 @@ AGAINST = {
 }
 """The metrics in which a champion is compared with the best baseline."""
 
+COVERED = "0.87..0.93"  # of intervals that are to hold 90%
+DRAWS = 200
+
 
 @dataclass(frozen=True)
 class Found:
-    """One task at one cutoff: what was trained, the features as known then, what was said and what became true."""
+    """One task at one cutoff: what was trained, the features as known then, what was said and what became true.
+
+    coverage: the share of what became true that the champion's intervals hold; NaN where it gives none.
+    """
 
     asked: Asked
     cutoff: datetime
     trained: Trained
     rows: pd.DataFrame
     judged: Judged
+    coverage: float
 
     @property
     def base_rate(self) -> float:
@@ -85,6 +92,7 @@ def judge(project: Project, lines: Path, asked: Asked, more: Mapping[str, Any]) 
     rows = pd.DataFrame({"profile_id": pd.Series(eligible, dtype=object), "event_timestamp": pd.Timestamp(cutoff)})
     rows = dataset.with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
     predictions = _predictions(project, trained, model, model.encode(rows))
+    low, high = model.interval(predictions[CHAMPION])
 
     truth = answers(lines, cutoff, asked.days, people_of(project))
     if asked.answer == "entered":
@@ -92,7 +100,10 @@ def judge(project: Project, lines: Path, asked: Asked, more: Mapping[str, Any]) 
     y = aligned(truth, rows["profile_id"], asked, label)
     if len(np.unique(y)) < 2:
         raise DataError(label, f"all of {len(y):,} profiles did the same, nothing can be told apart", "ask another")
-    return Found(asked, cutoff, trained, rows, Judged(rows["profile_id"].to_numpy(dtype=str), y, predictions))
+    inside = (y >= low - 1e-9 * np.abs(y)) & (y <= high + 1e-9 * np.abs(y))
+    coverage = float("nan") if np.isnan(low).all() else float(inside.mean())
+    judged = Judged(rows["profile_id"].to_numpy(dtype=str), y, predictions)
+    return Found(asked, cutoff, trained, rows, judged, coverage)
 
 
 def _predictions(project: Project, trained: Trained, model: Champion, X: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -164,6 +175,52 @@ def pooled_bars(name: str, pooled: Pooled, baselines: Sequence[str], limits: Map
     return bars
 
 
+def trusted(name: str, found: Sequence[Found], pooled: Pooled) -> list[Bar]:
+    """Whether what the champion says of itself is so: its probabilities, or the intervals around its amounts."""
+    if pooled.kind == "probability":
+        return [calibration(name, pooled)]
+    held = [f.coverage for f in found if not np.isnan(f.coverage)]
+    return [Bar(f"accuracy.{name}.coverage90", float(np.mean(held)), COVERED, (min(held), max(held)))] if held else []
+
+
+def calibration(name: str, pooled: Pooled) -> Bar:
+    """The calibration error over the rows of all cutoffs, held to what a perfect model's would be.
+
+    Outcomes are drawn by the champion's own probabilities: 97.5% of such errors are within the limit.
+    """
+    y = np.concatenate([judged.y for judged in pooled.judged])
+    p = np.concatenate([judged.predictions[CHAMPION] for judged in pooled.judged])
+    rng = np.random.default_rng(0)
+    perfect = [metrics.ece((rng.random(len(p)) < p).astype(float), p) for _ in range(DRAWS)]
+    low, high = np.percentile(perfect, [2.5, 97.5])
+    return Bar(f"accuracy.{name}.ece_pooled", metrics.ece(y, p), f"<={high:.4f}", (float(low), float(high)))
+
+
+def worse(chances: Mapping[str, float], level: float = 0.05) -> list[str]:
+    """Which of several comparisons are beyond chance, by Holm's correction for how many there are.
+
+    Holm, A Simple Sequentially Rejective Multiple Test Procedure (Scandinavian Journal of Statistics 6, 1979).
+
+    >>> worse({"a": 0.04, "b": 0.001, "c": 0.02})
+    ['b', 'c', 'a']
+    >>> worse({"a": 0.04, "b": 0.03, "c": 0.02})
+    []
+    """
+    ordered = sorted(chances, key=lambda name: chances[name])
+    found: list[str] = []
+    for place, name in enumerate(ordered):
+        if chances[name] > level / (len(ordered) - place):
+            break
+        found.append(name)
+    return found
+
+
+def chances(name: str, pooled: Pooled, baselines: Sequence[str]) -> dict[str, float]:
+    """task.metric -> how likely the champion's distance to the best baseline is if it were no worse."""
+    metrics_of = AGAINST[pooled.kind]
+    return {f"{name}.{m}": pooled.chance(CHAMPION, pooled.best(m, baselines), m) for m in metrics_of}
+
+
 def show_task(found: Sequence[Found], pooled: Pooled) -> None:
     """Print a task's table: champion and candidates, means over cutoffs, and how the champion compares."""
     first = found[0]
@@ -197,6 +254,7 @@ def details(found: Sequence[Found], pooled: Pooled) -> dict[str, Any]:
             f"{f.cutoff:%Y-%m-%d}": {
                 "profiles": len(f.judged.y), "base_rate": f.base_rate, "champion": f.trained.winner,
                 "best_afterwards": f.best, "judged_on": f.exams,
+                **({} if np.isnan(f.coverage) else {"coverage90": f.coverage}),
             } for f in found
         },
         "models": {

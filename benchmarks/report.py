@@ -39,7 +39,8 @@ class Usage:
 
 @dataclass(frozen=True)
 class Bar:
-    """One measured number and its limit ("<=1.4", ">=3"). spread: smallest and largest repeat, or an interval."""
+    """One measured number and its limit ("<=1.4", ">=3", "0.87..0.93"). spread: smallest and largest repeat, or an
+    interval."""
 
     id: str
     value: float
@@ -49,6 +50,9 @@ class Bar:
     @property
     def holds(self) -> bool:
         """Is the value within the limit? A value that is no number never is."""
+        if ".." in self.limit:
+            low, high = map(float, self.limit.split(".."))
+            return low <= self.value <= high
         sign, bound = split_limit(self.limit)
         return math.isfinite(self.value) and bool(_HOLDS[sign](self.value, bound))
 

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from training.metrics import CHUNK, METRICS, Difference, Kind, Metric, _interval, _Order, _Sample, stretched
 
@@ -79,6 +80,16 @@ class Pooled:
         apart = np.where(np.isclose(one, two, rtol=ALIKE, atol=0), 0.0, one - two)
         found = Difference(self.value(model, metric) - self.value(other, metric), *_interval(apart))
         return stretched(found, self._counts.shape[1])
+
+    def chance(self, model: str, other: str, metric: str) -> float:
+        """How likely a difference like this is, or a greater one, if `model` were no worse: 1 where it is better.
+
+        One-sided, by the normal distribution with the deviation of the paired bootstrap.
+        """
+        one, two = (self.metrics[metric].loss(self.value(m, metric)) for m in (model, other))
+        apart = np.asarray(self._drawn[model, metric] - self._drawn[other, metric])
+        spread = float(np.std(apart[np.isfinite(apart)]))
+        return float(norm.sf((one - two) / spread)) if one > two and spread > 0 else 1.0
 
     def best(self, metric: str, among: Sequence[str]) -> str:
         """The model of the best mean; one of which it cannot be worked out comes last."""

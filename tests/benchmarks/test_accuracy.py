@@ -91,6 +91,36 @@ def test_the_best_baseline_is_chosen_metric_by_metric_and_the_champion_compared_
     assert bars["accuracy.churn90.auc"].spread[0] < bars["accuracy.churn90.auc"].value
 
 
+def test_a_perfect_models_calibration_is_within_its_limit_and_another_is_not():
+    rng = np.random.default_rng(1)
+    p = rng.uniform(0.05, 0.95, 3000)
+    y = (rng.random(3000) < p).astype(float)
+    ids = np.arange(3000).astype(str)
+
+    def bar(said):
+        return judging.calibration("churn90", Pooled("probability", [Judged(ids, y, {"champion": said})], draws=2))
+
+    assert bar(p).holds
+    assert bar(p).spread[0] < bar(p).value < bar(p).spread[1] < 0.03
+    assert not bar(np.clip(p + 0.05, 0, 1)).holds
+
+
+def test_worse_beyond_chance_counts_how_many_comparisons_there_are():
+    rng = np.random.default_rng(0)
+    y, ids = rng.normal(50, 10, 500), np.arange(500).astype(str)
+    said = {
+        "champion": y + rng.normal(0, 10, 500),
+        "near": y + rng.normal(0, 9.8, 500),
+        "best": y + rng.normal(0, 5, 500),
+    }
+    pooled = Pooled("amount", [Judged(ids, y, said)])
+    assert pooled.chance("champion", "best", "mae") < 1e-6
+    assert pooled.chance("best", "champion", "mae") == 1.0
+    assert 0.01 < pooled.chance("champion", "near", "mae") <= 1.0
+    assert judging.worse({"a": 1e-6, "b": 0.2}) == ["a"]
+    assert judging.worse({}) == []
+
+
 # The oracle
 
 
@@ -202,7 +232,8 @@ def recency(project, lines, asked, more):
         raise DataError(asked.name, "needs more days of history", "load older data")
     said = {"champion": np.linspace(0.1, 0.9, len(y)), "recency": np.linspace(0.2, 0.8, len(y))}
     trained: Any = SimpleNamespace(task=task, kind="probability")
-    return judging.Found(asked, project.now, trained, rows, Judged(rows["profile_id"].to_numpy(dtype=str), y, said))
+    asked_about = Judged(rows["profile_id"].to_numpy(dtype=str), y, said)
+    return judging.Found(asked, project.now, trained, rows, asked_about, float("nan"))
 
 
 @pytest.fixture
@@ -219,7 +250,8 @@ def test_what_cannot_be_asked_is_left_out_and_the_rest_goes_on(tmp_path, untrain
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 1
     found = report.parse(said.out)
-    assert found["details"] == {"churn14": {"cutoffs": ["10-10"]}, "buy10": {"cutoffs": ["10-10", "12-22"]}}
+    details = {"churn14": {"cutoffs": ["10-10"]}, "buy10": {"cutoffs": ["10-10", "12-22"]}}
+    assert {k: v for k, v in found["details"].items() if k in details} == details
     left = found["sizes"]["left_out"]
     assert set(left) == {f"{t} at {c}" for t in ("churn14", "buy10") for c in ("2022-06-01", "2023-02-01")} | {
         "churn14 at 2023-12-22"
@@ -228,9 +260,9 @@ def test_what_cannot_be_asked_is_left_out_and_the_rest_goes_on(tmp_path, untrain
     assert "needs more days of history" in left["buy10 at 2023-02-01"]
     assert "its horizon of 14 days ends after the data do (2024-01-01)" in left["churn14 at 2023-12-22"]
     assert all(f"{what} is left out: " in said.err for what in left)
-    assert {b["id"] for b in found["bars"]} == {
-        f"accuracy.{task}.{metric}_minus_best_baseline"
-        for task in ("churn14", "buy10") for metric in judging.AGAINST["probability"]
+    assert {b["id"] for b in found["bars"]} == {"accuracy.worse_than_a_baseline"} | {
+        f"accuracy.{task}.{metric}" for task in ("churn14", "buy10")
+        for metric in ("ece_pooled", *(f"{m}_minus_best_baseline" for m in judging.AGAINST["probability"]))
     }  # fmt: skip
 
 
@@ -271,7 +303,7 @@ def test_other_labels_or_features_than_were_known_then_are_an_error():
 def test_the_generated_shop_goes_through_the_product(capsys):
     accuracy.main(["--quick", "--tasks", "churn90,lookalike"])
     found = report.parse(capsys.readouterr().out)
-    assert {b["id"].split(".")[1] for b in found["bars"]} == {"churn90", "lookalike"}
+    assert {b["id"].split(".")[1] for b in found["bars"]} == {"churn90", "lookalike", "worse_than_a_baseline"}
     churn = found["details"]["churn90"]
     said = churn["cutoffs"]["2011-06-01"]
     assert said["judged_on"][-1] < "2011-03-03"  # its label is complete before T
