@@ -31,6 +31,7 @@ from training import backtest, dataset, incumbent, leaks, lineage, metrics, seas
 from training.backtest import Backtest
 from training.cutoffs import Cutoffs, plan, shortened, told
 from training.metrics import Kind
+from training.rebuilt import as_scored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -240,7 +241,8 @@ def contest(
     now = dataset.eligible(project, task, at, progress)
     progress(f"{name}: looking for leaks")
     all_rows, all_now, codes = backtest.encoded(backtest.usable(rows), now, columns)
-    suspects = leaks.inspect(all_rows, columns, kind, codes, now=all_now, allowed=allow)
+    then, again = as_scored(project, task) or (None, None)
+    suspects = leaks.inspect(all_rows, columns, kind, codes, now=all_now, earlier=then, again=again, allowed=allow)
     leaks.refuse(name, suspects)
     progress(f"{name}: the seasons of {len(cutoffs.all)} cutoffs")
     levels = {} if stretched else season.levels(project, task, kind, cutoffs.all, first_fact)

@@ -47,6 +47,7 @@ def inspect(
     *,
     now: pd.DataFrame | None = None,
     earlier: pd.DataFrame | None = None,
+    again: pd.DataFrame | None = None,
     allowed: Sequence[str] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Leak]:
@@ -54,7 +55,8 @@ def inspect(
 
     rows: label, weight, person, cutoff (and profile_id, with `earlier`), and the columns as `encoding.encode` makes
     them: floats, NaN unknown, text as codes if `categories` has the column. now: the columns of those that will be
-    asked about. earlier: profile_id, cutoff and columns of some rows, as recorded at another time, encoded alike.
+    asked about. earlier: profile_id, cutoff and columns of some rows, as recorded at another time; again: the same, as
+    built today and encoded alike; None: they are among `rows`.
     Sets too small to tell, and labels all the same, are looked at without the checks that learn. The answer depends on
     neither the order of the rows nor that of the columns, and is the same each time. Raises DataError if a column is
     missing in one of the tables.
@@ -67,7 +69,7 @@ def inspect(
     if earlier is not None and len(earlier):
         _has(earlier, ["profile_id", "cutoff", *columns], "the rows recorded earlier")
         progress("leak gate: rebuilt values")
-        found += changed_when_rebuilt(rows, earlier, columns)
+        found += changed_when_rebuilt(rows if again is None else again, earlier, columns)
     found += gone_by_now(rows, now, columns, UNKNOWN)
     # what is found already has no say in what the others know
     left = _others(columns, found)
