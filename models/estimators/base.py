@@ -17,20 +17,26 @@ class Candidate(BaseEstimator):
 
     horizon_days: how many days after the cutoff the label looks.
     name: what it is called in reports; requires: the columns it reads (none named: every column it was fitted on).
+    by_cutoff: whether `_fit` wants to know which rows are of the same cutoff.
     After `fit`: feature_names_in_, n_features_in_; typical_, the median of each column read (0 where it has none).
     """
 
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
+    by_cutoff: ClassVar[bool] = False
 
     def __init__(self, horizon_days: float):
         self.horizon_days = horizon_days
 
-    def fit(self, X: pd.DataFrame, y: Any, sample_weight: Any = None, now: pd.DataFrame | None = None) -> Self:
+    def fit(
+        self, X: pd.DataFrame, y: Any, sample_weight: Any = None, now: pd.DataFrame | None = None, cutoffs: Any = None
+    ) -> Self:  # fmt: skip
         """Learn from rows (profile, cutoff); y and sample_weight are aligned with X by position, not by index.
 
         now: the rows that will be asked about, whose outcome nobody knows yet; same columns as X. Models that need no
         labels (of purchase histories) learn from these, which are more recent than any row with a label.
+        cutoffs: the cutoff of each row. Months differ in their level, which is no profile's doing: a model that is told
+        learns how profiles of the same cutoff differ, and says what they do in the mean of the cutoffs.
         Raises DataError when a column is missing, when y or the weights cannot be used, or when the data do not
         determine the parameters.
         """
@@ -40,7 +46,10 @@ class Candidate(BaseEstimator):
         self.n_features_in_ = X.shape[1]
         self.typical_ = features.median().fillna(0.0)
         asked = None if now is None or not len(now) else self._columns(now, tuple(features.columns))
-        self._fit(features, target, weight, asked)
+        if self.by_cutoff:
+            self._fit(features, target, weight, asked, _places(cutoffs, len(X)))
+        else:
+            self._fit(features, target, weight, asked)
         return self
 
     @property
@@ -54,7 +63,11 @@ class Candidate(BaseEstimator):
         tags.input_tags.allow_nan = True
         return tags
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
+    def _fit(
+        self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None,
+        places: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """places: for each row the place of its cutoff among all of them; handed to who asks for it `by_cutoff`."""
         raise NotImplementedError
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
@@ -167,6 +180,16 @@ class AmountCandidate(RegressorMixin, Candidate):
                 f"expected some labels above 0 in training, got a maximum of {y.max():g}",
                 "take more or other cutoffs, or a longer horizon, so that some profiles spend",
             )
+
+
+def _places(cutoffs: Any, rows: int) -> np.ndarray | None:
+    """For each row the place of its cutoff, 0 that of the first; None where nobody says."""
+    if cutoffs is None:
+        return None
+    found = pd.factorize(np.asarray(cutoffs), sort=True)[0]
+    if len(found) != rows:
+        raise DataError("fit", f"expected one cutoff per row, got {len(found)} for {rows} rows", "pass rows['cutoff']")
+    return found
 
 
 def _floats(values: Any) -> np.ndarray:
