@@ -17,7 +17,7 @@ class Candidate(BaseEstimator):
 
     horizon_days: how many days after the cutoff the label looks.
     name: what it is called in reports; requires: the columns it reads (none named: every column it was fitted on).
-    by_cutoff: whether `_fit` wants to know which rows are of the same cutoff.
+    by_cutoff: whether its `_fit` takes `places` too: for each row the place of its cutoff among all of them, or None.
     After `fit`: feature_names_in_, n_features_in_; typical_, the median of each column read (0 where it has none).
     """
 
@@ -46,10 +46,8 @@ class Candidate(BaseEstimator):
         self.n_features_in_ = X.shape[1]
         self.typical_ = features.median().fillna(0.0)
         asked = None if now is None or not len(now) else self._columns(now, tuple(features.columns))
-        if self.by_cutoff:
-            self._fit(features, target, weight, asked, _places(cutoffs, len(X)))
-        else:
-            self._fit(features, target, weight, asked)
+        told: Any = {"places": _places(cutoffs, len(X))} if self.by_cutoff else {}
+        self._fit(features, target, weight, asked, **told)
         return self
 
     @property
@@ -63,11 +61,7 @@ class Candidate(BaseEstimator):
         tags.input_tags.allow_nan = True
         return tags
 
-    def _fit(
-        self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None,
-        places: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
-        """places: for each row the place of its cutoff among all of them; handed to who asks for it `by_cutoff`."""
+    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         raise NotImplementedError
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
