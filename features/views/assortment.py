@@ -25,6 +25,12 @@ def products(facts):
     return found.mutate(pace=share / found.usual.nullif(0))
 
 
+def mean_pace(where=None):
+    # a sum of decimals is the same in every order, that of floats is not
+    total = _.pace.cast("decimal(38, 9)").sum(where=where).cast("float64")
+    return total / _.pace.count(where=where).nullif(0)
+
+
 in_last = _.count(where=_.in_last).nullif(0)
 
 assortment = FeatureView(
@@ -44,14 +50,14 @@ assortment = FeatureView(
             "products of the last order day that somebody bought in the last 30 days", "share", none,
             "{value} of the products of the last order day are still being sold",
         ),
-        "item_pace_30d_over_365d": Feature(
-            _.pace.sum() / _.count().nullif(0),
+        "item_pace_365d": Feature(
+            mean_pace(),
             "how its products sell to others in 30 days, over how they do in a year",
             "ratio", "no product bought, or nothing sold in 30 days",
             "its products sell at {value} times their usual pace",
         ),
-        "last_basket_pace_30d_over_365d": Feature(
-            _.pace.sum(where=_.in_last) / in_last,
+        "last_basket_pace_365d": Feature(
+            mean_pace(_.in_last),
             "how the products of the last order day sell to others in 30 days, over how they do in a year",
             "ratio", "no product bought, or nothing sold in 30 days",
             "the products of the last order day sell at {value} times their usual pace",
