@@ -250,7 +250,7 @@ def _bring(
     patched: list[FeatureView] = []
     some = everyone = gone = 0
     if since is not None:
-        candidates = [view for view in views if view.keys == ("profile_id",) and not _about_accounts(view)]
+        candidates = [view for view in views if view.keys == ("profile_id",) and view.facts_of == "profile"]
         roles = {role for view in candidates for role in view.roles}
         some, everyone, gone = changes.touched(con, project, sorted(roles), cutoff, since)
         patched = candidates if some <= changes.MOST * everyone else []

@@ -15,7 +15,7 @@ import duckdb
 
 from features.build import compile_view, facts_before, know_accounts, know_profiles, versioned
 from foretell.binding import facts_schema
-from foretell.errors import NotReady, unknown
+from foretell.errors import DataError, NotReady, unknown
 from foretell.project import Project
 from foretell.views import FeatureView
 from lake.engine import last_batch, session
@@ -55,10 +55,14 @@ def view_of(project: Project, feature: str) -> FeatureView:
 def behind(project: Project, who: str, feature: str, cutoff: datetime) -> Behind:
     """The facts behind a feature of a profile, as known at the cutoff.
 
-    who: a profile id, old or new, or an identifier. Raises UnknownName, or NotReady where nobody knew the profile yet.
+    who: a profile id, old or new, or an identifier. Raises UnknownName, NotReady where nobody knew the profile yet, or
+    DataError for a feature that everybody's facts are behind.
     """
     ensure(project)
     view = view_of(project, feature)
+    if view.facts_of == "everybody":
+        problem = f"is made of everybody's facts, as the view {view.name} says, and not of a few"
+        raise DataError(feature, problem, "ask for a feature that is made of the profile's own")
     sources = dict(project.definitions.sources)
     alone = replace(view, features={feature: view.features[feature]})
     grouped, empty = compile_view(alone, sources)

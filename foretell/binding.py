@@ -104,14 +104,17 @@ def seen(view: FeatureView, sources: Mapping[str, Source]) -> ir.Table:
         got = f"the columns {', '.join(rows.columns)}" if isinstance(rows, ir.Table) else repr(rows)
         wanted = ", ".join(sorted(keys))
         raise DefinitionError(subject, f"expected a table with {wanted}; got {got}", f"group by {wanted} too", where=at)
-    if mixing := _mixing(rows, subject):
+    if mixing := _mixing(rows, subject, view.facts_of == "everybody"):
         problem = f"{mixing} would mix the facts of several profiles"
         raise DefinitionError(subject, problem, "say profile_id in its grouping", where=at)
     return rows
 
 
-def _mixing(rows: ir.Table, subject: str) -> str | None:
-    """What in a table of facts brings different profiles together, or None."""
+def _mixing(rows: ir.Table, subject: str, may: bool) -> str | None:
+    """What in a table of facts brings different profiles together, or None.
+
+    may: whether windows may, as in a view of everybody's facts.
+    """
 
     def names(values: Any) -> set[str]:
         return {value.name for value in values}
@@ -121,7 +124,7 @@ def _mixing(rows: ir.Table, subject: str) -> str | None:
             if "profile_id" not in names(node.groups.values()):
                 return "an aggregate"
         elif isinstance(node, ops.WindowFunction):
-            if "profile_id" not in names(node.group_by):
+            if "profile_id" not in names(node.group_by) and not may:
                 return "a window"
             if node.order_by and isinstance(node.func, ops.Reduction) and node.start is None and node.end is None:
                 problem = f"{node.func.name} over an order is of all rows, before and after"

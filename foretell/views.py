@@ -88,11 +88,13 @@ class FeatureView:
         None: of all times.
     entity: of whom or what a row is, of ENTITIES. Of a profile_category there are rows where there are facts.
     facts_of: "profile": the facts are those of the entity itself; "account": a profile's features are made of the
-        facts of everybody in its account.
+        facts of everybody in its account; "everybody": the windows of `each` may be of all profiles, by product for
+        instance. Such a view is built for all profiles whenever anybody has a new fact.
     tasks: tasks that see this view beside those that name it in their `views`: a new view is one file.
     each: what the features aggregate, where that is not facts but something made of them, such as visits or products:
         a function from the table of facts to one of rows, both of ibis, that keeps `profile_id` and `cutoff`. It must
-        not mix profiles: whatever it groups or orders is grouped by `profile_id` too.
+        not mix profiles: whatever it groups or orders is grouped by `profile_id` too, but for windows in a view of
+        everybody's facts.
     docs: feature -> what it means; filled from the features that say so.
     """
 
@@ -124,10 +126,13 @@ class FeatureView:
         if self.lookback is not None:
             check_duration(self.name, "lookback", self.lookback, self.where, "use days(90), or leave it out")
         check_choice(self.name, "entity", self.entity, tuple(ENTITIES), at)
-        check_choice(self.name, "facts_of", self.facts_of, ("profile", "account"), at)
-        if self.facts_of == "account" and self.entity != "profile":
+        check_choice(self.name, "facts_of", self.facts_of, ("profile", "account", "everybody"), at)
+        if self.facts_of != "profile" and self.entity != "profile":
             problem = f"facts_of says whose facts a profile's features are made of, and the entity is {self.entity}"
             raise DefinitionError(self.name, problem, "leave it out", where=at)
+        if self.facts_of == "everybody" and self.each is None:
+            problem = "without each, a profile's features are made of its own facts, and facts_of is everybody"
+            raise DefinitionError(self.name, problem, "give it each=..., or leave facts_of out", where=at)
         if isinstance(self.tasks, str):
             problem = f"tasks are several names, got the text {self.tasks!r}"
             raise DefinitionError(self.name, problem, f'write tasks=("{self.tasks}",)', where=at)

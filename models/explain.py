@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.special import expit
 
 from foretell.errors import DataError
@@ -21,6 +22,7 @@ from models.encoding import Categories
 from models.wording import Wording, Words
 
 FLOOR = 1e-9  # A probability this close to 0 or 1 counts as this far from it: its log-odds stay finite.
+FARTHEST = 20.0  # that a level is moved by, on the margin
 CENT = 0.01  # An amount below counts as this, as log 0 does not exist.
 MAX_SHAPLEY_COLUMNS = 12  # 2^12 predictions of the whole table
 MOST_ROWS = 200_000  # rows of one prediction among them
@@ -35,6 +37,12 @@ def margin(model: Any, X: pd.DataFrame) -> np.ndarray:
     if hasattr(model, "survival"):
         return model._margin(X[list(model.columns_)])
     return np.log(np.maximum(model.predict(X), CENT))
+
+
+def level(margins: np.ndarray, mean: float, weight: np.ndarray | None = None) -> float:
+    """What to add to the log-odds of rows, that the mean of their probabilities is another."""
+    found = brentq(lambda by: float(np.average(expit(margins + by), weights=weight)) - mean, -FARTHEST, FARTHEST)
+    return float(found)  # pyright: ignore[reportArgumentType]
 
 
 def shifted(predicted: np.ndarray, kind: str, by: float) -> np.ndarray:

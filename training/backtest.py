@@ -249,10 +249,14 @@ def usable(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def fit(estimator: Any, rows: pd.DataFrame, columns: list[str], now: pd.DataFrame | None = None) -> Any:
-    """now: the rows that will be asked about, whose outcome is not known yet."""
+    """now: the rows that will be asked about, whose outcome is not known yet.
+
+    An estimator that learns `by_cutoff` is told which rows are of the same one.
+    """
     y = rows["label"] if not hasattr(estimator, "predict_proba") else rows["label"].astype(int)
     asked = None if now is None else now[columns]
-    return estimator.fit(rows[columns], y, sample_weight=rows["weight"].to_numpy(), now=asked)
+    told = {"cutoffs": rows["cutoff"]} if getattr(estimator, "by_cutoff", False) else {}
+    return estimator.fit(rows[columns], y, sample_weight=rows["weight"].to_numpy(), now=asked, **told)
 
 
 def predict(estimator: Any, X: pd.DataFrame, kind: str) -> np.ndarray:

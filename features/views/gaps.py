@@ -1,5 +1,7 @@
 """What lies between two order days of a profile, and is the present silence longer than such gaps usually are?"""
 
+import math
+
 from ibis import row_number
 
 from foretell import Feature, FeatureView, _
@@ -26,6 +28,21 @@ gap_count, gap_sum = _.gap.count(), _.gap.sum()
 variance = ((_.gap * _.gap).sum() - gap_sum * gap_sum / gap_count.nullif(0)) / (gap_count - 1).nullif(0)
 deviation = variance.clip(lower=0).sqrt()
 
+longer = _.gap > _.silence
+worth = (_.place * math.log(0.7)).exp()  # of the last gap 1, of each before it 0.7 times as much
+# sums of decimals are the same in every order, those of floats are not
+recent_gap = (_.gap * worth).cast("decimal(38, 9)").sum().cast("float64") / worth.cast("decimal(38, 9)").sum(
+    where=_.gap.notnull()
+).cast("float64").nullif(0)
+
+
+def ended_within(window):
+    value = _.count(where=longer & (_.gap <= _.silence + window))
+    what = f"gaps longer than the present silence that ended within {window} days of it"
+    says = f"{{value:time}} the next order came within {window} days after a silence as long as this"
+    return Feature(value, what, says=says)
+
+
 gaps = FeatureView(
     name="gaps",
     source="order_line",
@@ -48,13 +65,35 @@ gaps = FeatureView(
             "time between order days varies by {value}",
         ),
         "longer_gap_share_ever": Feature(
-            _.count(where=_.gap > _.silence) / gap_count.nullif(0),
+            _.count(where=longer) / gap_count.nullif(0),
             "gaps that went on when they were as long as the present silence", "share", few,
             "{value} of earlier gaps between orders were longer than the present one",
         ),
         "overdue_over_median_gap_ever": Feature(
             _.silence.max() / _.gap.median().nullif(0), "since the last order, over the median gap", "ratio", few,
             "no order for {value} times the median gap[ of {median_gap_days_ever}]",
+        ),
+        "longer_gaps_ever": Feature(
+            _.count(where=longer), "gaps longer than the present silence",
+            says="{value:earlier gap} between orders longer than the present one",
+        ),
+        "ended_within_30d_ever": ended_within(30),
+        "ended_within_90d_ever": ended_within(90),
+        "recent_gap_days_ever": Feature(
+            recent_gap, "mean gap, each worth 0.7 times as much as the next", "days", few,
+            "an order every {value} of late",
+        ),
+        "overdue_over_recent_gap_ever": Feature(
+            _.silence.max() / recent_gap.nullif(0), "since the last order, over the mean gap of late", "ratio", few,
+            "no order for {value} times the gap of late[ of {recent_gap_days_ever}]",
+        ),
+        "overdue_over_last_gap_ever": Feature(
+            _.silence.max() / _.gap.max(where=_.place == 0).nullif(0), "since the last order, over the last gap",
+            "ratio", few, "no order for {value} times the last gap[ of {last_gap_days_ever}]",
+        ),
+        "overdue_over_longest_gap_ever": Feature(
+            _.silence.max() / _.gap.max().nullif(0), "since the last order, over the longest gap", "ratio", few,
+            "no order for {value} times the longest gap[ of {longest_gap_days_ever}]",
         ),
     },
 )  # fmt: skip

@@ -17,6 +17,7 @@ class Candidate(BaseEstimator):
 
     horizon_days: how many days after the cutoff the label looks.
     name: what it is called in reports; requires: the columns it reads (none named: every column it was fitted on).
+    by_cutoff: whether its `_fit` takes `places` too: for each row the place of its cutoff among all of them, or None.
     After `fit`: feature_names_in_, n_features_in_; typical_, the median of each column read (0 where it has none).
     """
 
@@ -24,15 +25,20 @@ class Candidate(BaseEstimator):
     requires: ClassVar[tuple[str, ...]] = ()
     stretches: ClassVar[bool] = False
     """Whether it can foretell a longer time than its labels are of: once it is fitted, set `horizon_days`."""
+    by_cutoff: ClassVar[bool] = False
 
     def __init__(self, horizon_days: float):
         self.horizon_days = horizon_days
 
-    def fit(self, X: pd.DataFrame, y: Any, sample_weight: Any = None, now: pd.DataFrame | None = None) -> Self:
+    def fit(
+        self, X: pd.DataFrame, y: Any, sample_weight: Any = None, now: pd.DataFrame | None = None, cutoffs: Any = None
+    ) -> Self:  # fmt: skip
         """Learn from rows (profile, cutoff); y and sample_weight are aligned with X by position, not by index.
 
         now: the rows that will be asked about, whose outcome nobody knows yet; same columns as X. Models that need no
         labels (of purchase histories) learn from these, which are more recent than any row with a label.
+        cutoffs: the cutoff of each row. Months differ in their level, which is no profile's doing: a model that is told
+        learns how profiles of the same cutoff differ, and says what they do in the mean of the cutoffs.
         Raises DataError when a column is missing, when y or the weights cannot be used, or when the data do not
         determine the parameters.
         """
@@ -42,7 +48,8 @@ class Candidate(BaseEstimator):
         self.n_features_in_ = X.shape[1]
         self.typical_ = _medians(features, weight).fillna(0.0)
         asked = None if now is None or not len(now) else self._columns(now, tuple(features.columns))
-        self._fit(features, target, weight, asked)
+        told: Any = {"places": _places(cutoffs, len(X))} if self.by_cutoff else {}
+        self._fit(features, target, weight, asked, **told)
         return self
 
     @property
@@ -181,6 +188,16 @@ def _medians(X: pd.DataFrame, weight: np.ndarray) -> pd.Series:
         x, w = values.to_numpy()[known], weight[known]
         found[column] = np.quantile(x, 0.5, weights=w, method="inverted_cdf") if len(x) else np.nan
     return pd.Series(found, dtype=float)
+
+
+def _places(cutoffs: Any, rows: int) -> np.ndarray | None:
+    """For each row the place of its cutoff, 0 that of the first; None where nobody says."""
+    if cutoffs is None:
+        return None
+    found = pd.factorize(np.asarray(cutoffs), sort=True)[0]
+    if len(found) != rows:
+        raise DataError("fit", f"expected one cutoff per row, got {len(found)} for {rows} rows", "pass rows['cutoff']")
+    return found
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.special import expit
 from sklearn.base import clone
 from sklearn.metrics import log_loss, mean_tweedie_deviance
@@ -24,9 +23,7 @@ from models.estimators.baselines import PastSpend
 from models.estimators.boosting import LightGBMAmount, LightGBMProbability
 from models.estimators.btyd import BGNBDGammaGamma, BGNBDProbability
 from models.estimators.linear import POWER, LogLogistic, LogTweedie
-from models.explain import margin, split
-
-FARTHEST = 20.0  # on the margin
+from models.explain import level, margin, split
 
 
 class _Blend(Candidate):
@@ -71,7 +68,10 @@ class _Blend(Candidate):
     def _said(self, part: Any, X: pd.DataFrame) -> np.ndarray:
         raise NotImplementedError
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
+    def _fit(
+        self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None,
+        places: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.parts_: dict[str, Any] = {}
         self.skipped_: dict[str, str] = {}
         prior: Any = None
@@ -85,7 +85,7 @@ class _Blend(Candidate):
             except DataError as error:  # no repeat purchases yet, say: the others can do without
                 self.skipped_[part.name] = str(error)
         for name, part in {"trees": self._trees(prior), "line": self._line()}.items():
-            self.parts_[name] = part.fit(X, y, weight, now)
+            self.parts_[name] = part.fit(X, y, weight, now, places)
         self.level_ = 0.0
         self.level_ = self._level(now)
 
@@ -120,6 +120,8 @@ class BlendProbability(_Blend, ProbabilityCandidate):
     now, so the blend is moved until it foretells the same mean for those who will be asked about.
     """
 
+    by_cutoff = True
+
     def _simple(self) -> list[Candidate]:
         return [BGNBDProbability(self.horizon_days)]
 
@@ -133,9 +135,7 @@ class BlendProbability(_Blend, ProbabilityCandidate):
         history = self.parts_.get(BGNBDProbability.name)
         if now is None or history is None:
             return 0.0
-        said, mean = self._margin(now), float(self._said(history, now).mean())
-        found = brentq(lambda by: float(expit(said + by).mean()) - mean, -FARTHEST, FARTHEST)
-        return float(found)  # pyright: ignore[reportArgumentType]
+        return level(self._margin(now), float(self._said(history, now).mean()))
 
     def _loss(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> float:
         return float(log_loss(y, predicted, sample_weight=weight))

@@ -15,7 +15,7 @@ from scipy.special import expit
 from sklearn.base import clone
 
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
-from models.explain import margin, shapley
+from models.explain import level, margin, shapley
 
 REACH = 6.0  # how far a prior may be from the mean, on the margin: beyond, it is as good as certain
 FEW = 1_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
@@ -28,8 +28,8 @@ class _LightGBM(Candidate):
     prior: an unfitted estimator of the same kind, from whose margin the trees start rather than from the mean: they
     learn what it leaves unexplained. It is fitted on the same rows.
     The rows are few (thousands of profiles) and noisy (people), hence shallow trees, slow learning, large leaves.
-    After `fit`: booster_; prior_; offset_, which is added to the margin: the log of the amounts' mean, 0 for
-    probabilities.
+    After `fit`: booster_; prior_; what is added to the margin: offset_, the log of the amounts' mean, 0 for
+    probabilities; level_, how far labels are above the start in the mean of the cutoffs, 0 where none are told.
     callbacks: LightGBM's, called after each tree; not a parameter, so a clone has none.
     """
 
@@ -62,7 +62,10 @@ class _LightGBM(Candidate):
         self.seed = seed
         self.prior = prior
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
+    def _fit(
+        self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None,
+        places: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         parameters = {
             **self.objective,
             "num_leaves": self.leaves,
@@ -83,12 +86,22 @@ class _LightGBM(Candidate):
         self.prior_ = None if copy is None else copy.fit(X, y, weight, now)
         self.offset_ = self._offset(y, weight)
         start = None if self.prior_ is None else self._start(X)
+        self.level_ = 0.0
+        if places is not None and places.any():
+            start = np.zeros(len(X)) if start is None else start
+            levels = self._levels(start, y, weight, places)
+            self.level_ = float(np.average(levels, weights=weight))
+            start = start + levels
         codes = [place for place, column in enumerate(X.columns) if column in self.categorical]
         data = lgb.Dataset(X.to_numpy(), self._target(y), weight=weight, init_score=start, categorical_feature=codes)
         self.booster_ = lgb.train(parameters, data, num_boost_round=self.trees, callbacks=list(self.callbacks))
 
     def _threads(self, X: pd.DataFrame) -> int:
         return self.num_threads if X.size > FEW else 1
+
+    def _levels(self, start: np.ndarray, y: np.ndarray, weight: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """For each row what brings the start of all rows of its cutoff to the mean of their labels."""
+        raise NotImplementedError
 
     def _offset(self, y: np.ndarray, weight: np.ndarray) -> float:
         return 0.0
@@ -102,7 +115,7 @@ class _LightGBM(Candidate):
 
     def _margin(self, X: pd.DataFrame) -> np.ndarray:
         raw = np.asarray(self.booster_.predict(X.to_numpy(), raw_score=True, num_threads=self._threads(X)))
-        return raw + self.offset_ + (self._start(X) if self.prior_ is not None else 0.0)
+        return raw + self.offset_ + self.level_ + (self._start(X) if self.prior_ is not None else 0.0)
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
@@ -130,13 +143,22 @@ class _LightGBM(Candidate):
                 prior, start = shapley(self._start, list(self.prior_.columns_), given, self.typical_, self.name)
             split[prior.columns] += prior
             base += start
-        return split, base + self.offset_
+        return split, base + self.offset_ + self.level_
 
 
 class LightGBMProbability(_LightGBM, ProbabilityCandidate):
     """Boosted log-odds of a label that is true or false."""
 
+    by_cutoff = True
     objective: ClassVar[dict[str, str | float]] = {"objective": "binary"}
+
+    def _levels(self, start: np.ndarray, y: np.ndarray, weight: np.ndarray, places: np.ndarray) -> np.ndarray:
+        levels, mean = np.zeros(len(y)), np.average(y, weights=weight)
+        for place in range(places.max() + 1):
+            rows = places == place
+            one_more = [*y[rows], mean], [*weight[rows], 1.0]  # so that a cutoff of one answer has a level too
+            levels[rows] = level(start[rows], float(np.average(one_more[0], weights=one_more[1])), weight[rows])
+        return levels
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
         return expit(self._margin(X))

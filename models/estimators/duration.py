@@ -213,7 +213,10 @@ class LightGBMDuration(_Proportional, _LightGBM):
 
     objective: ClassVar[dict[str, str | float]] = {"objective": "poisson"}
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
+    def _fit(
+        self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None,
+        places: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.baseline_, reached = self._breslow(y, weight, np.ones(len(y)))
         for callbacks in ((), self.callbacks):  # the second time from the baseline that goes with the factors
             self.callbacks = callbacks

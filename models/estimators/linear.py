@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
 
 FARTHEST = 5.0  # deviations from the mean beyond which a value counts as this far: one odd row bends no prediction
+FREE = 3.0  # how large a column of a cutoff is: its coefficient costs a ninth
 POWER = 1.5  # of the Tweedie loss: a Poisson number of gamma amounts (Jørgensen, The Theory of Dispersion Models, 1997)
 
 
@@ -35,18 +36,30 @@ class _OnLogs(Candidate):
         self.penalty = penalty
         self.categorical = categorical
 
-    def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
+    def _fit(
+        self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None,
+        places: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.gaps_ = [c for c in X.columns if X[c].isna().any() and c not in self.categorical]
         self.codes_ = {c: np.unique(X[c].dropna()) for c in X.columns if c in self.categorical}
-        places = {c: i for i, c in enumerate(X.columns)}
-        owners = [places[c] for c in X.columns if c not in self.codes_] + [places[c] for c in self.gaps_]
-        owners += [places[c] for c, values in self.codes_.items() for _ in values]
+        at = {c: i for i, c in enumerate(X.columns)}
+        owners = [at[c] for c in X.columns if c not in self.codes_] + [at[c] for c in self.gaps_]
+        owners += [at[c] for c, values in self.codes_.items() for _ in values]
         self.owners_ = np.array(owners)
         design = self._design(X)
         with np.errstate(invalid="ignore"):  # by rounding a constant's variance may be below 0; it gets a scale of 1
             self.scaler_ = StandardScaler().fit(design, sample_weight=weight)
-        model = self._learn(self._scaled(design), y, weight)
-        self.coef_, self.intercept_ = np.ravel(model.coef_), float(np.ravel(model.intercept_)[0])
+        Z = self._scaled(design)
+        m = Z.shape[1]
+        if places is not None:  # the level of each cutoff is learned beside, and nothing of it is kept but the mean
+            Z = np.hstack([Z, self._levels(weight, places)])
+        model = self._learn(Z, y, weight)
+        self.coef_, self.intercept_ = np.ravel(model.coef_)[:m], float(np.ravel(model.intercept_)[0])
+
+    def _levels(self, weight: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """A column for each cutoff, of mean 0, and large, so that the penalty is hardly felt."""
+        found = FREE * (places[:, None] == np.unique(places)).astype(float)
+        return found - np.average(found, axis=0, weights=weight)
 
     def _learn(self, Z: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Any:
         raise NotImplementedError
@@ -84,6 +97,7 @@ class LogLogistic(_OnLogs, ProbabilityCandidate):
     """
 
     name = "log_logistic"
+    by_cutoff = True
 
     def __init__(self, horizon_days: float, *, penalty: float = 0.008, categorical: tuple[str, ...] = ()):
         super().__init__(horizon_days, penalty=penalty, categorical=categorical)

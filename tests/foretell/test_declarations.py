@@ -466,6 +466,20 @@ def test_rows_made_of_facts_are_aggregated() -> None:
         _bound(make_view(_.line.max(), each=by_product))
 
 
+def test_only_windows_of_a_view_of_everybodys_facts_mix_profiles() -> None:
+    def shared(f):
+        return f.mutate(n=f.amount.sum().over(group_by=f.product_id))
+
+    def all_of_it(f):
+        return f.group_by("cutoff", "product_id").aggregate(profile_id=f.profile_id.max())
+
+    assert _bound(make_view(_.n.max(), each=shared, facts_of="everybody")) is None
+    with pytest.raises(DefinitionError, match="a window would mix"):
+        _bound(make_view(_.n.max(), each=shared))
+    with pytest.raises(DefinitionError, match="an aggregate would mix"):
+        _bound(make_view(_.count(), each=all_of_it, facts_of="everybody"))
+
+
 @pytest.mark.parametrize(
     ("each", "said"),
     [
@@ -507,7 +521,8 @@ def test_a_view_of_several_roles_sees_the_columns_of_all() -> None:
     [
         ({"entity": "person"}, 'entity is one of "profile", "account", "profile_category"'),
         ({"entity": "account", "facts_of": "account"}, "facts_of says whose facts"),
-        ({"facts_of": "family"}, 'facts_of is one of "profile", "account"'),
+        ({"facts_of": "family"}, 'facts_of is one of "profile", "account", "everybody"'),
+        ({"facts_of": "everybody"}, "without each"),
         ({"each": 3}, "each is a function"),
         ({"source": ()}, "source is the name of a role or a source"),
         ({"tasks": "churn"}, 'write tasks=("churn",)'),

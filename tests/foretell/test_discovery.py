@@ -67,7 +67,7 @@ def test_standard_definitions_beside_the_projects_own(tmp_path):
     known = found(tmp_path, sources__till=TILL, views__returns=VIEW.format(name="returns", source="till"))
     assert set(known.views) == {
         "orders", "cadence", "basket", "promotions", "affinity", "returns", "decay", "trend", "gaps", "items",
-        "favourites", "order_size", "category_orders",
+        "favourites", "order_size", "category_orders", "season", "assortment",
     }  # fmt: skip
     assert known.view("returns").source == "till"
     assert known.idle == NO_SUCH_ROLE  # a till says nothing about these, and the tasks do without

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from simulated_shop import HORIZON, SETTINGS, estimators, labels, shop
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.metrics import roc_auc_score
@@ -246,3 +247,31 @@ def test_models_of_histories_learn_from_those_that_will_be_asked(name):
     plain, told = (new("probability", name).fit(X, amount > 0, now=now) for now in (None, rare))
     assert answer(told, X).mean() < answer(plain, X).mean() - 0.02
     np.testing.assert_array_equal(answer(new("probability", name).fit(X, amount > 0, now=X[:0]), X), answer(plain, X))
+
+
+@pytest.mark.parametrize("name", [name for kind, name in estimators() if getattr(new(kind, name), "by_cutoff", False)])
+def test_the_level_of_a_cutoff_is_no_profiles_doing(name):
+    """Of two cutoffs one has half of the outcomes; a column that tells them apart says nothing about profiles."""
+    X, amount = shop()
+    draw = np.random.default_rng(3)
+    cutoffs = draw.integers(0, 2, len(X))
+    y = (amount > 0) & ((cutoffs == 0) | (draw.random(len(X)) < 0.5))
+    X = X.assign(month=cutoffs.astype(float))
+
+    def moved(**told) -> tuple[float, float]:
+        fitted = new("probability", name).fit(X, y, **told)
+        by = np.abs(answer(fitted, X.assign(month=1.0)) - answer(fitted, X.assign(month=0.0))).mean()
+        assert answer(fitted, X).mean() == pytest.approx(y.mean(), abs=0.05)
+        split, start = fitted.margin_contributions(X)
+        np.testing.assert_allclose(expit(split.sum(axis=1) + start), answer(fitted, X), atol=1e-6)
+        return float(by), roc_auc_score(amount > 0, answer(fitted, X))
+
+    (untold, _), (told, auc) = moved(), moved(cutoffs=cutoffs)
+    assert told < untold / 3
+    assert auc > 0.5
+
+
+def test_cutoffs_are_one_per_row():
+    X, amount = shop()
+    with pytest.raises(DataError, match="one cutoff per row"):
+        new("probability", "lightgbm").fit(X, amount > 0, cutoffs=[1, 2])
