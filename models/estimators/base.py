@@ -26,11 +26,14 @@ class Candidate(BaseEstimator):
     def __init__(self, horizon_days: float):
         self.horizon_days = horizon_days
 
-    def fit(self, X: pd.DataFrame, y: Any, sample_weight: Any = None, now: pd.DataFrame | None = None) -> Self:
-        """Learn from rows (profile, cutoff); y and sample_weight are aligned with X by position, not by index.
+    def fit(
+        self, X: pd.DataFrame, y: Any, sample_weight: Any = None, now: pd.DataFrame | None = None, cutoff: Any = None
+    ) -> Self:
+        """Learn from rows (profile, cutoff); y, sample_weight and cutoff are aligned with X by position, not by index.
 
         now: the rows that will be asked about, whose outcome nobody knows yet; same columns as X. Models that need no
         labels (of purchase histories) learn from these, which are more recent than any row with a label.
+        cutoff: the instant at which each row was asked, for models to whom what came lately says more.
         Raises DataError when a column is missing, when y or the weights cannot be used, or when the data do not
         determine the parameters.
         """
@@ -40,7 +43,7 @@ class Candidate(BaseEstimator):
         self.n_features_in_ = X.shape[1]
         self.typical_ = features.median().fillna(0.0)
         asked = None if now is None or not len(now) else self._columns(now, tuple(features.columns))
-        self._fit(features, target, weight, asked)
+        self._fit_in_time(features, target, weight, asked, None if cutoff is None else _ago(cutoff))
         return self
 
     @property
@@ -53,6 +56,12 @@ class Candidate(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
+
+    def _fit_in_time(
+        self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None, ago: np.ndarray | None
+    ) -> None:
+        """ago: how many cutoffs before the latest each row is, if known. Most models take all times alike."""
+        self._fit(X, y, weight, now)
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         raise NotImplementedError
@@ -173,3 +182,9 @@ def _floats(values: Any) -> np.ndarray:
     """Any sequence (bool, nullable, numbers) as floats, with NaN for what is missing or no number."""
     numbers = pd.Series(pd.to_numeric(pd.Series(np.asarray(values)), errors="coerce"))
     return numbers.to_numpy(dtype=float, na_value=np.nan)
+
+
+def _ago(cutoff: Any) -> np.ndarray:
+    """(n,): how many later cutoffs there are than each one."""
+    times, place = np.unique(np.asarray(cutoff), return_inverse=True)
+    return len(times) - 1 - place
