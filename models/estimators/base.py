@@ -186,5 +186,5 @@ def _floats(values: Any) -> np.ndarray:
 
 def _ago(cutoff: Any) -> np.ndarray:
     """(n,): how many later cutoffs there are than each one."""
-    times, place = np.unique(np.asarray(cutoff), return_inverse=True)
+    place, times = pd.factorize(pd.Series(cutoff), sort=True)
     return len(times) - 1 - place

@@ -33,7 +33,7 @@ FADING = 0.7  # what a row counts to trees and regressions, of one that was aske
 REACH = 6.0  # how far from the mean a history may be, on the margin: beyond, it is as good as certain
 FARTHEST = 20.0  # that a level is moved, on the margin
 ENOUGH = 200  # rows of the latest cutoff, to tell a level by their labels
-SAME, OPPOSITE = 91.0, 182.0  # days after which it is still much the same time of the year, and half a year later
+YEAR = 365.0
 
 
 class _Blend(Candidate):
@@ -126,20 +126,20 @@ class _Blend(Candidate):
     def _level(
         self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None, ago: np.ndarray | None
     ) -> float:
-        """What moves the mean to where the latest labels and the histories of `now` want it, halfway between both.
+        """What moves the mean to where the histories of `now` want it, and the latest labels as far as they can tell.
 
-        The window that has just passed is near to the one to come, and of the same season, where they are short. Half a
-        year ago was the opposite season: of that, nothing is taken.
+        Of a yearly wave, what it was a while ago and what it is go together as the cosine of that part of a circle. So
+        the month that has just passed counts nearly as much as the histories; a quarter or more tells nothing.
         """
-        half, by = 0.0, 0.0
+        share, by = 0.0, 0.0
         latest = np.zeros(len(y), dtype=bool) if ago is None else ago == 0
         if latest.sum() >= ENOUGH and len(np.unique(y[latest])) > 1:
-            half = float(np.interp(self.horizon_days, [SAME, OPPOSITE], [0.5, 0.0]))
+            share = max(0.0, float(np.cos(2 * np.pi * min(self.horizon_days / YEAR, 0.5)))) / 2
             came = float(np.average(y[latest], weights=weight[latest]))
-            by += half * self._apart(self._margin(X[latest]), came, weight[latest])
+            by += share * self._apart(self._margin(X[latest]), came, weight[latest])
         if now is not None:
             foretold = self._from_margin(self._plain(self.parts_["history"], now))
-            by += (1 - half) * self._apart(self._margin(now), float(foretold.mean()), np.ones(len(now)))
+            by += (1 - share) * self._apart(self._margin(now), float(foretold.mean()), np.ones(len(now)))
         return by
 
     def _apart(self, said: np.ndarray, mean: float, weight: np.ndarray) -> float:
