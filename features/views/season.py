@@ -29,8 +29,6 @@ season = FeatureView(
         "order_days_30d_ahead_last_year": a_year_ago(YEAR, YEAR - 30, "in the 30 days from this date on"),
         "order_days_90d_ahead_last_year": a_year_ago(YEAR, YEAR - 90, "in the 90 days from this date on"),
         "order_days_30d_behind_last_year": a_year_ago(YEAR + 30, YEAR, "in the 30 days before this date"),
-        "order_days_58d_around_last_year": a_year_ago(
-            YEAR + 14, YEAR - 44, "from 14 days before this date to 44 days after it"
-        ),
+        "order_days_58d_around_last_year": a_year_ago(YEAR + 14, YEAR - 44, "around this date"),
     },
 )

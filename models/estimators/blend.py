@@ -1,40 +1,53 @@
 """What do models of different kinds say together? The mean of their margins: each is wrong in its own way.
 
-A model of purchase histories needs no labels, so that it knows the present; trees that start from it learn what it
-leaves unexplained, and find steps and interactions; a regression on logs goes on where trees stop. They are weighed
-alike: of a few thousand noisy outcomes, weights that are learned are worse than none (Clemen, Combining forecasts,
-1989).
+A model of purchase histories needs no labels, so that it knows the present; a regression on logs goes on where trees
+stop. Trees start from what such a model says, and learn what it leaves unexplained. All are weighed alike: of a few
+thousand noisy outcomes, weights that are learned are worse than none (Clemen, Combining forecasts, 1989).
+
+How much happens in all changes from month to month, and the labels are of months that have passed. So the level is set
+apart from who comes before whom: by the latest labels, and by what the histories known by now foretell.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
-from sklearn.base import clone
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression, TweedieRegressor
 from sklearn.metrics import log_loss, mean_tweedie_deviance
 
 from foretell.errors import DataError
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
-from models.estimators.baselines import PastSpend
 from models.estimators.boosting import LightGBMAmount, LightGBMProbability
-from models.estimators.btyd import BGNBDGammaGamma, BGNBDProbability
+from models.estimators.btyd import BGNBDProbability, BGNBDSpend
 from models.estimators.linear import POWER, LogLogistic, LogTweedie
-from models.explain import level, margin, split
+from models.explain import margin
+
+FADING = 0.7  # what a row counts to trees and regressions, of one that was asked a cutoff later
+REACH = 6.0  # how far from the mean a history may be, on the margin: beyond, it is as good as certain
+FARTHEST = 20.0  # that a level is moved, on the margin
+ENOUGH = 200  # rows of the latest cutoff, to tell a level by their labels
+YEAR = 365.0
 
 
 class _Blend(Candidate):
-    """The mean margin of several models, each fitted on the same rows.
+    """The mean margin of several opinions: of a model of histories, and of trees, each after what they started from.
 
     tuned: parameters of the trees that differ from their defaults. categorical: columns whose numbers are codes of
     text.
-    After `fit`: parts_, name -> fitted model; skipped_, name -> why it is none; level_, what is added to the mean.
+    After `fit`: parts_, name -> fitted model; shares_, name -> its share in the margin; skipped_, name -> why it has no
+    opinion of its own; level_, what is added to the margin; middle_, the margin of the mean label; stretch_, how many
+    times farther from there than the model of histories says.
     """
 
     name = "blend"
+    by_cutoff = True
 
     def __init__(
         self, horizon_days: float, *, tuned: Mapping[str, Any] | None = None, categorical: tuple[str, ...] = (),
@@ -46,121 +59,184 @@ class _Blend(Candidate):
         self.num_threads = num_threads
         self.seed = seed
 
-    def _given(self) -> dict[str, Any]:
-        """What the trees are told."""
-        plain: dict[str, Any] = {"categorical": self.categorical, "num_threads": self.num_threads, "seed": self.seed}
-        return {**plain, **(self.tuned or {})}
-
-    def _simple(self) -> list[Candidate]:
-        """Those that know what to say without having learned it; the trees start from the first that fits."""
+    def _history(self) -> Any:
+        """The model of purchase histories, unfitted."""
         raise NotImplementedError
 
-    def _trees(self, prior: Candidate | None) -> Candidate:
+    def _line(self) -> Any:
+        """The regression on logs, unfitted."""
         raise NotImplementedError
 
-    def _line(self) -> Candidate:
-        """A regression on logs."""
+    def _trees(self, **given: Any) -> Any:
+        raise NotImplementedError
+
+    def _starts(self, known: bool, stands: bool) -> list[str]:
+        """What trees start from: "history" if it is known, "line", or "" for nothing. stands: whether it is a part."""
         raise NotImplementedError
 
     def _loss(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> float:
         raise NotImplementedError
 
-    def _said(self, part: Any, X: pd.DataFrame) -> np.ndarray:
+    def _slope(self) -> Any:
+        """A regression of labels on the margin, unfitted."""
+        raise NotImplementedError
+
+    def _to_margin(self, mean: float) -> float:
+        raise NotImplementedError
+
+    def _from_margin(self, said: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
     def _fit(
         self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None,
         places: np.ndarray | None = None,
     ) -> None:  # fmt: skip
-        self.parts_: dict[str, Any] = {}
+        ago = None if places is None else places.max() - places
+        lately = weight if ago is None else weight * FADING**ago
+        self.middle_ = self._to_margin(float(np.average(np.maximum(y, 0.0), weights=lately)))
         self.skipped_: dict[str, str] = {}
-        prior: Any = None
-        for part in self._simple():
-            if not set(part.requires) <= set(X.columns):
-                continue
+        known: dict[str, Any] = {}
+        history, self.stretch_ = self._history(), 1.0
+        if set(history.requires) <= set(X.columns):
             try:
-                self._check(part.fit(X, y, weight, now), X, y, weight)
-                self.parts_[part.name] = part
-                prior = prior or clone(part)
+                known["history"] = history.fit(X, y, weight, now)
+                self.stretch_ = self._stretch(self._plain(history, X) - self.middle_, y, lately)
+                self._check(history, X, y, weight)
             except DataError as error:  # no repeat purchases yet, say: the others can do without
-                self.skipped_[part.name] = str(error)
-        for name, part in {"trees": self._trees(prior), "line": self._line()}.items():
-            self.parts_[name] = part.fit(X, y, weight, now, places)
+                self.skipped_[history.name] = str(error)
+        stands = "history" in known and not self.skipped_
+        opinions = [["history"]] if stands else []
+        for start in self._starts("history" in known, stands):
+            if start == "line":
+                known[start] = self._line().fit(X, y, lately, cutoffs=places)
+            trees = f"trees_after_{start}" if start else "trees"
+            given = {"categorical": self.categorical, "num_threads": self.num_threads, "seed": self.seed}
+            said = self._said(known[start], X) if start else None
+            known[trees] = self._trees(**{**given, **(self.tuned or {})}).fit(X, y, lately, cutoffs=places, start=said)
+            opinions.append([start, trees] if start else [trees])
+        voices = Counter(name for opinion in opinions for name in opinion)
+        self.parts_ = {name: known[name] for name in voices}
+        self.shares_ = {name: count / len(opinions) for name, count in voices.items()}
         self.level_ = 0.0
-        self.level_ = self._level(now)
-
-    def _level(self, now: pd.DataFrame | None) -> float:
-        return 0.0
+        self.level_ = self._level(X, np.maximum(y, 0.0), weight, now if stands else None, ago)
 
     def _check(self, part: Any, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
         """Refuse a part where the label is about something else than it is: one answer for all is nearer then."""
         nothing = np.full(len(y), np.average(y, weights=weight))
-        if not self._loss(y, self._said(part, X), weight) < self._loss(y, nothing, weight):
+        if not self._loss(y, self._from_margin(self._plain(part, X)), weight) < self._loss(y, nothing, weight):
             raise DataError(part.name, "says less of these labels than their mean does", "leave it out")
 
+    def _level(
+        self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None, ago: np.ndarray | None
+    ) -> float:
+        """What moves the mean to where the histories of `now` want it, and the latest labels as far as they can tell.
+
+        Of a yearly wave, what it was a while ago and what it is go together as the cosine of that part of a circle. So
+        the month that has just passed counts nearly as much as the histories; a quarter or more tells nothing.
+        """
+        share, by = 0.0, 0.0
+        latest = np.zeros(len(y), dtype=bool) if ago is None else ago == 0
+        if latest.sum() >= ENOUGH and len(np.unique(y[latest])) > 1:
+            share = max(0.0, float(np.cos(2 * np.pi * min(self.horizon_days / YEAR, 0.5)))) / 2
+            came = float(np.average(y[latest], weights=weight[latest]))
+            by += share * self._apart(self._margin(X[latest]), came, weight[latest])
+        if now is not None:
+            foretold = self._from_margin(self._plain(self.parts_["history"], now))
+            by += (1 - share) * self._apart(self._margin(now), float(foretold.mean()), np.ones(len(now)))
+        return by
+
+    def _apart(self, said: np.ndarray, mean: float, weight: np.ndarray) -> float:
+        """What has to be added to margins for this mean."""
+        found = brentq(
+            lambda by: float(np.average(self._from_margin(said + by), weights=weight)) - mean, -FARTHEST, FARTHEST
+        )
+        return float(found)  # pyright: ignore[reportArgumentType]
+
+    def _stretch(self, apart: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+        """The slope of the labels on what histories say, both on the margin: most often a little above 1, as such a
+        model takes people for more alike than they are. Cox, Two further applications of a model for binary regression
+        (Biometrika 45, 1958)."""
+        slope = float(self._slope().fit(apart[:, None], np.maximum(y, 0.0), sample_weight=weight).coef_.item())
+        return float(np.clip(slope, 0.5, 2.0))
+
+    def _plain(self, history: Any, X: pd.DataFrame) -> np.ndarray:
+        return np.clip(margin(history, X), self.middle_ - REACH, self.middle_ + REACH)
+
+    def _said(self, part: Any, X: pd.DataFrame) -> np.ndarray:
+        """The margin of a part: of trees, without what they started from."""
+        if hasattr(part, "_margin"):
+            return part._margin(X)
+        return self.middle_ + self.stretch_ * (self._plain(part, X) - self.middle_)
+
     def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        said = [part._margin(X) if hasattr(part, "_margin") else margin(part, X) for part in self.parts_.values()]
-        return np.mean(said, axis=0) + self.level_
+        said = [self.shares_[name] * self._said(part, X) for name, part in self.parts_.items()]
+        return np.sum(said, axis=0) + self.level_
+
+    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+        return self._from_margin(self._margin(X))
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """(contributions, base): the mean of its parts' own; row sum + base = margin. See LightGBM's."""
-        columns = pd.Index(self.columns_)
-        total, base = pd.DataFrame(0.0, X.index, columns), self.level_
-        for part in self.parts_.values():
-            found, start = split(part, X, self.typical_)
-            total[found.columns] += found / len(self.parts_)
-            base += start / len(self.parts_)
+        """(contributions, base): its parts' own, by their shares; row sum + base = margin. See LightGBM's."""
+        total, base = pd.DataFrame(0.0, X.index, pd.Index(self.columns_)), self.level_
+        for name, part in self.parts_.items():
+            if name == "history":
+                found, start = part.contributions_of(partial(self._said, part), X, self.typical_)
+            else:
+                found, start = part.margin_contributions(X)
+            total[found.columns] += self.shares_[name] * found
+            base += self.shares_[name] * start
         return total, base
 
 
 class BlendProbability(_Blend, ProbabilityCandidate):
-    """BG/NBD, trees that start from it and logistic regression on logs, as the mean of their log-odds.
+    """BG/NBD, and trees that start from it, from a logistic regression on logs, and from the mean; of all the log-odds.
 
-    What is learned from labels has the level of the months that they are of. BG/NBD has that of all purchases known by
-    now, so the blend is moved until it foretells the same mean for those who will be asked about.
+    Where BG/NBD has no say, as the label is about something else, trees correct what they are given all the same.
     """
 
-    by_cutoff = True
+    def _history(self) -> Any:
+        return BGNBDProbability(self.horizon_days)
 
-    def _simple(self) -> list[Candidate]:
-        return [BGNBDProbability(self.horizon_days)]
-
-    def _trees(self, prior: Candidate | None) -> Candidate:
-        return LightGBMProbability(self.horizon_days, prior=prior, **self._given())
-
-    def _line(self) -> Candidate:
+    def _line(self) -> Any:
         return LogLogistic(self.horizon_days, categorical=self.categorical)
 
-    def _level(self, now: pd.DataFrame | None) -> float:
-        history = self.parts_.get(BGNBDProbability.name)
-        if now is None or history is None:
-            return 0.0
-        return level(self._margin(now), float(self._said(history, now).mean()))
+    def _trees(self, **given: Any) -> Any:
+        return LightGBMProbability(self.horizon_days, **given)
+
+    def _starts(self, known: bool, stands: bool) -> list[str]:
+        return ["history", "line", ""] if known else ["line", ""]
 
     def _loss(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> float:
         return float(log_loss(y, predicted, sample_weight=weight))
 
-    def _said(self, part: Any, X: pd.DataFrame) -> np.ndarray:
-        return part.predict_proba(X)[:, 1]
+    def _slope(self) -> Any:
+        return LogisticRegression(C=np.inf, max_iter=1000)
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return expit(self._margin(X))
+    def _to_margin(self, mean: float) -> float:
+        return float(logit(mean))
+
+    def _from_margin(self, said: np.ndarray) -> np.ndarray:
+        return expit(said)
 
 
 class BlendAmount(_Blend, AmountCandidate):
-    """BG/NBD × Gamma-Gamma, past spend, trees that start from the former, and Tweedie regression on logs.
+    """BG/NBD × Gamma-Gamma with past spend, and trees that start from there: their geometric mean.
 
-    Their geometric mean: of an amount, orders of magnitude are what is hard to know.
+    A few spend hundreds of times what others do. Trees and regressions that have to find that by themselves miss the
+    largest amounts by far, so they are left to data without purchase histories.
     """
 
-    def _simple(self) -> list[Candidate]:
-        return [BGNBDGammaGamma(self.horizon_days), PastSpend(self.horizon_days)]
+    def _history(self) -> Any:
+        return BGNBDSpend(self.horizon_days)
 
-    def _trees(self, prior: Candidate | None) -> Candidate:
-        return LightGBMAmount(self.horizon_days, prior=prior, **self._given())
-
-    def _line(self) -> Candidate:
+    def _line(self) -> Any:
         return LogTweedie(self.horizon_days, categorical=self.categorical)
+
+    def _trees(self, **given: Any) -> Any:
+        return LightGBMAmount(self.horizon_days, **given)
+
+    def _starts(self, known: bool, stands: bool) -> list[str]:
+        return ["history"] if stands else ["line", ""]
 
     def _loss(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> float:
         return mean_tweedie_deviance(
@@ -168,8 +244,11 @@ class BlendAmount(_Blend, AmountCandidate):
             power=POWER,  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
 
-    def _said(self, part: Any, X: pd.DataFrame) -> np.ndarray:
-        return part.predict(X)
+    def _slope(self) -> Any:
+        return TweedieRegressor(power=POWER, link="log", alpha=0.0, solver="newton-cholesky", max_iter=200)
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return np.exp(self._margin(X))
+    def _to_margin(self, mean: float) -> float:
+        return float(np.log(mean))
+
+    def _from_margin(self, said: np.ndarray) -> np.ndarray:
+        return np.exp(said)

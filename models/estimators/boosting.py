@@ -6,18 +6,16 @@ Ke et al., LightGBM: A Highly Efficient Gradient Boosting Decision Tree (NIPS 20
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from sklearn.base import clone
 
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
-from models.explain import level, margin, shapley
+from models.explain import level
 
-REACH = 6.0  # how far a prior may be from the mean, on the margin: beyond, it is as good as certain
 FEW = 1_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
 
 
@@ -25,17 +23,17 @@ class _LightGBM(Candidate):
     """What the two objectives share. NaN stays NaN: a tree learns at each split where the unknown belongs.
 
     categorical: columns whose numbers are codes of text, split by sets of codes rather than by a threshold.
-    prior: an unfitted estimator of the same kind, from whose margin the trees start rather than from the mean: they
-    learn what it leaves unexplained. It is fitted on the same rows.
     The rows are few (thousands of profiles) and noisy (people), hence shallow trees, slow learning, large leaves.
-    After `fit`: booster_; prior_; what is added to the margin: offset_, the log of the amounts' mean, 0 for
-    probabilities; level_, how far labels are above the start in the mean of the cutoffs, 0 where none are told.
+    After `fit`: booster_; what is added to the margin: offset_, the log of the amounts' mean, 0 for probabilities and
+    for trees that go on from what another model says; level_, how far labels are above the start in the mean of the
+    cutoffs, 0 where none are told.
     callbacks: LightGBM's, called after each tree; not a parameter, so a clone has none.
     """
 
     name = "lightgbm"
     objective: ClassVar[dict[str, str | float]]
     callbacks: Sequence[Callable[[Any], None]] = ()
+    _start: np.ndarray | None = None
 
     def __init__(
         self,
@@ -49,7 +47,6 @@ class _LightGBM(Candidate):
         categorical: tuple[str, ...] = (),
         num_threads: int = 2,
         seed: int = 0,
-        prior: Any = None,
     ):
         super().__init__(horizon_days)
         self.trees = trees
@@ -60,7 +57,17 @@ class _LightGBM(Candidate):
         self.categorical = categorical
         self.num_threads = num_threads
         self.seed = seed
-        self.prior = prior
+
+    def fit(
+        self, X: pd.DataFrame, y: Any, sample_weight: Any = None, now: pd.DataFrame | None = None, cutoffs: Any = None,
+        start: np.ndarray | None = None,
+    ) -> Self:  # fmt: skip
+        """start: the margin of another model for each row. The trees learn what it leaves unexplained, and what they
+        say is to be added to what it says."""
+        self._start = start
+        super().fit(X, y, sample_weight, now, cutoffs)
+        del self._start
+        return self
 
     def _fit(
         self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None,
@@ -82,18 +89,19 @@ class _LightGBM(Candidate):
             "num_threads": self._threads(X),
             "verbosity": -1,
         }
-        copy: Any = None if self.prior is None else clone(self.prior)
-        self.prior_ = None if copy is None else copy.fit(X, y, weight, now)
-        self.offset_ = self._offset(y, weight)
-        start = None if self.prior_ is None else self._start(X)
-        self.level_ = 0.0
+        unit, begin = self._unit(y, weight), self._start
+        target = self._target(y, unit)
+        self.offset_, self.level_ = unit if begin is None else 0.0, 0.0
+        begin = None if begin is None else begin - unit
         if places is not None and places.any():
-            start = np.zeros(len(X)) if start is None else start
-            levels = self._levels(start, y, weight, places)
+            begin = np.zeros(len(X)) if begin is None else begin
+            levels = self._levels(begin, target, weight, places)
             self.level_ = float(np.average(levels, weights=weight))
-            start = start + levels
+            begin = begin + levels
         codes = [place for place, column in enumerate(X.columns) if column in self.categorical]
-        data = lgb.Dataset(X.to_numpy(), self._target(y), weight=weight, init_score=start, categorical_feature=codes)
+        data = lgb.Dataset(
+            X.to_numpy(), target, weight=weight, categorical_feature=codes, init_score=begin,
+        )  # fmt: skip
         self.booster_ = lgb.train(parameters, data, num_boost_round=self.trees, callbacks=list(self.callbacks))
 
     def _threads(self, X: pd.DataFrame) -> int:
@@ -101,28 +109,33 @@ class _LightGBM(Candidate):
 
     def _levels(self, start: np.ndarray, y: np.ndarray, weight: np.ndarray, places: np.ndarray) -> np.ndarray:
         """For each row what brings the start of all rows of its cutoff to the mean of their labels."""
+        levels, mean = np.zeros(len(y)), float(np.average(y, weights=weight))
+        for place in range(places.max() + 1):
+            rows = places == place
+            one_more = [*y[rows], mean], [*weight[rows], 1.0]  # so that a cutoff of one answer has a level too
+            levels[rows] = self._level(start[rows], float(np.average(one_more[0], weights=one_more[1])), weight[rows])
+        return levels
+
+    def _level(self, start: np.ndarray, mean: float, weight: np.ndarray) -> float:
+        """What to add to margins for this mean."""
         raise NotImplementedError
 
-    def _offset(self, y: np.ndarray, weight: np.ndarray) -> float:
+    def _unit(self, y: np.ndarray, weight: np.ndarray) -> float:
+        """Where the margin is 0 to the trees."""
         return 0.0
 
-    def _target(self, y: np.ndarray) -> np.ndarray:
+    def _target(self, y: np.ndarray, unit: float) -> np.ndarray:
         return y
-
-    def _start(self, X: pd.DataFrame) -> np.ndarray:
-        """The prior's margin less the offset, kept within reach of the trees."""
-        return np.clip(margin(self.prior_, X) - self.offset_, -REACH, REACH)
 
     def _margin(self, X: pd.DataFrame) -> np.ndarray:
         raw = np.asarray(self.booster_.predict(X.to_numpy(), raw_score=True, num_threads=self._threads(X)))
-        return raw + self.offset_ + self.level_ + (self._start(X) if self.prior_ is not None else 0.0)
+        return raw + self.offset_ + self.level_
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
 
         The margin is the log-odds of true, or the log of the amount. TreeSHAP over the training rows that reached each
-        node: Lundberg et al., From local explanations to global understanding (Nature Machine Intelligence 2020); to
-        which the Shapley values of a prior's columns are added.
+        node: Lundberg et al., From local explanations to global understanding (Nature Machine Intelligence 2020).
         contributions: n rows with X's index, columns as in fit; row sum + base = margin.
         """
         columns = pd.Index(self.columns_)
@@ -135,14 +148,6 @@ class _LightGBM(Candidate):
                 )
             )
         split, base = pd.DataFrame(both[:, :-1], X.index, columns), float(both[0, -1]) if len(both) else 0.0
-        if self.prior_ is not None:
-            given = features.set_axis(X.index)
-            if hasattr(self.prior_, "contributions_of"):
-                prior, start = self.prior_.contributions_of(self._start, given, self.typical_)
-            else:
-                prior, start = shapley(self._start, list(self.prior_.columns_), given, self.typical_, self.name)
-            split[prior.columns] += prior
-            base += start
         return split, base + self.offset_ + self.level_
 
 
@@ -152,13 +157,8 @@ class LightGBMProbability(_LightGBM, ProbabilityCandidate):
     by_cutoff = True
     objective: ClassVar[dict[str, str | float]] = {"objective": "binary"}
 
-    def _levels(self, start: np.ndarray, y: np.ndarray, weight: np.ndarray, places: np.ndarray) -> np.ndarray:
-        levels, mean = np.zeros(len(y)), np.average(y, weights=weight)
-        for place in range(places.max() + 1):
-            rows = places == place
-            one_more = [*y[rows], mean], [*weight[rows], 1.0]  # so that a cutoff of one answer has a level too
-            levels[rows] = level(start[rows], float(np.average(one_more[0], weights=one_more[1])), weight[rows])
-        return levels
+    def _level(self, start: np.ndarray, mean: float, weight: np.ndarray) -> float:
+        return level(start, mean, weight)
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
         return expit(self._margin(X))
@@ -167,14 +167,18 @@ class LightGBMProbability(_LightGBM, ProbabilityCandidate):
 class LightGBMAmount(_LightGBM, AmountCandidate):
     """Boosted log of an expected amount, Tweedie loss of power 1.4. Labels below 0 count as 0."""
 
+    by_cutoff = True
     objective: ClassVar[dict[str, str | float]] = {"objective": "tweedie", "tweedie_variance_power": 1.4}
 
-    def _offset(self, y: np.ndarray, weight: np.ndarray) -> float:
+    def _level(self, start: np.ndarray, mean: float, weight: np.ndarray) -> float:
+        return float(np.log(mean / np.average(np.exp(start), weights=weight)))
+
+    def _unit(self, y: np.ndarray, weight: np.ndarray) -> float:
         # Trees learn the amount in units of its mean, so that lambda_l2 means the same in cents and in thousands.
         return float(np.log(np.average(np.maximum(y, 0.0), weights=weight)))
 
-    def _target(self, y: np.ndarray) -> np.ndarray:
-        return np.maximum(y, 0.0) / np.exp(self.offset_)
+    def _target(self, y: np.ndarray, unit: float) -> np.ndarray:
+        return np.maximum(y, 0.0) / np.exp(unit)
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
         return np.exp(self._margin(X))

@@ -258,6 +258,21 @@ class BGNBDGammaGamma(_Amount):
     name, purchases = "bg_nbd_gamma_gamma", BGNBD
 
 
+class BGNBDSpend(BGNBDGammaGamma):
+    """Half by BG/NBD and Gamma-Gamma, half by what the past year was worth.
+
+    The former takes whoever came once, lately, for one who comes often, and regresses the best towards the mean; the
+    latter does neither, and errs on the other side of both.
+    """
+
+    name = "bg_nbd_spend"
+    requires = (*BGNBDGammaGamma.requires, "spend_365d")
+
+    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
+        past = np.maximum(X["spend_365d"].to_numpy(), 0.0) * self.horizon_days / 365.0
+        return (super()._predict_known(X) + past) / 2
+
+
 class MBGNBDGammaGamma(_Amount):
     """By MBG/NBD and Gamma-Gamma."""
 

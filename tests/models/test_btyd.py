@@ -13,6 +13,7 @@ from models.estimators.btyd import (
     HISTORY,
     BGNBDGammaGamma,
     BGNBDProbability,
+    BGNBDSpend,
     MBGNBDGammaGamma,
     MBGNBDProbability,
     ParetoNBDGammaGamma,
@@ -177,3 +178,13 @@ def test_mbg_and_pareto_doubt_who_never_came_back(estimator):
     fitted = estimator(HORIZON).fit(X, amount > 0)
     alive = fitted.purchases_.probability_alive(np.zeros(2), np.zeros(2), np.array([30.0, 365.0]))
     assert alive.tolist() == [1, 1] if estimator is BGNBDProbability else alive[1] < alive[0] < 1
+
+
+def test_half_of_a_spend_is_that_of_the_past_year():
+    X, amount = shop()
+    both, history = BGNBDSpend(HORIZON).fit(X, amount), BGNBDGammaGamma(HORIZON).fit(X, amount)
+    known = X["order_days_ever"].notna()
+    past = X["spend_365d"] * HORIZON / 365
+    expected = (history.predict(X) + past) / 2
+    np.testing.assert_allclose(both.predict(X)[known], expected[known])
+    np.testing.assert_allclose(both.predict(X)[~known], history.predict(X)[~known])

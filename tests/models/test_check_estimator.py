@@ -23,7 +23,7 @@ from models.estimators.similarity import Centroid
 
 ONE_ROW = "the refusal speaks of classes, or of profiles that came back, rather than of one sample"
 TOLERANCE = "solvers stop early: weights and repeated rows agree to a hundredth (a law of its own), not to 1e-7"
-POOR = {"base_rate", "recency", "past_spend", "bg_nbd", "mbg_nbd", "pareto_nbd"}
+POOR = {"base_rate", "recency", "past_spend", "bg_nbd", "mbg_nbd", "pareto_nbd", "pareto_nbd_logistic"}
 """Classifiers that cannot tell the checks' clusters apart: they read purchases, or nothing."""
 SLOW = {"blend", "rfm_tweedie", "log_tweedie", "pareto_nbd", "pareto_nbd_gamma_gamma"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from models.estimators.btyd import HISTORY
 
 COLUMNS = list(shop()[0].columns)
 ALL = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, name in estimators()]
+OF_MARGINS = ("probability", "amount")  # a duration has a baseline instead of a level
 every = pytest.mark.parametrize(("kind", "name"), ALL)
 
 
@@ -204,40 +206,89 @@ def test_the_learned_one_gives_the_same_bits_for_any_number_of_threads(kind):
     np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("kind", ["probability", "amount"])
-def test_trees_that_start_from_a_prior_learn_what_it_leaves_unexplained(kind):
+@pytest.mark.parametrize("kind", OF_MARGINS)
+def test_trees_learn_what_their_start_leaves_unexplained(kind):
     X, amount = shop()
-    y, prior = labels(kind, amount), new(kind, "bg_nbd" if kind == "probability" else "bg_nbd_gamma_gamma")
-    none = trees(kind, HORIZON).set_params(trees=1, learning_rate=1e-9, prior=prior).fit(X, y)
-    mean = np.average(y)
-    near = np.abs(np.log(np.maximum(answer(prior.fit(X, y), X), 1e-9) / mean)) < 4  # what is farther is held back
-    assert near.mean() > 0.8
-    np.testing.assert_allclose(answer(none, X)[near], answer(prior, X)[near], rtol=1e-6)
-    assert not np.allclose(
-        answer(trees(kind, HORIZON).set_params(prior=prior).fit(X, y), X), answer(prior, X), rtol=0.02
-    )
+    y, start = labels(kind, amount), np.where(X["order_days_ever"] > 3, 2.0, -2.0) + (4.0 if kind == "amount" else 0.0)
+    still = trees(kind, HORIZON).set_params(trees=1, learning_rate=1e-9).fit(X, y, start=start)
+    np.testing.assert_allclose(still._margin(X), 0, atol=1e-6)
+    off = [inverse(kind, margin).mean() - y.mean() for margin in (start, start + after(kind, X, y, start))]
+    assert abs(off[1]) < abs(off[0]) / 5
+    assert not np.allclose(after(kind, X, y, start), after(kind, X, y, start * 0))
 
 
-@pytest.mark.parametrize("kind", ["probability", "amount"])
-def test_a_blend_is_the_mean_margin_of_its_parts(kind):
+def after(kind: str, X: pd.DataFrame, y: np.ndarray, start: np.ndarray) -> np.ndarray:
+    return trees(kind, HORIZON).fit(X, y, start=start)._margin(X)
+
+
+def inverse(kind: str, margin: np.ndarray) -> np.ndarray:
+    return expit(margin) if kind == "probability" else np.exp(margin)
+
+
+@pytest.mark.parametrize("kind", OF_MARGINS)
+@pytest.mark.parametrize("histories", [True, False])
+def test_a_blend_is_the_mean_margin_of_its_opinions(kind, histories):
     X, amount = shop()
+    X = X if histories else X.drop(columns=HISTORY[0])
     blend = new(kind, "blend").fit(X, labels(kind, amount))
-    assert set(blend.parts_) >= {"trees", "line"}
-    parts = np.array([answer(part, X) for part in blend.parts_.values()])
-    got, held = answer(blend, X), (parts > 0.02).all(axis=0)  # where no part's floor is reached
-    odds = parts / (1 - parts) if kind == "probability" else parts
-    mean = np.exp(np.log(odds[:, held]).mean(axis=0))
-    assert held.mean() > 0.5
-    np.testing.assert_allclose(got[held], mean / (1 + mean) if kind == "probability" else mean, rtol=1e-9)
+    said = {name: blend._said(part, X[list(part.columns_)]) for name, part in blend.parts_.items()}
+    opinions = [said[name] + said[name.removeprefix("trees_after_")] for name in said if "trees_after" in name]
+    opinions += [said[name] for name in ("history", "trees") if name in said]
+    assert len(opinions) == (4 if histories and kind == "probability" else 2)
+    np.testing.assert_allclose(answer(blend, X), inverse(kind, np.mean(opinions, axis=0)), rtol=1e-9)
 
 
-def test_a_blend_leaves_out_models_of_purchases_where_the_label_is_about_something_else():
+def test_a_blend_does_not_hear_models_of_purchases_where_the_label_is_about_something_else():
     X, amount = shop()
     best = amount > np.quantile(amount, 0.95)  # few, whereas most people order
     blend = new("probability", "blend").fit(X, best)
-    assert "bg_nbd" not in blend.parts_
     assert "says less of these labels than their mean" in blend.skipped_["bg_nbd"]
-    assert "bg_nbd" in new("probability", "blend").fit(X, amount > 0).parts_
+    assert blend.shares_["history"] == blend.shares_["trees_after_history"] == 1 / 3  # but trees correct it
+    assert new("probability", "blend").fit(X, amount > 0).shares_["history"] == 2 / 4
+
+
+@pytest.mark.parametrize("kind", OF_MARGINS)
+def test_histories_are_stretched_as_far_as_the_labels_say(kind):
+    X, amount = shop(customers=6000, seed=3)
+    plain = new(kind, "blend").fit(X, labels(kind, amount))
+    assert plain.stretch_ == pytest.approx(1, abs=0.12)  # of people who behave as the model says
+    y = amount * (amount > np.median(amount[amount > 0])) if kind == "amount" else (amount > 0)
+    apart = new(kind, "blend").fit(X, y)
+    assert 0.5 <= apart.stretch_ <= 2
+    assert kind == "probability" or apart.stretch_ > plain.stretch_
+
+
+@pytest.mark.parametrize("kind", OF_MARGINS)
+def test_the_level_is_between_that_of_the_latest_labels_and_that_of_histories(kind):
+    X, amount = shop(customers=3000, never=0)
+    late = np.arange(len(X)) % 3 == 0
+    amount = np.where(late & (np.arange(len(X)) % 2 == 0), 0.0, amount)  # half of them come no more
+    y, cutoff = labels(kind, amount), np.where(late, "2020-02-01", "2020-01-01")
+
+    def level(horizon: float = 30, **told: Any) -> float:
+        blend: Any = candidates(kind, COLUMNS, horizon, **SETTINGS)[LEARNED]
+        assert blend.fit(X, y, **told).shares_["history"]
+        return float(answer(blend, X).mean())
+
+    base, latest = level(), y[late].mean()
+    both, histories = level(cutoffs=cutoff, now=X), level(now=X)
+    assert abs(level(cutoffs=cutoff) - latest) < abs(base - latest)
+    assert min(latest, histories) < both < max(latest, histories)
+    for quarter in (92, 182):  # another season
+        assert level(quarter, now=X, cutoffs=cutoff) == pytest.approx(level(quarter, now=X), rel=0.02)
+    few = np.where(np.arange(len(X)) < 10, "2020-02-01", "2020-01-01")
+    assert level(cutoffs=few) == pytest.approx(base, rel=0.05)
+
+
+@every
+def test_dates_of_cutoffs_and_numbers_of_them_mean_the_same(kind, name):
+    X, amount = shop()
+    y, place = labels(kind, amount), np.arange(len(X)) % 3
+    days = pd.Series(pd.Timestamp("2020-01-01", tz="UTC") + pd.to_timedelta(30 * place, unit="D"))
+    expected = answer(new(kind, name).fit(X, y, cutoffs=place), X)
+    np.testing.assert_array_equal(answer(new(kind, name).fit(X, y, cutoffs=days), X), expected)
+    if not new(kind, name).by_cutoff:
+        np.testing.assert_array_equal(answer(new(kind, name).fit(X, y), X), expected)
 
 
 @pytest.mark.parametrize("name", ["bg_nbd", "blend"])
@@ -249,7 +300,9 @@ def test_models_of_histories_learn_from_those_that_will_be_asked(name):
     np.testing.assert_array_equal(answer(new("probability", name).fit(X, amount > 0, now=X[:0]), X), answer(plain, X))
 
 
-@pytest.mark.parametrize("name", [name for kind, name in estimators() if getattr(new(kind, name), "by_cutoff", False)])
+@pytest.mark.parametrize(
+    "name", [name for kind, name in estimators() if kind == "probability" and new(kind, name).by_cutoff]
+)
 def test_the_level_of_a_cutoff_is_no_profiles_doing(name):
     """Of two cutoffs one has half of the outcomes; a column that tells them apart says nothing about profiles."""
     X, amount = shop()
