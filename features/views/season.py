@@ -14,7 +14,7 @@ def lately(window):
 def a_year_ago(earlier, later, when):
     """Order days of `[T − earlier, T − later)`."""
     value = _.event_day.nunique(where=past(days(earlier)) & ~past(days(later)) & bought)
-    what = f"business days with an order 52 weeks ago, {when}"
+    what = f"days with an order a year ago, {when}"
     return Feature(value, what, says=f"{{value:day}} with an order a year ago, {when}")
 
 
@@ -26,8 +26,8 @@ season = FeatureView(
     features={
         "order_days_180d": lately(180),
         "order_days_365d": lately(365),
-        "order_days_30d_ahead_last_year": a_year_ago(YEAR, YEAR - 30, "in the 30 days from this date on"),
-        "order_days_90d_ahead_last_year": a_year_ago(YEAR, YEAR - 90, "in the 90 days from this date on"),
+        "order_days_30d_ahead_last_year": a_year_ago(YEAR, YEAR - 30, "in the 30 days from this date"),
+        "order_days_90d_ahead_last_year": a_year_ago(YEAR, YEAR - 90, "in the 90 days from this date"),
         "order_days_30d_behind_last_year": a_year_ago(YEAR + 30, YEAR, "in the 30 days before this date"),
         "order_days_58d_around_last_year": a_year_ago(YEAR + 14, YEAR - 44, "around this date"),
     },
