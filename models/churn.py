@@ -9,7 +9,19 @@ churn = PredictionTask(
     settle=days(1),
     # an order is a line that is not a cancellation; the kernel hands the horizon in, so it is said once
     label=Label(source="order_line", value=_.count(where=~_.cancelled.fill_null(False)) == 0),
-    views=("orders", "cadence", "gaps", "items", "basket", "coupons", "messages", "traits"),
+    views=(
+        "orders",
+        "cadence",
+        "gaps",
+        "items",
+        "season",
+        "assortment",
+        "order_size",
+        "basket",
+        "coupons",
+        "messages",
+        "traits",
+    ),
     metric="log_loss",
     purpose="retention",
 )

@@ -8,7 +8,19 @@ lookalike = PredictionTask(
     horizon=days(90),
     settle=days(1),
     label=Enters("top(spend_90d, 0.1)"),
-    views=("orders", "cadence", "basket", "promotions", "affinity", "coupons", "messages", "traits"),
+    views=(
+        "orders",
+        "cadence",
+        "gaps",
+        "items",
+        "season",
+        "assortment",
+        "order_size",
+        "basket",
+        "coupons",
+        "messages",
+        "traits",
+    ),
     metric="log_loss",  # by AUC alone, one who predicts something else, such as any purchase, could win
     purpose="marketing",
 )

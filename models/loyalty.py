@@ -17,7 +17,19 @@ loyalty = PredictionTask(
         & (_.count(where=ordered & second & ~first) > 0)
         & (_.count(where=ordered & ~second) > 0),
     ),
-    views=("orders", "cadence", "gaps", "items", "basket", "coupons", "messages", "traits"),
+    views=(
+        "orders",
+        "cadence",
+        "gaps",
+        "items",
+        "season",
+        "assortment",
+        "order_size",
+        "basket",
+        "coupons",
+        "messages",
+        "traits",
+    ),
     metric="log_loss",
     purpose="retention",
 )

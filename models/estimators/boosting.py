@@ -109,15 +109,6 @@ class _LightGBM(Candidate):
 
     def _levels(self, start: np.ndarray, y: np.ndarray, weight: np.ndarray, places: np.ndarray) -> np.ndarray:
         """For each row what brings the start of all rows of its cutoff to the mean of their labels."""
-        levels, mean = np.zeros(len(y)), float(np.average(y, weights=weight))
-        for place in range(places.max() + 1):
-            rows = places == place
-            one_more = [*y[rows], mean], [*weight[rows], 1.0]  # so that a cutoff of one answer has a level too
-            levels[rows] = self._level(start[rows], float(np.average(one_more[0], weights=one_more[1])), weight[rows])
-        return levels
-
-    def _level(self, start: np.ndarray, mean: float, weight: np.ndarray) -> float:
-        """What to add to margins for this mean."""
         raise NotImplementedError
 
     def _unit(self, y: np.ndarray, weight: np.ndarray) -> float:
@@ -157,8 +148,13 @@ class LightGBMProbability(_LightGBM, ProbabilityCandidate):
     by_cutoff = True
     objective: ClassVar[dict[str, str | float]] = {"objective": "binary"}
 
-    def _level(self, start: np.ndarray, mean: float, weight: np.ndarray) -> float:
-        return level(start, mean, weight)
+    def _levels(self, start: np.ndarray, y: np.ndarray, weight: np.ndarray, places: np.ndarray) -> np.ndarray:
+        levels, mean = np.zeros(len(y)), float(np.average(y, weights=weight))
+        for place in range(places.max() + 1):
+            rows = places == place
+            one_more = [*y[rows], mean], [*weight[rows], 1.0]  # so that a cutoff of one answer has a level too
+            levels[rows] = level(start[rows], float(np.average(one_more[0], weights=one_more[1])), weight[rows])
+        return levels
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
         return expit(self._margin(X))
@@ -167,11 +163,7 @@ class LightGBMProbability(_LightGBM, ProbabilityCandidate):
 class LightGBMAmount(_LightGBM, AmountCandidate):
     """Boosted log of an expected amount, Tweedie loss of power 1.4. Labels below 0 count as 0."""
 
-    by_cutoff = True
     objective: ClassVar[dict[str, str | float]] = {"objective": "tweedie", "tweedie_variance_power": 1.4}
-
-    def _level(self, start: np.ndarray, mean: float, weight: np.ndarray) -> float:
-        return float(np.log(mean / np.average(np.exp(start), weights=weight)))
 
     def _unit(self, y: np.ndarray, weight: np.ndarray) -> float:
         # Trees learn the amount in units of its mean, so that lambda_l2 means the same in cents and in thousands.

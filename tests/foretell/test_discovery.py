@@ -71,15 +71,16 @@ def test_standard_definitions_beside_the_projects_own(tmp_path):
     }  # fmt: skip
     assert known.view("returns").source == "till"
     assert known.idle == NO_SUCH_ROLE  # a till says nothing about these, and the tasks do without
+    most = ["orders", "cadence", "gaps", "items", "season", "assortment", "order_size", "basket"]
     assert {name: [view.name for view in known.views_of(task)] for name, task in known.tasks.items()} == {
-        "churn": ["orders", "cadence", "gaps", "items", "basket"],
+        "churn": most,
         "clv": ["orders", "cadence", "gaps", "items", "decay", "basket"],
-        "propensity": ["orders", "cadence", "gaps", "items", "basket"],
-        "lookalike": ["orders", "cadence", "basket", "promotions", "affinity"],
+        "propensity": most,
+        "lookalike": most,
         "clv_180": ["orders", "cadence", "gaps", "items", "decay", "basket"],
         "clv_365": ["orders", "cadence", "gaps", "items", "decay", "basket"],
-        "loyalty": ["orders", "cadence", "gaps", "items", "basket"],
-        "next_order": ["orders", "cadence", "gaps", "items", "basket"],
+        "loyalty": most,
+        "next_order": most,
         "repurchase": ["orders", "cadence", "basket"],
     }
 
