@@ -19,7 +19,8 @@ names.
 
 A run takes long (two tasks at two cutoffs: 40 minutes for the peers alone), so what is done is kept below the temporary
 directory until all is: a run that was stopped goes on when the same is asked of the same code and data. --keep writes
-the result to a file, with the command, the date and the machine.
+the result to a file, with the command, the date and the machine; the machine should have nothing else to do, for other
+work takes from the peers what they could have found in their time.
 """
 
 from __future__ import annotations

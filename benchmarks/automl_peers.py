@@ -93,6 +93,7 @@ def ask(peer: str, folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text())
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | QUIET
     environ["OMP_NUM_THREADS"] = str(job["threads"])
+    environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin on processors that others want take many times as long
     command = [str(interpreter(peer)), str(Path(__file__).with_name("_automl_peer.py")), str(folder)]
     patience = LATE[0] * job["seconds"] + LATE[1]
     try:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as every
-from benchmarks import automl, automl_peers, presets, report
+from benchmarks import _automl_peer, automl, automl_peers, presets, report
 from benchmarks.automl_peers import Place
 from benchmarks.sdks import Missing
 from benchmarks.shop import Asked
@@ -141,6 +141,32 @@ def test_a_peer_gets_no_more_threads_and_reports_to_nobody(place, tmp_path, monk
         automl_peers.ask("flaml", place.folder)
     environ = (place.folder / "environ").read_text().splitlines()
     assert {"OMP_NUM_THREADS=2", "DO_NOT_TRACK=1"} <= set(environ)
+
+
+def test_a_temperature_mends_what_is_too_sure_of_itself():
+    rng = np.random.default_rng(0)
+    margin = rng.normal(0, 1, 5_000)
+    y = (rng.random(5_000) < 1 / (1 + np.exp(-margin))).astype(int)
+    sure = 1 / (1 + np.exp(-3 * margin))
+    found = _automl_peer.tempered(np.array([0.5, sure[0]]), np.append(sure, np.nan), np.append(y, 1))
+    assert found == pytest.approx([0.5, 1 / (1 + np.exp(-margin[0]))], abs=0.02)
+
+
+def test_the_peers_script_reads_codes_as_categories_and_answers_in_files(place, monkeypatch):
+    job = {"peer": "flaml", "seconds": 1.0, "threads": 1, "columns": ["orders"], "categories": ["orders"]}
+    (place.folder / "job.json").write_text(json.dumps(job))
+
+    def peer(learn, asked, job):
+        assert list(learn["orders"].cat.categories) == ["c1", "c2", "c3", "c4"]
+        assert asked["orders"].dtype == learn["orders"].dtype
+        return np.full(len(asked), 0.5), 1.5, "a coin"
+
+    monkeypatch.setattr(_automl_peer, "flaml", peer)
+    _automl_peer.main(place.folder)
+    assert list(pd.read_parquet(place.folder / "said.parquet")["p"]) == [0.5] * 4
+    answer = json.loads((place.folder / "answer.json").read_text())
+    assert (answer["seconds"], answer["chosen"]) == (1.5, "a coin")
+    assert "numpy" in answer["versions"]
 
 
 # The whole of it
