@@ -18,8 +18,8 @@ import benchmarks
 from benchmarks import report
 
 HELPERS = {
-    "contributions", "features_polars", "features_shop", "features_sql", "findings", "judging", "log", "presets",
-    "leak_sets", "leak_tables", "report", "sdks", "shop",
+    "automl_peers", "contributions", "features_polars", "features_shop", "features_sql", "findings", "judging", "log",
+    "presets", "leak_sets", "leak_tables", "report", "sdks", "shop",
 }  # fmt: skip
 
 
