@@ -6,6 +6,7 @@ and `foretell --help` does not.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from foretell.declarations import Attribute, Enters, Label, PredictionTask, Source, Until
     from foretell.views import Feature, FeatureView
     from foretell.windows import _, days, days_since, future, hours, minutes, past
+
+# Threads of LightGBM that wait for each other give their processor away: on a busy machine they would spin for seconds.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "SQL": "foretell.connectors",
