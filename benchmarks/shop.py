@@ -107,7 +107,7 @@ class Asked:
         base = STANDARD[self.name.rstrip("0123456789")][0].name
         if self.task == base:
             return None
-        counted = f', label=Label(source="order_line", value={DAYS_WITH_A_PURCHASE})'
+        counted = f', label=Label(source="order_line", value={DAYS_WITH_A_PURCHASE}), metric="mae"'
         more = counted if self.answer == "purchases" else ""
         return TASK.format(base=base, name=self.task, days=self.days, more=more)
 

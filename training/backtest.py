@@ -26,8 +26,13 @@ from training.metrics import METRICS, Difference, Kind, Metric, verdict
 from training.pooled import Judged, Pooled
 from training.season import Levels, instead, shift
 
-WATCH: Mapping[Kind, str] = {"probability": "log_loss", "amount": "rmse", "duration": "rmse"}
-"""The metric in which a learned model must not be worse, whatever the task's own is: what a mean or a rank hides."""
+WATCH: Mapping[Kind, tuple[str, ...]] = {"probability": ("log_loss",), "amount": ("rmse", "mae"), "duration": ("rmse",)}
+"""The metrics in which a learned model must not be worse, whatever the task's own is: what a mean or a rank hides."""
+
+RANKS = ("auc", "average_precision", "lift10", "norm_gini", "spearman", "concordance")
+"""The metrics that hear in which order profiles come, and not what is said of them."""
+
+FAR = 2.0  # times the error of the nearest baseline, in what is watched
 
 Progress = Callable[[str], None]
 Known = Callable[[encoding.Categories], dict[str, Any]]
@@ -125,11 +130,12 @@ class Backtest:
             return self._simplest(), f"{name} cannot be worked out for these outcomes, so nothing can be told apart"
         if not self.baselines:
             return LEARNED, f"{LEARNED} is the only candidate that could be fitted"
-        best, simple, luck = self.pooled.best(name, self.baselines), self._simplest(), ""
+        sound, simple, luck = self._sound(name), self._simplest(), ""
+        best = self.pooled.best(name, sound)
         if best != simple and verdict(apart := self.difference(best, simple, name), metric) != "better":
             best, luck = simple, f"; nor does {best} beat {simple} ({_said(name, apart)})"
         if LEARNED not in models:
-            first = next(m for m in models if m == best or not self._beaten(m, best, metric))
+            first = next(m for m in sound if m == best or not self._beaten(m, best, metric))
             if first == best:
                 return best, f"{best} is the best of the candidates that could be fitted{luck}"
             shown = _said(name, self.difference(best, first, name))
@@ -142,13 +148,21 @@ class Backtest:
             among = best if best in missed else missed[0]
             shown = f"{_said(name, against[among])} against {among}"
             return best, f"{LEARNED} does not beat every baseline beyond chance ({shown}), so {best} is served{luck}"
-        watched = WATCH[self.kind]
-        if watched in self.pooled.metrics and watched != name:
+        for watched in (w for w in WATCH[self.kind] if w in self.pooled.metrics and w != name):
             rival = self.pooled.best(watched, self.baselines)
             apart = self.difference(LEARNED, rival, watched)
             if verdict(apart, self.pooled.metrics[watched]) == "worse":
                 return best, f"{LEARNED} is better by {name}, but worse than {rival} by {_said(watched, apart)}"
         return LEARNED, f"{LEARNED} beats every baseline beyond chance: {shown}, the best of them"
+
+    def _sound(self, name: str) -> list[str]:
+        """The baselines that may be served: where the task's metric hears the order alone, not those whose numbers are
+        far off. Money puts people in much the same order as the number of orders, which it is not."""
+        watched = next((w for w in WATCH[self.kind] if w in self.pooled.metrics), None)
+        if watched is None or name not in RANKS:
+            return self.baselines
+        off = {m: self.pooled.value(m, watched) for m in self.baselines}
+        return [m for m in self.baselines if off[m] <= FAR * min(off.values())]
 
     def _beaten(self, model: str, by: str, metric: Metric) -> bool:
         return verdict(self.difference(by, model, metric.name), metric) == "better"

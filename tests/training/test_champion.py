@@ -25,6 +25,7 @@ from training import dataset, metrics
 from training.backtest import Backtest, Judgement
 from training.champion import contest, train
 from training.cutoffs import Fold, plan, step_of
+from training.pooled import Judged, Pooled
 
 __all__ = ["mine", "trained"]
 
@@ -271,6 +272,18 @@ def test_choose_without_baseline_takes_what_there_is() -> None:
     y, p, weight = outcomes()
     assert choose(a_task(), "probability", y, {LEARNED: p}, weight)[0] == LEARNED
     assert choose(a_task(), "probability", y, {"recency": p}, weight)[0] == "recency"
+
+
+def test_choose_serves_no_baseline_for_its_order_whose_numbers_are_far_off() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.gamma(1.0, 50.0, 600)
+    order = np.exp(np.log(y + 1) + rng.normal(0, 0.2, 600))
+    said = {"mean": np.full(600, y.mean()), "cents": 100 * order, "plain": np.maximum(y + rng.normal(0, 60, 600), 0)}
+    ones = np.ones(600)
+    pooled = Pooled("amount", [Judged(np.arange(600).astype(str), y, said)])
+    assert pooled.best("norm_gini", list(said)) == "cents"
+    assert choose(a_task(metric="norm_gini"), "amount", y, said, ones)[0] == "plain"
+    assert choose(a_task(metric="mae"), "amount", y, said, ones)[0] == "plain"
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
