@@ -116,7 +116,9 @@ def _encoded(
 ) -> pd.DataFrame:
     """What a fit needs of the rows, text as codes, and columns of noise."""
     noise = pd.DataFrame(rng.normal(size=(len(rows), len(NOISE_COLUMNS))), rows.index, pd.Index(NOISE_COLUMNS))
-    return pd.concat([rows[["label", "weight", "person"]], encoding.encode(rows, columns, categories), noise], axis=1)
+    return pd.concat(
+        [rows[["label", "weight", "person", "cutoff"]], encoding.encode(rows, columns, categories), noise], axis=1
+    )
 
 
 def _predicted(

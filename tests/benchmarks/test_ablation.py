@@ -50,7 +50,10 @@ def rows(n: int, seed: int, kind: str) -> pd.DataFrame:
     drive = drawn[KNOWN].sum(axis=1) / 3 + drawn["z"] + 0.5 * rng.normal(size=n)
     label = (drive > 0).astype(float) if kind == "probability" else np.exp(drive)
     people = [f"p{i}" for i in range(n)]
-    return drawn.assign(city=rng.choice(["Oslo", "Bergen"], n), label=label, weight=1.0, person=people)
+    cutoff = pd.Timestamp("2024-01-01", tz="UTC")
+    return drawn.assign(
+        city=rng.choice(["Oslo", "Bergen"], n), label=label, weight=1.0, person=people, cutoff=cutoff
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["probability", "amount"])

@@ -278,7 +278,7 @@ def test_choose_serves_no_baseline_for_its_order_whose_numbers_are_far_off() -> 
     rng = np.random.default_rng(0)
     y = rng.gamma(1.0, 50.0, 600)
     order = np.exp(np.log(y + 1) + rng.normal(0, 0.2, 600))
-    said = {"mean": np.full(600, y.mean()), "cents": 100 * order, "plain": np.maximum(y + rng.normal(0, 60, 600), 0)}
+    said = {"mean": np.full(600, y.mean()), "cents": 100 * order, "plain": np.maximum(y + rng.normal(0, 25, 600), 0)}
     ones = np.ones(600)
     pooled = Pooled("amount", [Judged(np.arange(600).astype(str), y, said)])
     assert pooled.best("norm_gini", list(said)) == "cents"
