@@ -244,6 +244,7 @@ def contest(
     then, again = as_scored(project, task) or (None, None)
     suspects = leaks.inspect(all_rows, columns, kind, codes, now=all_now, earlier=then, again=again, allowed=allow)
     leaks.refuse(name, suspects)
+    del all_rows, all_now  # of millions of rows a copy takes gigabytes
     progress(f"{name}: the seasons of {len(cutoffs.all)} cutoffs")
     levels = {} if stretched else season.levels(project, task, kind, cutoffs.all, first_fact)
     wanted = project.setting("trials") if trials is None else trials

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ from models.explain import margin
 FADING = 0.7  # what a row counts to trees and regressions, of one that was asked a cutoff later
 REACH = 6.0  # how far from the mean a history may be, on the margin: beyond, it is as good as certain
 FARTHEST = 20.0  # that a level is moved, on the margin
+DRIFT = 0.5  # on the margin
 ENOUGH = 200  # rows of the latest cutoff, to tell a level by their labels
 YEAR = 365.0
 
@@ -47,6 +48,8 @@ class _Blend(Candidate):
     """
 
     name = "blend"
+    line_stands: ClassVar[bool] = False
+    """Whether the regression on logs has an opinion of its own, beside being what trees start from."""
     by_cutoff = True
 
     def __init__(
@@ -114,11 +117,15 @@ class _Blend(Candidate):
             said = self._said(known[start], X) if start else None
             known[trees] = self._trees(**{**given, **(self.tuned or {})}).fit(X, y, lately, cutoffs=places, start=said)
             opinions.append([start, trees] if start else [trees])
+        if self.line_stands and "line" in known:
+            opinions.append(["line"])
         voices = Counter(name for opinion in opinions for name in opinion)
         self.parts_ = {name: known[name] for name in voices}
         self.shares_ = {name: count / len(opinions) for name, count in voices.items()}
         self.level_ = 0.0
         self.level_ = self._level(X, np.maximum(y, 0.0), weight, now if stands else None, ago)
+        if now is not None and not stands:
+            self.level_ += self._within(now, float(np.average(np.maximum(y, 0.0), weights=lately)))
 
     def _check(self, part: Any, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
         """Refuse a part where the label is about something else than it is: one answer for all is nearer then."""
@@ -144,6 +151,15 @@ class _Blend(Candidate):
             foretold = self._from_margin(self._plain(self.parts_["history"], now))
             by += (1 - share) * self._apart(self._margin(now), float(foretold.mean()), np.ones(len(now)))
         return by
+
+    def _within(self, now: pd.DataFrame, mean: float) -> float:
+        """What brings the mean for those who will be asked about to within DRIFT of the labels' own.
+
+        Where no history says what is to be expected, a mean that is far from all that came is an extrapolation: of a
+        shop's first months, say, when everybody's year of purchases is a month long.
+        """
+        apart = self._apart(self._margin(now), mean, np.ones(len(now)))
+        return apart - float(np.clip(apart, -DRIFT, DRIFT))
 
     def _apart(self, said: np.ndarray, mean: float, weight: np.ndarray) -> float:
         """What has to be added to margins for this mean."""
@@ -189,10 +205,12 @@ class _Blend(Candidate):
 
 
 class BlendProbability(_Blend, ProbabilityCandidate):
-    """BG/NBD, and trees that start from it, from a logistic regression on logs, and from the mean; of all the log-odds.
+    """BG/NBD, a logistic regression on logs, and trees that start from either and from the mean; of all the log-odds.
 
     Where BG/NBD has no say, as the label is about something else, trees correct what they are given all the same.
     """
+
+    line_stands = True
 
     def _history(self) -> Any:
         return BGNBDProbability(self.horizon_days)

@@ -234,7 +234,8 @@ def test_a_blend_is_the_mean_margin_of_its_opinions(kind, histories):
     said = {name: blend._said(part, X[list(part.columns_)]) for name, part in blend.parts_.items()}
     opinions = [said[name] + said[name.removeprefix("trees_after_")] for name in said if "trees_after" in name]
     opinions += [said[name] for name in ("history", "trees") if name in said]
-    assert len(opinions) == (4 if histories and kind == "probability" else 2)
+    opinions += [said["line"]] if blend.line_stands else []
+    assert len(opinions) == {("probability", True): 5, ("probability", False): 3}.get((kind, histories), 2)
     np.testing.assert_allclose(answer(blend, X), inverse(kind, np.mean(opinions, axis=0)), rtol=1e-9)
 
 
@@ -243,8 +244,8 @@ def test_a_blend_does_not_hear_models_of_purchases_where_the_label_is_about_some
     best = amount > np.quantile(amount, 0.95)  # few, whereas most people order
     blend = new("probability", "blend").fit(X, best)
     assert "says less of these labels than their mean" in blend.skipped_["bg_nbd"]
-    assert blend.shares_["history"] == blend.shares_["trees_after_history"] == 1 / 3  # but trees correct it
-    assert new("probability", "blend").fit(X, amount > 0).shares_["history"] == 2 / 4
+    assert blend.shares_["history"] == blend.shares_["trees_after_history"] == 1 / 4  # but trees correct it
+    assert new("probability", "blend").fit(X, amount > 0).shares_["history"] == 2 / 5
 
 
 @pytest.mark.parametrize("kind", OF_MARGINS)
@@ -328,3 +329,17 @@ def test_cutoffs_are_one_per_row():
     X, amount = shop()
     with pytest.raises(DataError, match="one cutoff per row"):
         new("probability", "lightgbm").fit(X, amount > 0, cutoffs=[1, 2])
+
+
+def test_where_no_history_says_what_to_expect_a_mean_stays_near_the_labels():
+    """As in a shop's first months: everybody's year is a few weeks long, and then four times as long."""
+    X, amount = shop()
+    y = (amount > np.quantile(amount, 0.9)).astype(int)
+    later = X * 4
+    blend = new("probability", "blend")
+    plain, told = clone(blend).fit(X, y), clone(blend).fit(X, y, now=later)
+    assert "bg_nbd" in told.skipped_
+    odds = [np.log(p.mean() / (1 - p.mean())) for p in (answer(plain, later), answer(told, later), y)]
+    assert abs(odds[1] - odds[2]) <= 0.5 + 1e-6
+    assert abs(odds[1] - odds[2]) <= abs(odds[0] - odds[2]) + 1e-9
+    np.testing.assert_allclose(answer(clone(blend).fit(X, y, now=X), X), answer(plain, X), rtol=1e-9)
