@@ -159,7 +159,7 @@ class LogCox(_Proportional, _OnLogs):
         return model
 
     def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
-        return self._scaled(self._design(X)) @ self.coef_
+        return self._terms(X).sum(axis=1)
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base), as of a regression on logs, with the sign of the margin."""

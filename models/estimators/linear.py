@@ -76,7 +76,12 @@ class _OnLogs(Candidate):
         return np.clip(scaled, -FARTHEST, FARTHEST)
 
     def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        return self._scaled(self._design(X)) @ self.coef_ + self.intercept_
+        return self._terms(X).sum(axis=1) + self.intercept_
+
+    def _terms(self, X: pd.DataFrame) -> np.ndarray:
+        """(n, m): what each column adds. Summed row by row: a product of matrices ends in other bits as rows are many
+        or few, and a score must be the same to the last."""
+        return self._scaled(self._design(X)) * self.coef_
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
@@ -84,7 +89,7 @@ class _OnLogs(Candidate):
         The margin is a sum, so the split is exact: each feature's terms, against the mean of the training rows.
         """
         columns = self.columns_
-        terms = self._scaled(self._design(self._columns(X, columns))) * self.coef_
+        terms = self._terms(self._columns(X, columns))
         split = np.zeros((len(X), len(columns)))
         np.add.at(split.T, self.owners_, terms.T)
         return pd.DataFrame(split, X.index, pd.Index(columns)), self.intercept_
