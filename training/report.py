@@ -64,10 +64,8 @@ def show_contest(found: Contest) -> None:
     if found.tuned:
         click.echo(f"{LEARNED}, {len(found.tuned.trials)} trials before those cutoffs: {found.tuned.reason}.")
     if found.interval:
-        click.echo(
-            f"its intervals are to hold {found.interval['coverage']:.0%} of what comes; those learned at the other "
-            f"exams held {found.held:.1%}"
-        )
+        seen = f"; those learned at the other exams held {found.held:.1%}" if np.isfinite(found.held) else ""
+        click.echo(f"its intervals are to hold {found.interval['coverage']:.0%} of what comes{seen}")
     click.echo(f"fitted on the cutoffs from {cutoffs.final[0]:%Y-%m-%d} to {cutoffs.final[-1]:%Y-%m-%d}")
     if found.without_consent:
         click.echo(f"- {found.without_consent:,} rows are left out: no consent to {task.purpose}, or withdrawn since")

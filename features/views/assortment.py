@@ -22,7 +22,9 @@ def products(facts):
         usual=found.lately.sum().over(group_by=found.cutoff) / found.lines.sum().over(group_by=found.cutoff),
     )
     share = (found.others_lately + SOME * found.usual) / (found.others + SOME)
-    return found.mutate(pace=share / found.usual.nullif(0))
+    return found.mutate(
+        pace=(share / found.usual.nullif(0)).fill_null(1.0)
+    )  # where nobody buys any more, nothing is slow
 
 
 def mean_pace(where=None):
@@ -53,13 +55,13 @@ assortment = FeatureView(
         "item_pace_365d": Feature(
             mean_pace(),
             "how its products sell to others in 30 days, over how they do in a year",
-            "ratio", "no product bought, or nothing sold in 30 days",
+            "ratio", none,
             "its products sell at {value} times their usual pace",
         ),
         "last_basket_pace_365d": Feature(
             mean_pace(_.in_last),
             "how the products of the last order day sell to others in 30 days, over how they do in a year",
-            "ratio", "no product bought, or nothing sold in 30 days",
+            "ratio", none,
             "the products of the last order day sell at {value} times their usual pace",
         ),
     },
