@@ -120,8 +120,12 @@ def reads_purchases(estimator: Candidate) -> bool:
 def excused(kind: str, estimator: Candidate) -> dict[str, str]:
     """Check -> why this estimator does not pass it."""
     reasons = {}
-    if kind == "probability" or reads_purchases(estimator):
+    if kind == "probability" or reads_purchases(estimator) or (kind, estimator.name) == ("duration", "blend"):
         reasons["check_fit2d_1sample"] = ONE_ROW
+    if (kind, estimator.name) == ("duration", "blend"):
+        reasons["check_sample_weights_pandas_series"] = (
+            "its twelve rows tell less than their mean does, and are refused"
+        )
     if isinstance(estimator, RFMLogistic | Centroid) or reads_purchases(estimator):
         reasons["check_sample_weight_equivalence_on_dense_data"] = TOLERANCE
     return reasons
@@ -142,8 +146,10 @@ def test_the_rules_of_scikit_learn_are_kept(kind: str, name: str) -> None:
         warnings.simplefilter("ignore")  # of checks that were skipped, and that failed as expected
         found = check_estimator(coat, expected_failed_checks=expected, on_fail=None)
     failed = [each for each in found if each["status"] == "failed"]
-    if purchases := reads_purchases(estimator):  # numbers drawn by lot may determine no parameters, and are refused
+    # numbers drawn by lot may determine no parameters, or tell less than their mean does, and are refused
+    if purchases := reads_purchases(estimator) or (kind, name) == ("duration", "blend"):
         failed = [each for each in failed if not isinstance(each["exception"], DataError)]
+        failed = [each for each in failed if "less of these labels than their mean" not in str(each["exception"])]
     assert {each["check_name"]: str(each["exception"])[:200] for each in failed} == {}
     excuses = {each["check_name"] for each in found if each["status"] == "xfail"}
     assert purchases or excuses == set(expected)  # none is stale
