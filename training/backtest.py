@@ -130,7 +130,8 @@ class Backtest:
             return self._simplest(), f"{name} cannot be worked out for these outcomes, so nothing can be told apart"
         if not self.baselines:
             return LEARNED, f"{LEARNED} is the only candidate that could be fitted"
-        sound, simple, luck = self._sound(name), self._simplest(), ""
+        sound, luck = self._sound(name), ""
+        simple = sound[0]
         best = self.pooled.best(name, sound)
         if best != simple and verdict(apart := self.difference(best, simple, name), metric) != "better":
             best, luck = simple, f"; nor does {best} beat {simple} ({_said(name, apart)})"
@@ -162,7 +163,7 @@ class Backtest:
         if watched is None or name not in RANKS:
             return self.baselines
         off = {m: self.pooled.value(m, watched) for m in self.baselines}
-        return [m for m in self.baselines if off[m] <= FAR * min(off.values())]
+        return [m for m in self.baselines if off[m] <= FAR * min(off.values())] or self.baselines
 
     def _beaten(self, model: str, by: str, metric: Metric) -> bool:
         return verdict(self.difference(by, model, metric.name), metric) == "better"
