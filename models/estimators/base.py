@@ -23,8 +23,6 @@ class Candidate(BaseEstimator):
 
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
-    stretches: ClassVar[bool] = False
-    """Whether it can foretell a longer time than its labels are of: once it is fitted, set `horizon_days`."""
     by_cutoff: ClassVar[bool] = False
 
     def __init__(self, horizon_days: float):

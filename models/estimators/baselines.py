@@ -126,7 +126,6 @@ class PastSpend(AmountCandidate):
 
     name = "past_spend"
     requires = ("spend_365d",)
-    stretches = True
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         """Nothing to learn."""

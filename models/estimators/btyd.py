@@ -33,7 +33,6 @@ class _BuyTillYouDie(Candidate):
     """
 
     purchases: ClassVar[type[BGNBD] | type[ParetoNBD]]
-    stretches = True
 
     def __init__(self, horizon_days: float, *, penalizer: float = 0.0):
         super().__init__(horizon_days)
