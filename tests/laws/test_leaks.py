@@ -64,7 +64,7 @@ from test_time import (
 from features import build, built, labels
 from features.store import repository
 from foretell.binding import facts_schema, players
-from foretell.declarations import Enters, PredictionTask, Source
+from foretell.declarations import Enters, PredictionTask, Source, Until
 from foretell.discovery import Definitions
 from foretell.errors import DataError
 from foretell.project import Project
@@ -188,7 +188,11 @@ class AlikeLakes(Lakes):
 
 @pytest.fixture(scope="module")
 def lakes(tmp_path_factory: pytest.TempPathFactory) -> Lakes:
-    facts = _numbered(more_facts(shop_facts()))
+    facts = more_facts(shop_facts())
+    for n in range(0, 60, 2):  # the shop's people redeem too seldom for a month's answers to show a mistake
+        at, email = BOUNDARY - (3 + n % 20) * DAY, f"person{n}@shop.example"
+        facts["web"].append(click(at, email=email, type="coupon_redeemed", campaign="m1"))
+    facts = _numbered(facts)
     return AlikeLakes(tmp_path_factory.mktemp("lakes"), facts=facts, sources=HONEST)
 
 
@@ -698,7 +702,9 @@ def test_5_a_fact_that_happens_when_the_horizon_of_a_task_ends_is_caught(lakes: 
     """What happens in the very instant T + horizon counts as if it had happened within it."""
     law = partial(test_time.test_labels_see_the_whole_horizon_and_only_it, lakes, origin, name)
     ends = Edit(labels.labels_at, "f.event_at < {end}", "f.event_at <= {end}")
-    with Mistake("happens at the end", ends).made(), pytest.raises(AssertionError, match=r"^assert"):
+    waits = isinstance(discovered(origin).tasks[name].label, Until)  # a whole horizon, then and without
+    lies = pytest.raises(AssertionError, match=r"^assert")
+    with Mistake("happens at the end", ends).made(), nullcontext() if waits else lies:
         law()
 
 
