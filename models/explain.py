@@ -35,7 +35,7 @@ def margin(model: Any, X: pd.DataFrame) -> np.ndarray:
         p = np.clip(model.predict_proba(X)[:, 1], FLOOR, 1 - FLOOR)
         return np.log(p) - np.log1p(-p)
     if hasattr(model, "survival"):
-        return model._margin(X[list(model.columns_)])
+        return model.margins(model.read(X))
     return np.log(np.maximum(model.predict(X), CENT))
 
 

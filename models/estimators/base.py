@@ -10,10 +10,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from foretell.errors import DataError, did_you_mean
+from models.explain import CENT, FLOOR
 
 
 class Candidate(BaseEstimator):
     """An estimator over named feature columns. A subclass writes `_fit` and `_predict`; the checks are here.
+
+    A table is checked at the door. What lies behind reads plain arrays, so that one row costs microseconds.
 
     horizon_days: how many days after the cutoff the label looks.
     name: what it is called in reports; requires: the columns it reads (none named: every column it was fitted on).
@@ -64,13 +67,24 @@ class Candidate(BaseEstimator):
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         raise NotImplementedError
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+    def _predict(self, A: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
+    def answers(self, A: np.ndarray) -> np.ndarray:
+        """(n,): what is predicted for rows of floats (n, columns_), the unknown being NaN. Nothing is checked."""
+        raise NotImplementedError
+
+    def margins(self, A: np.ndarray) -> np.ndarray:
+        """(n,): the same on the margin, as models.explain means it."""
+        raise NotImplementedError
+
+    def read(self, X: pd.DataFrame) -> np.ndarray:
+        """(n, columns_): the values that it reads, whatever the order of X's columns; what is infinite is unknown."""
+        return self._columns(X, self.columns_).to_numpy()
+
     def _answer(self, X: pd.DataFrame) -> np.ndarray:
-        """One float per row, whatever the order of X's columns."""
-        features = self._columns(X, self.columns_)
-        return self._predict(features) if len(features) else np.empty(0)
+        A = self.read(X)
+        return self.answers(A) if len(A) else np.empty(0)
 
     def _frame(self, X: Any) -> pd.DataFrame:
         """X itself, if its columns have names."""
@@ -137,8 +151,15 @@ class ProbabilityCandidate(ClassifierMixin, Candidate):
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         """(n, 2): the probability of false and of true, per row."""
-        positive = np.clip(self._answer(X), 0.0, 1.0)
+        positive = self._answer(X)
         return np.column_stack([1 - positive, positive])
+
+    def answers(self, A: np.ndarray) -> np.ndarray:
+        return np.clip(self._predict(A), 0.0, 1.0)
+
+    def margins(self, A: np.ndarray) -> np.ndarray:
+        p = np.clip(self.answers(A), FLOOR, 1 - FLOOR)
+        return np.log(p) - np.log1p(-p)
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """(n,): 1 where true is the likelier, else 0."""
@@ -165,7 +186,13 @@ class AmountCandidate(RegressorMixin, Candidate):
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """(n,): the expected amount within the horizon, >= 0, in y's unit."""
-        return np.maximum(self._answer(X), 0.0)
+        return self._answer(X)
+
+    def answers(self, A: np.ndarray) -> np.ndarray:
+        return np.maximum(self._predict(A), 0.0)
+
+    def margins(self, A: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(self.answers(A), CENT))
 
     def _check_target(self, y: np.ndarray) -> None:
         if not (y > 0).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
-from models.explain import margin
 
 NEVER_DAYS = 3650.0
 """The recency of a profile that never ordered, and the longest recency told apart: ten years."""
@@ -23,15 +23,14 @@ FARTHEST = 30.0
 RFM = ("days_since_order", "orders_365d", "spend_365d")
 
 
-def logs(X: pd.DataFrame) -> np.ndarray:
+def logs(A: np.ndarray, columns: Sequence[str]) -> np.ndarray:
     """log(1 + v) of each column, with no NaN: an unknown recency is ten years, an unknown count or sum is none.
 
     Below 0 (a year of returns) counts as 0. Logs, because the tenth order says less than the second.
     """
-    filled = X.copy()
-    for column in filled.columns[filled.columns.str.startswith("days_since_")]:
-        filled[column] = filled[column].fillna(NEVER_DAYS).clip(upper=NEVER_DAYS)
-    return np.log1p(filled.fillna(0.0).clip(lower=0.0).to_numpy())
+    recency = np.array([column.startswith("days_since_") for column in columns])
+    filled = np.where(np.isnan(A), np.where(recency, NEVER_DAYS, 0.0), A)
+    return np.log1p(np.clip(filled, 0.0, np.where(recency, NEVER_DAYS, np.inf)))
 
 
 def _standardised(model: Any) -> Pipeline:
@@ -50,13 +49,13 @@ class _Everyone(Candidate):
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         self.mean_ = float(np.average(y, weights=weight))
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return np.full(len(X), self.mean_)
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return np.full(len(A), self.mean_)
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(zeros, the margin): no feature adds anything."""
         nothing = pd.DataFrame(0.0, X.index, pd.Index(self.columns_))
-        return nothing, float(margin(self, self.typical_.to_frame().T)[0])
+        return nothing, float(self.margins(self.typical_.to_numpy()[None])[0])
 
 
 class BaseRate(_Everyone, ProbabilityCandidate):
@@ -79,10 +78,10 @@ class RFMLogistic(ProbabilityCandidate):
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         model = LogisticRegression(C=1.0, max_iter=1000)
-        self.pipeline_ = _fit_weighted(_standardised(model), logs(X), y, weight)
+        self.pipeline_ = _fit_weighted(_standardised(model), logs(X.to_numpy(), self.requires), y, weight)
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return self.pipeline_.predict_proba(logs(X))[:, 1]
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return self.pipeline_.predict_proba(logs(A, self.requires))[:, 1]
 
 
 class Recency(RFMLogistic):
@@ -130,8 +129,8 @@ class PastSpend(AmountCandidate):
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         """Nothing to learn."""
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return X["spend_365d"].fillna(0.0).to_numpy() * self.horizon_days / 365.0
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return np.where(np.isnan(A[:, 0]), 0.0, A[:, 0]) * self.horizon_days / 365.0
 
 
 class RFMTweedie(AmountCandidate):
@@ -148,9 +147,10 @@ class RFMTweedie(AmountCandidate):
         # In units of the mean, so that the penalty means the same in cents and in thousands.
         self.scale_ = float(np.average(amount, weights=weight))
         model = TweedieRegressor(power=1.5, link="log", alpha=1e-3, max_iter=1000)
-        self.pipeline_ = _fit_weighted(_standardised(model), logs(X), amount / self.scale_, weight)
+        given = logs(X.to_numpy(), self.requires)
+        self.pipeline_ = _fit_weighted(_standardised(model), given, amount / self.scale_, weight)
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
+    def _predict(self, A: np.ndarray) -> np.ndarray:
         scaler, model = (step for _, step in self.pipeline_.steps)
-        margin = scaler.transform(logs(X)) @ model.coef_ + model.intercept_
+        margin = scaler.transform(logs(A, self.requires)) @ model.coef_ + model.intercept_
         return np.exp(np.minimum(margin, FARTHEST)) * self.scale_

@@ -27,7 +27,6 @@ from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandid
 from models.estimators.boosting import LightGBMAmount, LightGBMProbability
 from models.estimators.btyd import BGNBDProbability, BGNBDSpend
 from models.estimators.linear import POWER, LogLogistic, LogTweedie
-from models.explain import margin
 
 FADING = 0.7  # what a row counts to trees and regressions, of one that was asked a cutoff later
 REACH = 6.0  # how far from the mean a history may be, on the margin: beyond, it is as good as certain
@@ -42,9 +41,9 @@ class _Blend(Candidate):
 
     tuned: parameters of the trees that differ from their defaults. categorical: columns whose numbers are codes of
     text.
-    After `fit`: parts_, name -> fitted model; shares_, name -> its share in the margin; skipped_, name -> why it has no
-    opinion of its own; level_, what is added to the margin; middle_, the margin of the mean label; stretch_, how many
-    times farther from there than the model of histories says.
+    After `fit`: parts_, name -> fitted model; places_, name -> which columns it reads; shares_, name -> its share in
+    the margin; skipped_, name -> why it has no opinion of its own; level_, what is added to the margin; middle_, the
+    margin of the mean label; stretch_, how many times farther from there than the model of histories says.
     """
 
     name = "blend"
@@ -103,7 +102,7 @@ class _Blend(Candidate):
         if set(history.requires) <= set(X.columns):
             try:
                 known["history"] = history.fit(X, y, weight, now)
-                self.stretch_ = self._stretch(self._plain(history, X) - self.middle_, y, lately)
+                self.stretch_ = self._stretch(self._plain(history, history.read(X)) - self.middle_, y, lately)
                 self._check(history, X, y, weight)
             except DataError as error:  # no repeat purchases yet, say: the others can do without
                 self.skipped_[history.name] = str(error)
@@ -114,7 +113,7 @@ class _Blend(Candidate):
                 known[start] = self._line().fit(X, y, lately, cutoffs=places)
             trees = f"trees_after_{start}" if start else "trees"
             given = {"categorical": self.categorical, "num_threads": self.num_threads, "seed": self.seed}
-            said = self._said(known[start], X) if start else None
+            said = self._said(known[start], known[start].read(X)) if start else None
             known[trees] = self._trees(**{**given, **(self.tuned or {})}).fit(X, y, lately, cutoffs=places, start=said)
             opinions.append([start, trees] if start else [trees])
         if self.line_stands and "line" in known:
@@ -122,6 +121,8 @@ class _Blend(Candidate):
         voices = Counter(name for opinion in opinions for name in opinion)
         self.parts_ = {name: known[name] for name in voices}
         self.shares_ = {name: count / len(opinions) for name, count in voices.items()}
+        at = {column: place for place, column in enumerate(X.columns)}
+        self.places_ = {name: np.array([at[c] for c in part.columns_]) for name, part in self.parts_.items()}
         self.level_ = 0.0
         self.level_ = self._level(X, np.maximum(y, 0.0), weight, now if stands else None, ago)
         if now is not None and not stands:
@@ -130,7 +131,9 @@ class _Blend(Candidate):
     def _check(self, part: Any, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
         """Refuse a part where the label is about something else than it is: one answer for all is nearer then."""
         nothing = np.full(len(y), np.average(y, weights=weight))
-        if not self._loss(y, self._from_margin(self._plain(part, X)), weight) < self._loss(y, nothing, weight):
+        if not self._loss(y, self._from_margin(self._plain(part, part.read(X))), weight) < self._loss(
+            y, nothing, weight
+        ):
             raise DataError(part.name, "says less of these labels than their mean does", "leave it out")
 
     def _level(
@@ -142,14 +145,15 @@ class _Blend(Candidate):
         the month that has just passed counts nearly as much as the histories; a quarter or more tells nothing.
         """
         share, by = 0.0, 0.0
-        latest = np.zeros(len(y), dtype=bool) if ago is None else ago == 0
+        A, latest = X.to_numpy(), np.zeros(len(y), dtype=bool) if ago is None else ago == 0
         if latest.sum() >= ENOUGH and len(np.unique(y[latest])) > 1:
             share = max(0.0, float(np.cos(2 * np.pi * min(self.horizon_days / YEAR, 0.5)))) / 2
             came = float(np.average(y[latest], weights=weight[latest]))
-            by += share * self._apart(self._margin(X[latest]), came, weight[latest])
+            by += share * self._apart(self._margin(A[latest]), came, weight[latest])
         if now is not None:
-            foretold = self._from_margin(self._plain(self.parts_["history"], now))
-            by += (1 - share) * self._apart(self._margin(now), float(foretold.mean()), np.ones(len(now)))
+            history, asked = self.parts_["history"], now.to_numpy()
+            foretold = self._from_margin(self._plain(history, history.read(now)))
+            by += (1 - share) * self._apart(self._margin(asked), float(foretold.mean()), np.ones(len(now)))
         return by
 
     def _within(self, now: pd.DataFrame, mean: float) -> float:
@@ -158,7 +162,7 @@ class _Blend(Candidate):
         Where no history says what is to be expected, a mean that is far from all that came is an extrapolation: of a
         shop's first months, say, when everybody's year of purchases is a month long.
         """
-        apart = self._apart(self._margin(now), mean, np.ones(len(now)))
+        apart = self._apart(self._margin(now.to_numpy()), mean, np.ones(len(now)))
         return apart - float(np.clip(apart, -DRIFT, DRIFT))
 
     def _apart(self, said: np.ndarray, mean: float, weight: np.ndarray) -> float:
@@ -175,21 +179,21 @@ class _Blend(Candidate):
         slope = float(self._slope().fit(apart[:, None], np.maximum(y, 0.0), sample_weight=weight).coef_.item())
         return float(np.clip(slope, 0.5, 2.0))
 
-    def _plain(self, history: Any, X: pd.DataFrame) -> np.ndarray:
-        return np.clip(margin(history, X), self.middle_ - REACH, self.middle_ + REACH)
+    def _plain(self, history: Any, A: np.ndarray) -> np.ndarray:
+        return np.clip(history.margins(A), self.middle_ - REACH, self.middle_ + REACH)
 
-    def _said(self, part: Any, X: pd.DataFrame) -> np.ndarray:
-        """The margin of a part: of trees, without what they started from."""
+    def _said(self, part: Any, A: np.ndarray) -> np.ndarray:
+        """The margin of a part, from the columns that it reads: of trees, without what they started from."""
         if hasattr(part, "_margin"):
-            return part._margin(X)
-        return self.middle_ + self.stretch_ * (self._plain(part, X) - self.middle_)
+            return part._margin(A)
+        return self.middle_ + self.stretch_ * (self._plain(part, A) - self.middle_)
 
-    def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        said = [self.shares_[name] * self._said(part, X) for name, part in self.parts_.items()]
+    def _margin(self, A: np.ndarray) -> np.ndarray:
+        said = [self.shares_[n] * self._said(part, A[:, self.places_[n]]) for n, part in self.parts_.items()]
         return np.sum(said, axis=0) + self.level_
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return self._from_margin(self._margin(X))
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return self._from_margin(self._margin(A))
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base): its parts' own, by their shares; row sum + base = margin. See LightGBM's."""

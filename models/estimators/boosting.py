@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.special import expit
 
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
+from models.estimators.forest import Forest
 from models.explain import level
 
 FEW = 1_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
@@ -34,6 +35,7 @@ class _LightGBM(Candidate):
     objective: ClassVar[dict[str, str | float]]
     callbacks: Sequence[Callable[[Any], None]] = ()
     _start: np.ndarray | None = None
+    _forest: Forest | None = None
 
     def __init__(
         self,
@@ -103,9 +105,10 @@ class _LightGBM(Candidate):
             X.to_numpy(), target, weight=weight, categorical_feature=codes, init_score=begin,
         )  # fmt: skip
         self.booster_ = lgb.train(parameters, data, num_boost_round=self.trees, callbacks=list(self.callbacks))
+        self._forest = None
 
-    def _threads(self, X: pd.DataFrame) -> int:
-        return self.num_threads if X.size > FEW else 1
+    def _threads(self, A: pd.DataFrame | np.ndarray) -> int:
+        return self.num_threads if A.size > FEW else 1
 
     def _levels(self, start: np.ndarray, y: np.ndarray, weight: np.ndarray, places: np.ndarray) -> np.ndarray:
         """For each row what brings the start of all rows of its cutoff to the mean of their labels."""
@@ -118,9 +121,14 @@ class _LightGBM(Candidate):
     def _target(self, y: np.ndarray, unit: float) -> np.ndarray:
         return y
 
-    def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        raw = np.asarray(self.booster_.predict(X.to_numpy(), raw_score=True, num_threads=self._threads(X)))
-        return raw + self.offset_ + self.level_
+    def _margin(self, A: np.ndarray) -> np.ndarray:
+        if self._forest is None:
+            self._forest = Forest(self.booster_)
+        return self._forest.sum(A, self._threads(A)) + self.offset_ + self.level_
+
+    def __getstate__(self) -> Any:
+        kept: Any = super().__getstate__()
+        return {key: value for key, value in kept.items() if key != "_forest"}
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
@@ -130,14 +138,11 @@ class _LightGBM(Candidate):
         contributions: n rows with X's index, columns as in fit; row sum + base = margin.
         """
         columns = pd.Index(self.columns_)
-        features = self._columns(X, self.columns_)
+        A = self.read(X)
         both = np.zeros((0, len(columns) + 1))
-        if len(features):
-            both = np.asarray(
-                self.booster_.predict(
-                    features.to_numpy(), pred_contrib=True, num_threads=self.num_threads if len(X) > 100 else 1
-                )
-            )
+        if len(A):
+            threads = self.num_threads if len(A) > 100 else 1
+            both = np.asarray(self.booster_.predict(A, pred_contrib=True, num_threads=threads))
         split, base = pd.DataFrame(both[:, :-1], X.index, columns), float(both[0, -1]) if len(both) else 0.0
         return split, base + self.offset_ + self.level_
 
@@ -156,8 +161,8 @@ class LightGBMProbability(_LightGBM, ProbabilityCandidate):
             levels[rows] = level(start[rows], float(np.average(one_more[0], weights=one_more[1])), weight[rows])
         return levels
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return expit(self._margin(X))
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return expit(self._margin(A))
 
 
 class LightGBMAmount(_LightGBM, AmountCandidate):
@@ -172,5 +177,5 @@ class LightGBMAmount(_LightGBM, AmountCandidate):
     def _target(self, y: np.ndarray, unit: float) -> np.ndarray:
         return np.maximum(y, 0.0) / np.exp(unit)
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return np.exp(self._margin(X))
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return np.exp(self._margin(A))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from itertools import combinations
 from math import comb
 from typing import ClassVar
@@ -15,7 +14,6 @@ from sklearn.linear_model import LogisticRegression
 from foretell.errors import DataError
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
 from models.estimators.lifetime import BGNBD, MBGNBD, GammaGamma, ParetoNBD
-from models.explain import margin
 
 ABOUT = 1.5  # times as many: a season's difference, not another unit
 NONE = 1e-6  # purchases: as good as none are expected
@@ -39,21 +37,23 @@ class _BuyTillYouDie(Candidate):
         self.penalizer = penalizer
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
-        known = _complete(X)
+        A = X.to_numpy()
+        known = _complete(A)
         overall = np.average(y, weights=weight)
         self.newcomer_ = float((weight[~known] @ y[~known] + overall) / (weight[~known].sum() + 1))
-        histories, counts = X.loc[known], weight[known]
-        if now is not None and self._telling(asked := now.loc[_complete(now)]).sum() > 1:
+        histories, counts = A[known], weight[known]
+        lately = A[:0] if now is None else now.to_numpy()
+        if self._telling(asked := lately[_complete(lately)]).sum() > 1:
             histories, counts = asked, np.ones(len(asked))
         self._fit_models(histories, counts)
-        self._fit_labels(X.loc[known], y[known], weight[known])
+        self._fit_labels(A[known], y[known], weight[known])
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base) against a typical history; row sum + base = margin. See `contributions_of`."""
-        return self.contributions_of(partial(margin, self), X, self.typical_)
+        return self.contributions_of(self.margins, X, self.typical_)
 
     def contributions_of(
-        self, of: Callable[[pd.DataFrame], np.ndarray], X: pd.DataFrame, typical: pd.Series
+        self, of: Callable[[np.ndarray], np.ndarray], X: pd.DataFrame, typical: pd.Series
     ) -> tuple[pd.DataFrame, float]:
         """Shapley values of how often one orders, how long ago the last order is, and the value of one; n rows each.
 
@@ -73,7 +73,7 @@ class _BuyTillYouDie(Candidate):
 
         def mixed(taken: list[str]) -> np.ndarray:
             both = pd.DataFrame({c: row[c] if c in taken else np.full(len(row), usual[c]) for c in row.columns})
-            return of(both.assign(**{span: np.maximum(both[since] - both[ago[0]], 0.0)})[columns])
+            return of(both.assign(**{span: np.maximum(both[since] - both[ago[0]], 0.0)})[columns].to_numpy())
 
         margins = {
             subset: mixed([c for place in subset for c in players[place]])
@@ -85,27 +85,29 @@ class _BuyTillYouDie(Candidate):
                 if place not in subset:
                     share = 1 / (len(players) * comb(len(players) - 1, len(subset)))
                     found[name] += share * (margins[tuple(sorted((*subset, place)))] - before)
-        return found, float(of(usual[columns].to_frame().T)[0])
+        return found, float(of(usual[columns].to_numpy()[None])[0])
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        known = _complete(X)
-        answer = np.full(len(X), self.newcomer_)
-        answer[known] = self._predict_known(X.loc[known])
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        known = _complete(A)
+        if known.all():
+            return self._predict_known(A)
+        answer = np.full(len(A), self.newcomer_)
+        answer[known] = self._predict_known(A[known])
         return answer
 
-    def _telling(self, X: pd.DataFrame) -> np.ndarray:
+    def _telling(self, A: np.ndarray) -> np.ndarray:
         """(n,) bool: the complete histories that say how often one comes back."""
-        x, _, T = _history(X)
+        x, _, T = _history(A)
         return (x > 0) & (T > 0)
 
-    def _fit_models(self, X: pd.DataFrame, weight: np.ndarray) -> None:
+    def _fit_models(self, A: np.ndarray, weight: np.ndarray) -> None:
         """Learn from complete histories how people buy."""
-        self.purchases_ = self.purchases.fit(*_history(X), weight, self.penalizer)
+        self.purchases_ = self.purchases.fit(*_history(A), weight, self.penalizer)
 
-    def _fit_labels(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit_labels(self, A: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
         """Learn from complete histories and their labels what the models leave open: nothing."""
 
-    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
+    def _predict_known(self, A: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
 
@@ -118,26 +120,26 @@ class _Probability(_BuyTillYouDie, ProbabilityCandidate):
 
     requires = HISTORY
 
-    def _fit_labels(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit_labels(self, A: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
         if not weight.any():
             raise DataError(
                 self.name,
                 "expected labels of profiles that ordered, to see whether true means a purchase or none, got none",
                 "take later cutoffs, or leave this estimator out",
             )
-        buys = self._buys(X)
+        buys = self._buys(A)
         mean_buys, mean_y = np.average(buys, weights=weight), np.average(y, weights=weight)
         covariance = weight @ ((buys - mean_buys) * (y - mean_y))
         # No covariance (all histories or labels alike): the direction in which the means agree better.
         sign = covariance or abs(1 - mean_buys - mean_y) - abs(mean_buys - mean_y)
         self.orientation_ = 1 if sign >= 0 else -1
 
-    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
-        buys = self._buys(X)
+    def _predict_known(self, A: np.ndarray) -> np.ndarray:
+        buys = self._buys(A)
         return buys if self.orientation_ == 1 else 1 - buys
 
-    def _buys(self, X: pd.DataFrame) -> np.ndarray:
-        return self.purchases_.probability_of_purchase(self.horizon_days, *_history(X))
+    def _buys(self, A: np.ndarray) -> np.ndarray:
+        return self.purchases_.probability_of_purchase(self.horizon_days, *_history(A))
 
 
 class _Logistic(_BuyTillYouDie, ProbabilityCandidate):
@@ -149,19 +151,19 @@ class _Logistic(_BuyTillYouDie, ProbabilityCandidate):
 
     requires = HISTORY
 
-    def _fit_labels(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit_labels(self, A: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
         if len(np.unique(y[weight > 0])) < 2:
             raise DataError(
                 self.name, "expected outcomes of both kinds among profiles that ordered, got one",
                 "take later cutoffs, or leave this estimator out",
             )  # fmt: skip
-        self.logistic_ = LogisticRegression(C=1e6).fit(self._log_expected(X), y, sample_weight=weight)
+        self.logistic_ = LogisticRegression(C=1e6).fit(self._log_expected(A), y, sample_weight=weight)
 
-    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
-        return self.logistic_.predict_proba(self._log_expected(X))[:, 1] if len(X) else np.empty(0)
+    def _predict_known(self, A: np.ndarray) -> np.ndarray:
+        return self.logistic_.predict_proba(self._log_expected(A))[:, 1] if len(A) else np.empty(0)
 
-    def _log_expected(self, X: pd.DataFrame) -> np.ndarray:
-        expected = self.purchases_.expected_purchases(self.horizon_days, *_history(X))
+    def _log_expected(self, A: np.ndarray) -> np.ndarray:
+        expected = self.purchases_.expected_purchases(self.horizon_days, *_history(A))
         return np.log(np.maximum(expected, NONE))[:, None]
 
 
@@ -172,20 +174,20 @@ class _Amount(_BuyTillYouDie, AmountCandidate):
     their purchases. After `fit`, also: values_ (gamma in the unit of spend).
     """
 
-    requires = (*HISTORY, "mean_spend_per_order_day_ever")
+    requires = (*HISTORY, "mean_spend_per_order_day_ever")  # in this order: see _values
 
-    def _telling(self, X: pd.DataFrame) -> np.ndarray:
-        return super()._telling(X) & (_values(X)[1] > 0)
+    def _telling(self, A: np.ndarray) -> np.ndarray:
+        return super()._telling(A) & (_values(A)[1] > 0)
 
-    def _fit_models(self, X: pd.DataFrame, weight: np.ndarray) -> None:
-        super()._fit_models(X, weight)
-        n, mean = _values(X)
+    def _fit_models(self, A: np.ndarray, weight: np.ndarray) -> None:
+        super()._fit_models(A, weight)
+        n, mean = _values(A)
         use = (n > 1) & (mean > 0)
         self.values_ = GammaGamma.fit(n[use], mean[use], weight[use], self.penalizer)
 
-    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
-        purchases = self.purchases_.expected_purchases(self.horizon_days, *_history(X))
-        return purchases * self.values_.expected_value(*_values(X))
+    def _predict_known(self, A: np.ndarray) -> np.ndarray:
+        purchases = self.purchases_.expected_purchases(self.horizon_days, *_history(A))
+        return purchases * self.values_.expected_value(*_values(A))
 
 
 class _Purchases(_BuyTillYouDie, AmountCandidate):
@@ -197,16 +199,16 @@ class _Purchases(_BuyTillYouDie, AmountCandidate):
 
     requires = HISTORY
 
-    def _fit_labels(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray) -> None:
-        expected = float(weight @ self._expected(X))
+    def _fit_labels(self, A: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+        expected = float(weight @ self._expected(A))
         worth = float(weight @ np.maximum(y, 0.0)) / expected if expected > 0 else 1.0
         self.worth_ = 1.0 if (y == np.round(y)).all() and 1 / ABOUT < worth < ABOUT else worth
 
-    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
-        return self.worth_ * self._expected(X)
+    def _predict_known(self, A: np.ndarray) -> np.ndarray:
+        return self.worth_ * self._expected(A)
 
-    def _expected(self, X: pd.DataFrame) -> np.ndarray:
-        return self.purchases_.expected_purchases(self.horizon_days, *_history(X))
+    def _expected(self, A: np.ndarray) -> np.ndarray:
+        return self.purchases_.expected_purchases(self.horizon_days, *_history(A))
 
 
 class BGNBDProbability(_Probability):
@@ -267,9 +269,9 @@ class BGNBDSpend(BGNBDGammaGamma):
     name = "bg_nbd_spend"
     requires = (*BGNBDGammaGamma.requires, "spend_365d")
 
-    def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
-        past = np.maximum(X["spend_365d"].to_numpy(), 0.0) * self.horizon_days / 365.0
-        return (super()._predict_known(X) + past) / 2
+    def _predict_known(self, A: np.ndarray) -> np.ndarray:
+        past = np.maximum(A[:, self.requires.index("spend_365d")], 0.0) * self.horizon_days / 365.0
+        return (super()._predict_known(A) + past) / 2
 
 
 class MBGNBDGammaGamma(_Amount):
@@ -284,19 +286,19 @@ class ParetoNBDGammaGamma(_Amount):
     name, purchases = "pareto_nbd_gamma_gamma", ParetoNBD
 
 
-def _complete(X: pd.DataFrame) -> np.ndarray:
-    """(n,) bool: rows of a profile that ordered, with nothing unknown."""
-    return X.notna().to_numpy().all(axis=1) & (X["order_days_ever"].to_numpy() >= 1)
+def _complete(A: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows of a profile that ordered, with nothing unknown. Their first columns are HISTORY."""
+    return ~np.isnan(A).any(axis=1) & (A[:, 0] >= 1)
 
 
-def _history(X: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _history(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x, t_x, T in days, made consistent: an explanation mixes columns of two profiles, say x = 0 with t_x = 90."""
-    x = X["order_days_ever"].to_numpy() - 1
-    T = np.maximum(X["days_since_first_order"].to_numpy(), 0.0)
-    t_x = np.where(x > 0, np.clip(X["days_first_to_last_order"].to_numpy(), 0.0, T), 0.0)
+    x = A[:, 0] - 1
+    T = np.maximum(A[:, 2], 0.0)
+    t_x = np.where(x > 0, np.clip(A[:, 1], 0.0, T), 0.0)
     return x, t_x, T
 
 
-def _values(X: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _values(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number of purchases and their mean value; a mean below 0 (more returned than bought) counts as 0."""
-    return X["order_days_ever"].to_numpy(), np.maximum(X["mean_spend_per_order_day_ever"].to_numpy(), 0.0)
+    return A[:, 0], np.maximum(A[:, 3], 0.0)

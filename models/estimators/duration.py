@@ -24,10 +24,10 @@ from sklearn.linear_model import PoissonRegressor
 from foretell.errors import DataError
 from models.estimators.base import Candidate
 from models.estimators.boosting import _LightGBM
-from models.estimators.btyd import HISTORY, _BuyTillYouDie, _history
+from models.estimators.btyd import HISTORY, _BuyTillYouDie, _complete, _history
 from models.estimators.lifetime import BGNBD
 from models.estimators.linear import _OnLogs
-from models.explain import margin, split
+from models.explain import split
 
 STEPS = 91  # moments of the horizon at which a curve is known; between them it is a line
 LEAST = 1e-6  # an exposure below counts as this: who orders within the hour was watched for some of it
@@ -45,23 +45,29 @@ class DurationCandidate(RegressorMixin, Candidate):
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """(n,): the expected days until the event, each wait counting at most the horizon."""
-        return np.clip(self._answer(X), 0.0, self.horizon_days)
+        return self._answer(X)
+
+    def answers(self, A: np.ndarray) -> np.ndarray:
+        return np.clip(self._predict(A), 0.0, self.horizon_days)
+
+    def margins(self, A: np.ndarray) -> np.ndarray:
+        return self._margin(A)
 
     def survival(self, X: pd.DataFrame, days: np.ndarray) -> np.ndarray:
         """(n, len(days)): the probability that nothing has happened within so many days, each from 0 to the horizon."""
-        curve, moments = self._survival(self._columns(X, self.columns_)), self._moments
+        curve, moments = self._survival(self.read(X)), self._moments
         return np.array([np.interp(days, moments, row) for row in curve]).reshape(len(X), len(days))
 
-    def _survival(self, X: pd.DataFrame) -> np.ndarray:
+    def _survival(self, A: np.ndarray) -> np.ndarray:
         """(n, STEPS): the curve at `_moments`."""
         raise NotImplementedError
 
-    def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        last = np.clip(self._survival(X)[:, -1], 1e-12, 1 - 1e-12)
+    def _margin(self, A: np.ndarray) -> np.ndarray:
+        last = np.clip(self._survival(A)[:, -1], 1e-12, 1 - 1e-12)
         return -np.log(-np.log(last))
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return np.trapezoid(self._survival(X), self._moments, axis=1)
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return np.trapezoid(self._survival(A), self._moments, axis=1)
 
     @property
     def _moments(self) -> np.ndarray:
@@ -87,7 +93,7 @@ class _Proportional(DurationCandidate):
 
     baseline_: np.ndarray
 
-    def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
+    def _log_factor(self, A: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
     def _breslow(self, y: np.ndarray, weight: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,11 +114,11 @@ class _Proportional(DurationCandidate):
         exposure = np.maximum(reached, LEAST)
         return np.where(y < self.horizon_days, 1.0, 0.0) / exposure, exposure
 
-    def _survival(self, X: pd.DataFrame) -> np.ndarray:
-        return np.exp(-np.exp(np.clip(self._log_factor(X), -FARTHEST, FARTHEST))[:, None] * self.baseline_)
+    def _survival(self, A: np.ndarray) -> np.ndarray:
+        return np.exp(-np.exp(np.clip(self._log_factor(A), -FARTHEST, FARTHEST))[:, None] * self.baseline_)
 
-    def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        return -self._log_factor(X) - np.log(self.baseline_[-1])
+    def _margin(self, A: np.ndarray) -> np.ndarray:
+        return -self._log_factor(A) - np.log(self.baseline_[-1])
 
 
 class Everyone(_Proportional):
@@ -123,8 +129,8 @@ class Everyone(_Proportional):
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
         self.baseline_, _ = self._breslow(y, weight, np.ones(len(y)))
 
-    def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
-        return np.zeros(len(X))
+    def _log_factor(self, A: np.ndarray) -> np.ndarray:
+        return np.zeros(len(A))
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(zeros, the margin): no feature adds anything."""
@@ -158,8 +164,8 @@ class LogCox(_Proportional, _OnLogs):
             before = model.coef_.copy()
         return model
 
-    def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
-        return self._terms(X).sum(axis=1)
+    def _log_factor(self, A: np.ndarray) -> np.ndarray:
+        return self._terms(A).sum(axis=1)
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base), as of a regression on logs, with the sign of the margin."""
@@ -194,18 +200,18 @@ class BGNBDDuration(_BuyTillYouDie, DurationCandidate):
     name, purchases = "bg_nbd", BGNBD
     requires = HISTORY
 
-    def _survival(self, X: pd.DataFrame) -> np.ndarray:
-        known = X.notna().to_numpy().all(axis=1) & (X["order_days_ever"].to_numpy() >= 1)
+    def _survival(self, A: np.ndarray) -> np.ndarray:
+        known = _complete(A)
         # Of whom no history is known, the curve that falls evenly to the mean of those like them.
-        curve = np.ones((len(X), STEPS))
+        curve = np.ones((len(A), STEPS))
         curve[~known] = 1 - 2 * (1 - self.newcomer_ / self.horizon_days) * np.linspace(0, 1, STEPS)
-        history = _history(X[known])
+        history = _history(A[known])
         for place, days in enumerate(self._moments):
             curve[known, place] = 1 - self.purchases_.probability_of_purchase(float(days), *history)
         return np.clip(curve, 0.0, 1.0)
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return DurationCandidate._predict(self, X)
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return DurationCandidate._predict(self, A)
 
 
 class LightGBMDuration(_Proportional, _LightGBM):
@@ -222,10 +228,10 @@ class LightGBMDuration(_Proportional, _LightGBM):
             self.callbacks = callbacks
             rate, exposure = self._exposed(y, reached)
             _LightGBM._fit(self, X, rate, weight * exposure, now)
-            self.baseline_, reached = self._breslow(y, weight, np.exp(self._log_factor(X)))
+            self.baseline_, reached = self._breslow(y, weight, np.exp(self._log_factor(X.to_numpy())))
 
-    def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
-        return _LightGBM._margin(self, X)
+    def _log_factor(self, A: np.ndarray) -> np.ndarray:
+        return _LightGBM._margin(self, A)
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base), as of the trees, with the sign of the margin."""
@@ -239,7 +245,8 @@ class BlendDuration(_Proportional):
     The baseline is moved until the blend foretells those who will be asked about the same mean as BG/NBD, which knows
     the purchases of the last months too: labels are of the months before.
     tuned: parameters of the trees that differ from their defaults. categorical: columns whose numbers are codes of
-    text. After `fit`: parts_, name -> fitted model; skipped_, name -> why it is none.
+    text. After `fit`: parts_, name -> fitted model; places_, name -> which columns it reads; skipped_, name -> why it
+    is none.
     """
 
     name = "blend"
@@ -273,10 +280,12 @@ class BlendDuration(_Proportional):
                 self.parts_.pop(name, None)
         if not self.parts_:
             raise DataError(self.name, "none of its parts could be fitted", "; ".join(self.skipped_.values()))
-        self.baseline_, _ = self._breslow(y, weight, np.exp(self._log_factor(X)))
+        at = {column: place for place, column in enumerate(X.columns)}
+        self.places_ = {name: np.array([at[c] for c in part.columns_]) for name, part in self.parts_.items()}
+        self.baseline_, _ = self._breslow(y, weight, np.exp(self._log_factor(X.to_numpy())))
         history = self.parts_.get(BGNBDDuration.name)
         if now is not None and history is not None:
-            factor, mean = np.exp(self._log_factor(now)), float(history.predict(now).mean())
+            factor, mean = np.exp(self._log_factor(now.to_numpy())), float(history.predict(now).mean())
 
             def apart(by: float) -> float:
                 curves = np.exp(-factor[:, None] * (np.exp(by) * self.baseline_))
@@ -292,8 +301,8 @@ class BlendDuration(_Proportional):
         if apart >= np.average((y - np.average(y, weights=weight)) ** 2, weights=weight):
             raise DataError(part.name, "says less of these labels than their mean does", "leave it out")
 
-    def _log_factor(self, X: pd.DataFrame) -> np.ndarray:
-        said = np.mean([margin(part, X) for part in self.parts_.values()], axis=0)
+    def _log_factor(self, A: np.ndarray) -> np.ndarray:
+        said = np.mean([part.margins(A[:, self.places_[name]]) for name, part in self.parts_.items()], axis=0)
         return np.clip(-said, -FARTHEST, FARTHEST)
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:

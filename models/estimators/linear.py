@@ -28,7 +28,8 @@ class _OnLogs(Candidate):
     A number becomes its signed log; the unknown is typical, and a column beside says that it was unknown, if it ever
     was. A code of text becomes a column of 0 and 1 for each value.
     penalty: as of the model below; categorical: columns whose numbers are codes of text.
-    After `fit`: coef_ and owners_ (m,), of which feature each column is made; intercept_.
+    After `fit`: coef_ and owners_ (m,), of which feature each column is made; intercept_; numbers_, which features are
+    no codes, and usual_, what stands in for their unknown values.
     """
 
     def __init__(self, horizon_days: float, *, penalty: float, categorical: tuple[str, ...] = ()):
@@ -46,7 +47,9 @@ class _OnLogs(Candidate):
         owners = [at[c] for c in X.columns if c not in self.codes_] + [at[c] for c in self.gaps_]
         owners += [at[c] for c, values in self.codes_.items() for _ in values]
         self.owners_ = np.array(owners)
-        design = self._design(X)
+        self.numbers_ = np.array([at[c] for c in X.columns if c not in self.codes_], dtype=int)
+        self.usual_ = self.typical_.to_numpy()[self.numbers_]
+        design = self._design(X.to_numpy())
         with np.errstate(invalid="ignore"):  # by rounding a constant's variance may be below 0; it gets a scale of 1
             self.scaler_ = StandardScaler().fit(design, sample_weight=weight)
         Z = self._scaled(design)
@@ -64,24 +67,29 @@ class _OnLogs(Candidate):
     def _learn(self, Z: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Any:
         raise NotImplementedError
 
-    def _design(self, X: pd.DataFrame) -> np.ndarray:
-        numbers = X[[c for c in X.columns if c not in self.codes_]]
-        filled = numbers.fillna(self.typical_).to_numpy()
-        parts = [np.sign(filled) * np.log1p(np.abs(filled)), X[self.gaps_].isna().to_numpy(dtype=float)]
-        parts += [(X[c].to_numpy()[:, None] == values).astype(float) for c, values in self.codes_.items()]
-        return np.hstack(parts)
+    def _design(self, A: np.ndarray) -> np.ndarray:
+        numbers, m = A[:, self.numbers_], len(self.numbers_)
+        filled = np.where(np.isnan(numbers), self.usual_, numbers)
+        found = np.empty((len(A), len(self.owners_)))
+        found[:, :m] = np.sign(filled) * np.log1p(np.abs(filled))
+        gaps = m + len(self.gaps_)
+        found[:, m:gaps] = np.isnan(A[:, self.owners_[m:gaps]])
+        for values in self.codes_.values():
+            found[:, gaps : gaps + len(values)] = A[:, self.owners_[gaps], None] == values if len(values) else 0.0
+            gaps += len(values)
+        return found
 
     def _scaled(self, design: np.ndarray) -> np.ndarray:
-        scaled = self.scaler_.transform(design) if len(design) else design
-        return np.clip(scaled, -FARTHEST, FARTHEST)
+        middle, unit = np.asarray(self.scaler_.mean_), np.asarray(self.scaler_.scale_)
+        return np.clip((design - middle) / unit, -FARTHEST, FARTHEST)
 
-    def _margin(self, X: pd.DataFrame) -> np.ndarray:
-        return self._terms(X).sum(axis=1) + self.intercept_
+    def _margin(self, A: np.ndarray) -> np.ndarray:
+        return self._terms(A).sum(axis=1) + self.intercept_
 
-    def _terms(self, X: pd.DataFrame) -> np.ndarray:
+    def _terms(self, A: np.ndarray) -> np.ndarray:
         """(n, m): what each column adds. Summed row by row: a product of matrices ends in other bits as rows are many
         or few, and a score must be the same to the last."""
-        return self._scaled(self._design(X)) * self.coef_
+        return self._scaled(self._design(A)) * self.coef_
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
@@ -89,7 +97,7 @@ class _OnLogs(Candidate):
         The margin is a sum, so the split is exact: each feature's terms, against the mean of the training rows.
         """
         columns = self.columns_
-        terms = self._terms(self._columns(X, columns))
+        terms = self._terms(self.read(X))
         split = np.zeros((len(X), len(columns)))
         np.add.at(split.T, self.owners_, terms.T)
         return pd.DataFrame(split, X.index, pd.Index(columns)), self.intercept_
@@ -110,8 +118,8 @@ class LogLogistic(_OnLogs, ProbabilityCandidate):
     def _learn(self, Z: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Any:
         return LogisticRegression(C=1 / (self.penalty * len(Z)), max_iter=1000).fit(Z, y, sample_weight=weight)
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return expit(self._margin(X))
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return expit(self._margin(A))
 
 
 class LogTweedie(_OnLogs, AmountCandidate):
@@ -136,5 +144,5 @@ class LogTweedie(_OnLogs, AmountCandidate):
         model.intercept_ = model.intercept_ + np.log(scale)
         return model
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return np.exp(self._margin(X))
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return np.exp(self._margin(A))

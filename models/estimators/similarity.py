@@ -19,21 +19,22 @@ class Centroid(ProbabilityCandidate):
     name = "centroid"
 
     def _fit(self, X: pd.DataFrame, y: np.ndarray, weight: np.ndarray, now: pd.DataFrame | None = None) -> None:
-        self.scaler_ = StandardScaler().fit(self._logs(X), sample_weight=weight)
-        points = self._points(X)
+        A = X.to_numpy()
+        self.scaler_ = StandardScaler().fit(self._logs(A), sample_weight=weight)
+        points = self._points(A)
         self.centre_ = np.average(points, axis=0, weights=weight * y)
         cosine = self._cosine(points)
         self.curve_ = LogisticRegression(C=1.0).fit(cosine, y, sample_weight=weight)
 
-    def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return self.curve_.predict_proba(self._cosine(self._points(X)))[:, 1]
+    def _predict(self, A: np.ndarray) -> np.ndarray:
+        return self.curve_.predict_proba(self._cosine(self._points(A)))[:, 1]
 
-    def _logs(self, X: pd.DataFrame) -> np.ndarray:
-        values = X.fillna(self.typical_).to_numpy()
+    def _logs(self, A: np.ndarray) -> np.ndarray:
+        values = np.where(np.isnan(A), self.typical_.to_numpy(), A)
         return np.sign(values) * np.log1p(np.abs(values))
 
-    def _points(self, X: pd.DataFrame) -> np.ndarray:
-        return np.asarray(self.scaler_.transform(self._logs(X)))
+    def _points(self, A: np.ndarray) -> np.ndarray:
+        return np.asarray(self.scaler_.transform(self._logs(A)))
 
     def _cosine(self, points: np.ndarray) -> np.ndarray:
         lengths = np.linalg.norm(points, axis=1) * np.linalg.norm(self.centre_)

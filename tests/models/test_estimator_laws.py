@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from foretell.errors import DataError, UnknownName
 from models.estimators import KINDS, LEARNED, candidates, trees
 from models.estimators.btyd import HISTORY
+from models.explain import margin
 
 COLUMNS = list(shop()[0].columns)
 ALL = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, name in estimators()]
@@ -85,6 +86,17 @@ def test_any_pattern_of_missing_values_is_answered(kind, name, fitted):
         got = answer(fitted[kind, name], rows)
         assert got.shape == (len(rows),)
         assert np.isfinite(got).all()
+
+
+@every
+def test_a_row_says_the_same_alone_as_among_many_and_as_a_plain_array(kind, name, fitted):
+    X, _ = shop()
+    estimator, rows = fitted[kind, name], X.mask(np.random.default_rng(4).random(X.shape) < 0.2)[:40]
+    among, A = answer(estimator, rows), estimator.read(rows)
+    np.testing.assert_array_equal(estimator.answers(A), among)
+    alone = [estimator.answers(A[place : place + 1])[0] for place in range(len(A))]
+    np.testing.assert_allclose(alone, among, rtol=1e-13)
+    np.testing.assert_array_equal(estimator.margins(A), margin(estimator, rows))
 
 
 @every
@@ -211,14 +223,14 @@ def test_trees_learn_what_their_start_leaves_unexplained(kind):
     X, amount = shop()
     y, start = labels(kind, amount), np.where(X["order_days_ever"] > 3, 2.0, -2.0) + (4.0 if kind == "amount" else 0.0)
     still = trees(kind, HORIZON).set_params(trees=1, learning_rate=1e-9).fit(X, y, start=start)
-    np.testing.assert_allclose(still._margin(X), 0, atol=1e-6)
+    np.testing.assert_allclose(still._margin(X.to_numpy()), 0, atol=1e-6)
     off = [inverse(kind, margin).mean() - y.mean() for margin in (start, start + after(kind, X, y, start))]
     assert abs(off[1]) < abs(off[0]) / 5
     assert not np.allclose(after(kind, X, y, start), after(kind, X, y, start * 0))
 
 
 def after(kind: str, X: pd.DataFrame, y: np.ndarray, start: np.ndarray) -> np.ndarray:
-    return trees(kind, HORIZON).fit(X, y, start=start)._margin(X)
+    return trees(kind, HORIZON).fit(X, y, start=start)._margin(X.to_numpy())
 
 
 def inverse(kind: str, margin: np.ndarray) -> np.ndarray:
@@ -231,7 +243,7 @@ def test_a_blend_is_the_mean_margin_of_its_opinions(kind, histories):
     X, amount = shop()
     X = X if histories else X.drop(columns=HISTORY[0])
     blend = new(kind, "blend").fit(X, labels(kind, amount))
-    said = {name: blend._said(part, X[list(part.columns_)]) for name, part in blend.parts_.items()}
+    said = {name: blend._said(part, part.read(X)) for name, part in blend.parts_.items()}
     opinions = [said[name] + said[name.removeprefix("trees_after_")] for name in said if "trees_after" in name]
     opinions += [said[name] for name in ("history", "trees") if name in said]
     opinions += [said["line"]] if blend.line_stands else []
