@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, TweedieRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -36,6 +37,15 @@ def logs(A: np.ndarray, columns: Sequence[str]) -> np.ndarray:
 def _standardised(model: Any) -> Pipeline:
     """The model on columns of mean 0 and deviation 1, so that its penalty treats them alike."""
     return make_pipeline(StandardScaler(), model)
+
+
+def _line(pipeline: Pipeline, X: np.ndarray) -> np.ndarray:
+    """(n,): what such a model says before its link, summed row by row: a score is the same to the last bit alone as
+    among many."""
+    scaler, model = (step for _, step in pipeline.steps)
+    return ((X - scaler.mean_) / scaler.scale_ * np.ravel(model.coef_)).sum(axis=1) + float(
+        np.ravel(model.intercept_)[0]
+    )
 
 
 def _fit_weighted(pipeline: Pipeline, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Pipeline:
@@ -81,7 +91,7 @@ class RFMLogistic(ProbabilityCandidate):
         self.pipeline_ = _fit_weighted(_standardised(model), logs(X.to_numpy(), self.requires), y, weight)
 
     def _predict(self, A: np.ndarray) -> np.ndarray:
-        return self.pipeline_.predict_proba(logs(A, self.requires))[:, 1]
+        return expit(_line(self.pipeline_, logs(A, self.requires)))
 
 
 class Recency(RFMLogistic):
@@ -151,6 +161,4 @@ class RFMTweedie(AmountCandidate):
         self.pipeline_ = _fit_weighted(_standardised(model), given, amount / self.scale_, weight)
 
     def _predict(self, A: np.ndarray) -> np.ndarray:
-        scaler, model = (step for _, step in self.pipeline_.steps)
-        margin = scaler.transform(logs(A, self.requires)) @ model.coef_ + model.intercept_
-        return np.exp(np.minimum(margin, FARTHEST)) * self.scale_
+        return np.exp(np.minimum(_line(self.pipeline_, logs(A, self.requires)), FARTHEST)) * self.scale_

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from foretell.errors import DataError
@@ -160,7 +161,8 @@ class _Logistic(_BuyTillYouDie, ProbabilityCandidate):
         self.logistic_ = LogisticRegression(C=1e6).fit(self._log_expected(A), y, sample_weight=weight)
 
     def _predict_known(self, A: np.ndarray) -> np.ndarray:
-        return self.logistic_.predict_proba(self._log_expected(A))[:, 1] if len(A) else np.empty(0)
+        model = self.logistic_
+        return expit(self._log_expected(A)[:, 0] * model.coef_.item() + model.intercept_.item())
 
     def _log_expected(self, A: np.ndarray) -> np.ndarray:
         expected = self.purchases_.expected_purchases(self.horizon_days, *_history(A))

@@ -205,9 +205,8 @@ class BGNBDDuration(_BuyTillYouDie, DurationCandidate):
         # Of whom no history is known, the curve that falls evenly to the mean of those like them.
         curve = np.ones((len(A), STEPS))
         curve[~known] = 1 - 2 * (1 - self.newcomer_ / self.horizon_days) * np.linspace(0, 1, STEPS)
-        history = _history(A[known])
-        for place, days in enumerate(self._moments):
-            curve[known, place] = 1 - self.purchases_.probability_of_purchase(float(days), *history)
+        history = [values[:, None] for values in _history(A[known])]
+        curve[known] = 1 - self.purchases_.probability_of_purchase(self._moments, *history)  # pyright: ignore
         return np.clip(curve, 0.0, 1.0)
 
     def _predict(self, A: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -27,15 +28,17 @@ class Centroid(ProbabilityCandidate):
         self.curve_ = LogisticRegression(C=1.0).fit(cosine, y, sample_weight=weight)
 
     def _predict(self, A: np.ndarray) -> np.ndarray:
-        return self.curve_.predict_proba(self._cosine(self._points(A)))[:, 1]
+        return expit(self._cosine(self._points(A))[:, 0] * self.curve_.coef_.item() + self.curve_.intercept_.item())
 
     def _logs(self, A: np.ndarray) -> np.ndarray:
         values = np.where(np.isnan(A), self.typical_.to_numpy(), A)
         return np.sign(values) * np.log1p(np.abs(values))
 
     def _points(self, A: np.ndarray) -> np.ndarray:
-        return np.asarray(self.scaler_.transform(self._logs(A)))
+        return (self._logs(A) - np.asarray(self.scaler_.mean_)) / np.asarray(self.scaler_.scale_)
 
     def _cosine(self, points: np.ndarray) -> np.ndarray:
         lengths = np.linalg.norm(points, axis=1) * np.linalg.norm(self.centre_)
-        return np.divide(points @ self.centre_, lengths, out=np.zeros(len(points)), where=lengths > 0)[:, None]
+        return np.divide((points * self.centre_).sum(axis=1), lengths, out=np.zeros(len(points)), where=lengths > 0)[
+            :, None
+        ]

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Self
 
 import numpy as np
@@ -94,8 +95,10 @@ class BGNBD:
             )
         return np.where(m > 0, expit(-log_odds_gone), 1.0)
 
-    def probability_of_purchase(self, t: float, x: np.ndarray, t_x: np.ndarray, T: np.ndarray) -> np.ndarray:
-        """(n,): P(at least one purchase in (T, T + t]).
+    def probability_of_purchase(
+        self, t: float | np.ndarray, x: np.ndarray, t_x: np.ndarray, T: np.ndarray
+    ) -> np.ndarray:
+        """(n,): P(at least one purchase in (T, T + t]); of several t, (n, len(t)) from histories (n, 1).
 
         Whoever is alive at T stays so until the next purchase, and their rate is gamma(r + x, alpha + T), so that
         P(none | alive) = E[exp(-rate t)] = ((alpha + T) / (alpha + T + t)) ** (r + x); whoever has left buys nothing.
@@ -130,6 +133,7 @@ class MBGNBD(BGNBD):
     early: ClassVar[int] = 1
 
 
+@lru_cache(4096)
 def _beta_nodes(a: float, b: float, count: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """(nodes, shares summing to 1): sum(shares * f(nodes)) is E[f(p)] for p from beta(a, b) and a smooth f.
 
