@@ -80,7 +80,7 @@ def of_scores(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> dict[str, d
 def _features_of(
     con: duckdb.DuckDBPyConnection, task: str, whose: Iterable[tuple[str, str]]
 ) -> Mapping[tuple[str, str], dict[str, float]]:
-    """(rows, profile_id) -> features, of some scores of a task. Sets and profiles are found by what files say of both."""
+    """(rows, profile_id) -> features, of some scores of a task. What files say of both columns finds them."""
     asked = sorted(set(whose))
     con.execute(
         """CREATE OR REPLACE TEMP TABLE asked_rows AS

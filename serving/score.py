@@ -7,23 +7,23 @@ repaired by scoring again, and asking the same question twice adds nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from features.compiling import contracts, thawed, versioned
+from features.compiling import versioned
 from features.store import repository
 from features.store.online import Online
 from foretell.declarations import PredictionTask
-from foretell.errors import DataError, DefinitionError, NotReady
+from foretell.errors import DataError, NotReady
 from foretell.project import Project
 from foretell.views import FrozenView
 from lake.engine import session
 from models.encoding import encode_rows
-from models.registry import Champion, champion, quietly, trained_at, views_of
+from models.registry import Champion, champion, quietly, trained_at
 from segments.audience import audience
 from serving import batch, stream
 from serving.batch import online_cutoff
@@ -31,6 +31,7 @@ from serving.contract import SCHEMA, Terms, contract_rows
 from serving.evidence import Evidence
 from serving.publish import publish
 from serving.reasons import choose
+from serving.rebuild import as_trained
 from serving.stream import Asked
 from training import dataset
 from unification.consent import without
@@ -172,21 +173,9 @@ def refused_for(who: str, purpose: str) -> NotReady:
 
 
 def _matching_champion(project: Project, task: PredictionTask) -> tuple[PredictionTask, Champion]:
-    """The champion, and the task as it was when the champion was trained: views edited since are what they were."""
+    """The champion, and the task as it was when the champion was trained."""
     model = quietly(lambda: champion(project, task.name))
-    if model.contract["service"] == (today := repository.service_name(project, task)):
-        return task, model
-    sources = dict(project.definitions.sources)
-    views = [thawed(said) for said in quietly(lambda: views_of(project, model))]
-    former = replace(task, views=tuple(views)) if views else task
-    broken = [view.name for view in views if contracts(view, sources) != view.contracts]
-    if broken or repository.service_name(project, former) != model.contract["service"]:
-        why = f", and a source of {', '.join(broken)} has changed" if broken else ""
-        raise DefinitionError(
-            task.name, f"its features were {model.contract['service']} when the champion was trained, now {today}{why}",
-            f"run `foretell train {task.name}` again, or take back the change to its sources",
-        )  # fmt: skip
-    return former, model
+    return as_trained(project, task, model), model
 
 
 def _edited(project: Project, task: PredictionTask) -> tuple[str, ...]:

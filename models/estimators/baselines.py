@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, TweedieRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
+from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate, line, linear
 from models.explain import margin
 
 NEVER_DAYS = 3650.0
@@ -82,7 +82,8 @@ class RFMLogistic(ProbabilityCandidate):
         self.pipeline_ = _fit_weighted(_standardised(model), logs(X), y, weight)
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return self.pipeline_.predict_proba(logs(X))[:, 1]
+        scaler, model = (step for _, step in self.pipeline_.steps)
+        return linear(model, scaler.transform(logs(X)))
 
 
 class Recency(RFMLogistic):
@@ -152,5 +153,5 @@ class RFMTweedie(AmountCandidate):
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
         scaler, model = (step for _, step in self.pipeline_.steps)
-        margin = scaler.transform(logs(X)) @ model.coef_ + model.intercept_
+        margin = line(model, scaler.transform(logs(X)))
         return np.exp(np.minimum(margin, FARTHEST)) * self.scale_

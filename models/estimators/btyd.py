@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from foretell.errors import DataError
-from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
+from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate, linear
 from models.estimators.lifetime import BGNBD, MBGNBD, GammaGamma, ParetoNBD
 from models.explain import margin
 
@@ -158,7 +158,7 @@ class _Logistic(_BuyTillYouDie, ProbabilityCandidate):
         self.logistic_ = LogisticRegression(C=1e6).fit(self._log_expected(X), y, sample_weight=weight)
 
     def _predict_known(self, X: pd.DataFrame) -> np.ndarray:
-        return self.logistic_.predict_proba(self._log_expected(X))[:, 1] if len(X) else np.empty(0)
+        return linear(self.logistic_, self._log_expected(X)) if len(X) else np.empty(0)
 
     def _log_expected(self, X: pd.DataFrame) -> np.ndarray:
         expected = self.purchases_.expected_purchases(self.horizon_days, *_history(X))

@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from models.estimators.base import ProbabilityCandidate
+from models.estimators.base import ProbabilityCandidate, linear
 
 
 class Centroid(ProbabilityCandidate):
@@ -26,7 +26,7 @@ class Centroid(ProbabilityCandidate):
         self.curve_ = LogisticRegression(C=1.0).fit(cosine, y, sample_weight=weight)
 
     def _predict(self, X: pd.DataFrame) -> np.ndarray:
-        return self.curve_.predict_proba(self._cosine(self._points(X)))[:, 1]
+        return linear(self.curve_, self._cosine(self._points(X)))
 
     def _logs(self, X: pd.DataFrame) -> np.ndarray:
         values = X.fillna(self.typical_).to_numpy()
@@ -36,5 +36,7 @@ class Centroid(ProbabilityCandidate):
         return np.asarray(self.scaler_.transform(self._logs(X)))
 
     def _cosine(self, points: np.ndarray) -> np.ndarray:
+        points = np.ascontiguousarray(points)  # summed row by row, so that a row's bits do not hang on the others
         lengths = np.linalg.norm(points, axis=1) * np.linalg.norm(self.centre_)
-        return np.divide(points @ self.centre_, lengths, out=np.zeros(len(points)), where=lengths > 0)[:, None]
+        along = (points * self.centre_).sum(axis=1)
+        return np.divide(along, lengths, out=np.zeros(len(points)), where=lengths > 0)[:, None]
