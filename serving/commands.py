@@ -1,38 +1,56 @@
-"""Verbs of serving: score, run, serve, profile, status."""
+"""Verbs of serving: score, score explain, run, serve, profile, status."""
 
 from __future__ import annotations
 
 import json
 import math
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
 from serving import rights
 
 
-@click.command()
+class _Score(click.Command):
+    """`score TASKS`, but `score explain ID` where the first word is no task."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
+        if args and args[0] == "explain":
+            return explain.make_context(f"{info_name} explain", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=_Score)
 @click.argument("tasks", nargs=-1)
 @click.option("--at", type=click.DateTime(), default=None, help="Cutoff T, UTC (default: the project's now).")
 @click.option("--profile", default=None, help="One profile, by id or any identifier: its score from the online store.")
 @click.option("--segment", default=None, help="Only the members of a segment, or of a rule such as \"city = 'Oslo'\".")
+@click.option("--reasons", default=None, metavar="WHOSE",
+              help="Whose scores say why: all, none, top:0.05 (of each task), or a segment's. Default: all, or the top "
+              "twentieth of many.")  # fmt: skip
 @click.pass_obj
 def score(
-    project: str | None, tasks: tuple[str, ...], at: datetime | None, profile: str | None, segment: str | None
-) -> None:
+    project: str | None, tasks: tuple[str, ...], at: datetime | None, profile: str | None, segment: str | None,
+    reasons: str | None,
+) -> None:  # fmt: skip
     """Score everyone eligible with the champions of TASKS (default: all trained), and write the scores.
 
     A task with targets stands for them too. The scores of a --segment say its members' percentile among everyone
     eligible: a percentile means the same whoever is asked about.
 
     Each score is kept with its contract: value, percentile, base rate, reasons, versions, cutoff, expiry, features. It
-    is an attribute of its profile at once. Safe to stop and run again at any point: no score is lost or doubled.
+    is an attribute of its profile at once. Safe to stop and run again at any point: it goes on where it was, and no
+    score is lost or doubled. Who is eligible, but of whom nothing is known, gets no number: insufficient evidence.
+
+    `foretell score explain ID` says of any score, old or new, where it comes from.
 
     \b
     Examples:
       foretell score                               everyone, every task
       foretell score churn --profile jo@home.org   one person, with reasons, as JSON
       foretell score clv --segment big_spenders    the members of a segment
+      foretell score --reasons top:0.02            reasons for the top 2% of each task only
     """
     from foretell.console import progress, table
     from foretell.errors import NotReady
@@ -41,6 +59,8 @@ def score(
 
     if profile and at:
         raise click.UsageError("--at does not go with --profile: one profile is scored as of the last batch")
+    if profile and reasons:
+        raise click.UsageError("--reasons does not go with --profile: one profile's scores always say why")
     if segment is not None and (profile or at):
         raise click.UsageError("--segment goes neither with --profile nor with --at: its members are those of now")
     home = Project.find(project)
@@ -59,7 +79,7 @@ def score(
     from serving.score import score as run
 
     with home.writing("score"), progress("scoring") as step:
-        found = run(home, names, at.replace(tzinfo=UTC) if at else None, step, segment)
+        found = run(home, names, at.replace(tzinfo=UTC) if at else None, step, segment, reasons)
     table(
         ["task", "eligible", "new scores", "mean", "champion", "cutoff"],
         [
@@ -74,7 +94,15 @@ def score(
             for s in found
         ],
     )
+    if (added := sum(s.added for s in found)) and (found[0].said != "all" or sum(s.seconds for s in found) >= 1):
+        cost = f"{sum(s.reasons for s in found):,} of {added:,}: {sum(s.seconds for s in found):.1f} s"
+        click.echo(f"- reasons for {cost} (--reasons {found[0].said}); `foretell score explain ID` says any other's")
     for s in found:
+        if s.insufficient:
+            click.echo(
+                f"- {s.insufficient:,} have no score of {s.task}, insufficient evidence: no fact of theirs is known to "
+                f"{', '.join(s.lacking)}"
+            )
         if s.edited:
             click.echo(
                 f"- {s.task} v{s.version} sees {', '.join(s.edited)} as when it was trained; "
@@ -88,6 +116,41 @@ def score(
             click.echo(
                 f"- {s.members - s.eligible:,} of {s.members:,} members are not eligible for {s.task} ({population})"
             )
+
+
+@click.command()
+@click.argument("score_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.pass_obj
+def explain(project: str | None, score_id: str, as_json: bool) -> None:
+    """Explain the score of an ID: what it said, whether it comes out again, and the facts behind its reasons.
+
+    The model that gave it is asked again about the row that it was given; the row is made again from the facts, and
+    what is another by now is named: late facts, merges, erasures. Trainings and merges since do not matter.
+
+    \b
+    Examples:
+      foretell profile jo@home.org                              shows the ids of a person's scores
+      foretell score explain bbcad0fa6f74fad8e532e82dfc46b69a
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from serving.explain import explain as run
+    from serving.explain import show
+
+    home = Project.find(project)
+    with progress("explaining"):
+        found = run(home, score_id)
+    click.echo(json.dumps(_plain(found), indent=2, default=_text, allow_nan=False)) if as_json else show(found)
+
+
+def _plain(value: Any) -> Any:
+    """What is not a number is null in JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @click.command()

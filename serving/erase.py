@@ -23,6 +23,7 @@ from lake import catalogue, derived, erasure
 from lake.engine import session, table
 from lake.erasure import Person, mine
 from lake.scan import Searched, Words, search
+from serving import staging
 from serving.http.index import file_of
 from serving.publish import publish
 from training.lineage import learned_from, untraced
@@ -115,6 +116,7 @@ def _carry_out(project: Project, person: Person, found: Plan | None, progress: C
     gone |= erasure.forget(project, person)
     progress("features")
     gone |= features_forget.forget(project, person)
+    staging.forget(project)
     gone["last batches"] = derived.forget(project.home / "scored", person.profile_ids)[0]
     _sweep(project)
     progress("graph and profiles")

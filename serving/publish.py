@@ -7,8 +7,8 @@ It holds personal data, as `derived/` does.
   task(name, facts)       facts: JSON of what is asked, and of the batch that can be answered for, or why there is none
   crowd(task, sorted)     the values of everyone eligible in that batch, sorted, as 64 bit floats
   who(key, profile_id)    a current identifier ("email:jo@example.org"), a profile id or a former one
-  page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (tasks), refused (purposes that the
-                          person did not agree to)
+  page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (tasks), insufficient (tasks that
+                          there is too little evidence for), refused (purposes that the person did not agree to)
   segment(name, facts)    JSON: name, rule, description, size, problem
   about(key, value)       published_at, kinds (JSON: the types of identifiers), countries (JSON: of phone numbers)
 """
@@ -91,7 +91,7 @@ def _write_tasks(project: Project, out: sqlite3.Connection) -> dict[str, batch.B
             facts["batch"] = {
                 "version": last.version, "service": last.service, "cutoff": last.cutoff.isoformat(),
                 "batch": last.batch, "expires_at": (last.cutoff + task.horizon).isoformat(),
-                "fresh_until": (last.cutoff + min(view.ttl for view in views)).isoformat(),
+                "fresh_until": (last.cutoff + min(view.ttl for view in views)).isoformat(), "empty": last.empty,
             }  # fmt: skip
             out.execute("INSERT INTO crowd VALUES (?, ?)", [task.name, last.crowd().tobytes()])
         else:
@@ -121,9 +121,10 @@ def _write_profiles(
             added = con.execute(f"INSERT INTO inside SELECT profile_id, '{name}' FROM ({query})").fetchall()
             facts |= {"size": int(added[0][0]), "problem": None}
         out.execute("INSERT INTO segment VALUES (?, ?)", [segment.name, json.dumps(facts)])
-    eligible = " UNION ALL ".join(
-        f"SELECT profile_id, '{name}' AS task FROM read_parquet('{quote(last.file)}')" for name, last in served.items()
-    )
+    batches = " UNION ALL ".join(
+        f"SELECT profile_id, '{name}' AS task, value IS NOT NULL AS scored FROM read_parquet('{quote(last.file)}')"
+        for name, last in served.items()
+    ) or "SELECT NULL::VARCHAR AS profile_id, NULL::VARCHAR AS task, false AS scored LIMIT 0"  # fmt: skip
     purposes = {task.purpose for task in project.definitions.tasks.values()}
     refusals = {purpose: barred(con, project, purpose, project.now) for purpose in sorted(purposes)}
     refused = " UNION ALL ".join(
@@ -142,7 +143,8 @@ def _write_profiles(
         ),
         "former_ids": ("former_id", "former_id", profile.former_ids(project)),
         "segments": ("segment", "segment", "SELECT * FROM inside"),
-        "eligible": ("task", "task", eligible or "SELECT NULL::VARCHAR AS profile_id, NULL::VARCHAR AS task LIMIT 0"),
+        "eligible": ("task", "task", f"SELECT profile_id, task FROM ({batches}) WHERE scored"),
+        "insufficient": ("task", "task", f"SELECT profile_id, task FROM ({batches}) WHERE NOT scored"),
         "refused": (
             "purpose", "purpose", refused or "SELECT NULL::VARCHAR AS profile_id, NULL::VARCHAR AS purpose LIMIT 0"
         ),
