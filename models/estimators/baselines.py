@@ -39,7 +39,7 @@ def _standardised(model: Any) -> Pipeline:
 
 
 def _scaled(pipeline: Pipeline, X: np.ndarray) -> np.ndarray:
-    scaler = pipeline[0]
+    scaler: Any = pipeline[0]
     return (X - scaler.mean_) / scaler.scale_
 
 
