@@ -1,7 +1,8 @@
 """What does a batch of scores cost, over bare prediction and over a script that one would write?
 
 A shop is generated, loaded and unified, and four of the standard tasks are trained on it, each on the same forty
-features of orders. Then the built files of its views are made large: as many people as are asked for, each with the
+features of orders. Half of its people come every sixth week until they stay away, which no baseline can know: learned
+models win. Then the built files of its views are made large: as many people as are asked for, each with the
 features of one of the shop's, amounts and times a few percent off. All contestants answer the same four champions:
 
   product   what `foretell score` does before it brings features online: who is eligible, features of a chunk at a time,
@@ -55,29 +56,66 @@ SETTINGS = "cutoffs = 3\nfolds = 2\ntrials = 0\n"
 
 @dataclass(frozen=True)
 class Sizes:
-    """People scored; people and lines of the shop that the models are trained on."""
+    """People scored, and people of the shop that the models are trained on."""
 
     profiles: int
     people: int
-    lines: int
 
 
-FULL, QUICK = Sizes(1_000_000, 6_000, 150_000), Sizes(20_000, 1_500, 30_000)
+FULL, QUICK = Sizes(1_000_000, 6_000), Sizes(20_000, 1_500)
 ONLINE = 5_000  # people whose features are brought online, to say what that costs
+
+
+def generate(file: Path, people: int, seed: int = 7) -> None:
+    """Write the lines of a shop's two years, in the form of `features_shop`."""
+    rng, days = np.random.default_rng(seed), features_shop.DAYS
+    who, when = [], []
+    for person in range(people):
+        regular = person % 2 == 0
+        rate, dropout = rng.gamma(1.5, 1 / 30), rng.beta(1.0, 60.0 if regular else 9.0)
+        at = float(rng.uniform(0, days - 60))
+        while at < days:
+            who.append(person)
+            when.append(at)
+            if rng.random() < dropout:
+                break
+            at += float(rng.normal(42, 2) if regular else rng.exponential(1 / max(rate, 1e-3)))
+    lines = 1 + rng.poisson(0.8, len(who))
+    of = np.repeat(np.arange(len(who)), lines)
+    n, usual = len(of), rng.gamma(4, 6, people)
+    person = np.array(who)[of]
+    sold = pd.Timestamp(features_shop.START) + pd.to_timedelta(np.round(np.array(when) * 86_400)[of], unit="s")
+    product = (2_000 * rng.random(n) ** 2.5).astype(int)
+    frame = pd.DataFrame({
+        "basket_id": "b" + pd.Series(of).astype(str), "sold_at": sold.as_unit("us"), "email": None,
+        "uploaded_at": (sold + pd.Timedelta(minutes=1)).as_unit("us"), "card_no": "C" + pd.Series(person).astype(str),
+        "paid": np.round(rng.gamma(4, usual[person] / 4), 2), "quantity": 1 + rng.poisson(0.4, n),
+        "discount": np.round(rng.random(n) * (rng.random(n) < 0.3), 2),
+        "product_id": "sku" + pd.Series(product).astype(str), "category": "c" + pd.Series(product % 30).astype(str),
+        "brand": "b" + pd.Series(product % 90).astype(str), "cancelled": rng.random(n) < 0.01,
+    })  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    frame.sort_values(["sold_at", "basket_id"]).to_parquet(file, index=False)
 
 
 def prepare(folder: Path, sizes: Sizes) -> None:
     """A project with four champions, and its views built at its now for as many people as are asked for."""
+    from ingestion.load import load
     from training.champion import train
     from training.dataset import build_for
+    from unification.identity import unify
 
-    for name in TASKS:
-        (folder / "tasks").mkdir(parents=True, exist_ok=True)
-        (folder / "tasks" / f"{name}.py").write_text(TASK.format(name=name, views=VIEWS))
-    features_shop.prepare(folder, features_shop.Sizes(sizes.lines, sizes.people, 1))
-    with (folder / "foretell.toml").open("a") as file:
-        file.write(SETTINGS)
+    texts = {f"tasks/{name}.py": TASK.format(name=name, views=VIEWS) for name in TASKS}
+    texts |= {"foretell.toml": features_shop.SETTINGS + SETTINGS, "sources/shop.py": features_shop.SOURCE}
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    generate(folder / "exports" / "shop" / "lines.parquet", sizes.people)
     project = Project(folder)
+    for loaded in load(project, ["shop"]):
+        if isinstance(loaded, Exception):
+            raise loaded
+    unify(project)
     for name in TASKS:
         progress(f"{name}: {train(project, name, progress).winner}")
     build_for(project, [project.definitions.task(name) for name in TASKS], [project.now])
@@ -201,7 +239,8 @@ def compare(folder: Path, to: Path) -> float:
         )
         found = con.execute(
             f"""SELECT count(*), count(s.value), count(n.value),
-                max(abs(s.value - n.value) / greatest(1, abs(n.value))), max(abs(s.percentile - n.percentile)) FROM scores s FULL JOIN ({files}) n USING (task, profile_id)"""
+                max(abs(s.value - n.value) / greatest(1, abs(n.value))), max(abs(s.percentile - n.percentile))
+                FROM scores s FULL JOIN ({files}) n USING (task, profile_id)"""
         ).fetchall()[0]
     everyone, ours, theirs, apart_by, ranks = found
     if not everyone == ours == theirs or not apart_by <= 1e-9 or not ranks <= 0.01:
@@ -233,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--keep", type=Path, help="leave the project in this folder")
     given = parser.parse_args(arguments)
     sizes, repeats = QUICK if given.quick else FULL, report.repeats(given)
-    sizes = Sizes(given.profiles or sizes.profiles, sizes.people, sizes.lines)
+    sizes = Sizes(given.profiles or sizes.profiles, sizes.people)
     with tempfile.TemporaryDirectory(prefix="foretell-bench-") as name:
         folder = given.project or given.keep or Path(name) / "shop"
         if not given.project:
