@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numba import njit
 
 from models.explain import contributions, top_reasons
 from models.registry import Champion
@@ -37,6 +38,8 @@ STORED = pa.schema([
     pa.field("rows", pa.string()) if field.name == "features" else field for field in SCHEMA
 ])  # fmt: skip
 
+FEW = 64  # scores whose ids are worked out one by one
+_NAN = np.array([np.nan]).view(np.uint64)[0]
 _BLOCK = 512  # rows that are digested at a time: they stay in the processor's cache
 
 
@@ -52,7 +55,7 @@ class Terms:
 
 def answers(model: Champion, X: np.ndarray, at: datetime) -> np.ndarray:
     """(n,): what the model says of encoded rows, whose columns are the model's in order, as asked at a cutoff."""
-    return np.asarray(model.predict(pd.DataFrame(X, columns=pd.Index(model.contract["columns"])), at))
+    return model.answers(X, at) if len(X) else np.empty(0)
 
 
 def percentiles(crowd: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -76,25 +79,33 @@ def contract_rows(
     model: Champion, profiles: Sequence[str], X: pd.DataFrame, crowd: np.ndarray, terms: Terms, *,
     values: np.ndarray | None = None, reasons: bool = True,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The score contract of each profile, whose encoded features are the row of X at its place.
+    """`contracts` of encoded rows in a table, whatever the order of its columns."""
+    rows = X[model.contract["columns"]].to_numpy(dtype=float)
+    return contracts(model, profiles, rows, crowd, terms, values=values, reasons=reasons)
+
+
+def contracts(
+    model: Champion, profiles: Sequence[str], X: np.ndarray, crowd: np.ndarray, terms: Terms, *,
+    values: np.ndarray | None = None, reasons: bool = True,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The score contract of each profile, whose encoded features are the row of X at its place, in the model's order.
 
     crowd: the sorted values of everyone eligible, among whom the percentile is counted (the share that is no higher, in
     %), so that it means the same whoever is asked about. values: the model's answers, if they are known already.
     reasons: what costs most; without them they are None.
     """
-    columns = list(X.columns)
-    rows = np.ascontiguousarray(X[model.contract["columns"]].to_numpy(dtype=float))
+    X = np.ascontiguousarray(X)
     if values is None:
-        values = answers(model, rows, terms.cutoff)
-    shares = percentiles(crowd, values)
-    ends = [[None if np.isnan(end) else float(end) for end in side] for side in model.interval(values)]
-    said: list[Any] = list(why(model, rows)) if reasons else [None] * len(X)
-    ids = hexed(score_ids(model, terms.cutoff, profiles, rows)).to_pylist()
-    shared, plain = _shared(model, terms), X.to_numpy().tolist()
+        values = answers(model, X, terms.cutoff)
+    shares = percentiles(crowd, values).tolist()
+    low, high = ([None if end != end else end for end in side.tolist()] for side in model.interval(values))
+    said: list[Any] = list(why(model, X)) if reasons else [None] * len(X)
+    made = score_ids(model, terms.cutoff, profiles, X).astype("<u8").tobytes().hex()
+    shared, plain, columns, told = _shared(model, terms), X.tolist(), model.contract["columns"], values.tolist()
     return [
         {
-            **shared, "score_id": ids[i], "profile_id": profile, "value": float(values[i]), "value_low": ends[0][i],
-            "value_high": ends[1][i], "percentile": float(shares[i]), "reasons": said[i],
+            **shared, "score_id": made[32 * i : 32 * i + 32], "profile_id": profile, "value": told[i],
+            "value_low": low[i], "value_high": high[i], "percentile": shares[i], "reasons": said[i],
             "features": list(zip(columns, plain[i], strict=True)),
         }
         for i, profile in enumerate(profiles)
@@ -143,12 +154,21 @@ def score_ids(
     The same question has the same id, in a batch and alone: scoring that was killed half way is repaired by scoring
     again. mixed: `mix(X)`, if it is known already; then X is not read.
     """
-    asked = json.dumps([model.task, model.version, model.run_id, cutoff.astimezone(UTC).isoformat()])
-    seed = np.frombuffer(hashlib.sha256(asked.encode()).digest()[:16], dtype="<u8")
+    seed = _seed(model.task, model.version, model.run_id, cutoff.astimezone(UTC).isoformat())
+    if mixed is None and len(X) <= FEW:  # what costs is not the numbers, but to begin with each of them
+        words = _padded(profiles)
+        return _few_ids(
+            words, np.ascontiguousarray(X), _factors(words.shape[1], "profile"), _factors(X.shape[1], "row"), seed
+        )
     rows = _lanes(mix(X) if mixed is None else mixed, "row")
     made = _mix(_lanes(_words(profiles), "profile") + seed) + rows
     first = _mix(made[:, 0] + _mix(made[:, 1]))
     return np.stack([first, _mix(made[:, 1] ^ _turned(first))], axis=1)
+
+
+@lru_cache(maxsize=256)
+def _seed(*asked: str) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(json.dumps(asked).encode()).digest()[:16], dtype="<u8")
 
 
 def hexed(ids: np.ndarray) -> pa.Array:
@@ -174,8 +194,18 @@ def mix(X: np.ndarray) -> np.ndarray:
     return found
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+@njit(cache=True, nogil=True)
+def _mixed(x: Any) -> Any:
     """64 bits into 64 others (the finaliser of MurmurHash3); 0 into 0."""
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xFF51AFD7ED558CCD)
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xC4CEB9FE1A85EC53)
+    return x ^ (x >> np.uint64(33))
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The same of many at once."""
     x = x ^ (x >> np.uint64(33))
     x *= np.uint64(0xFF51AFD7ED558CCD)
     x ^= x >> np.uint64(33)
@@ -216,6 +246,35 @@ def _words(profiles: Sequence[str] | pa.Array) -> np.ndarray:
             padded[:, : long[0]] = text
             return _mix(padded.view("<u8"))
         profiles = profiles.to_pylist()
+    return _mix(_padded(profiles))
+
+
+def _padded(profiles: Sequence[str] | pa.Array) -> np.ndarray:
+    """(n, k): ids as numbers of eight bytes."""
     coded = [str(profile).encode() for profile in profiles]
     width = -(-max(map(len, coded), default=1) // 8) * 8 or 8
-    return _mix(np.frombuffer(b"".join(c.ljust(width, b"\0") for c in coded), dtype="<u8").reshape(len(coded), -1))
+    return np.frombuffer(b"".join(c.ljust(width, b"\0") for c in coded), dtype="<u8").reshape(len(coded), -1)
+
+
+@njit(cache=True, nogil=True)
+def _few_ids(words: Any, X: Any, of_words: Any, of_row: Any, seed: Any) -> Any:
+    """`score_ids`, number by number."""
+    found = np.empty((len(X), 2), dtype=np.uint64)
+    numbers = X.view(np.uint64)
+    for i in range(len(X)):
+        lanes = np.zeros((2, 2), dtype=np.uint64)
+        for k in range(words.shape[1]):
+            hashed = _mixed(words[i, k])
+            for lane in range(2):
+                lanes[0, lane] += hashed * of_words[k, lane]
+        for k in range(X.shape[1]):
+            x = X[i, k]
+            hashed = _mixed(_NAN if x != x else np.uint64(0) if x == 0.0 else numbers[i, k])
+            for lane in range(2):
+                lanes[1, lane] += hashed * of_row[k, lane]
+        for lane in range(2):
+            lanes[0, lane] = _mixed(_mixed(lanes[0, lane]) + seed[lane]) + _mixed(lanes[1, lane])
+        first = _mixed(lanes[0, 0] + _mixed(lanes[0, 1]))
+        turned = (first << np.uint64(29)) | (first >> np.uint64(35))
+        found[i, 0], found[i, 1] = first, _mixed(lanes[0, 1] ^ turned)
+    return found

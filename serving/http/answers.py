@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_PROFILES = 1_000
+MOST_ROWS = 100
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -29,6 +30,21 @@ class ScoresRequest(BaseModel):
     )
     reasons: bool = Field(False, description="Say why, too: this takes several times as long.")
     features: bool = Field(False, description="Hand out the very row that was scored, too.")
+
+
+class WhatIf(BaseModel):
+    """Rows of features to be scored as if they were somebody's."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True,
+        json_schema_extra={"example": {"task": "churn", "rows": [{"orders_90d": 3, "days_since_order": 12.5}]}},
+    )  # fmt: skip
+
+    task: Name
+    rows: list[dict[Name, float | bool | str | None]] = Field(
+        min_length=1, max_length=MOST_ROWS, description="Features by name; null: unknown."
+    )
+    profile: Name | None = Field(None, description="Whose row the features that are not said are taken from.")
 
 
 class Reason(BaseModel):
@@ -64,6 +80,29 @@ class Score(BaseModel):
     expires_at: datetime
     batch: int = Field(description="The last ingest batch that was known.")
     purpose: str = Field(description="What the score may be used for.")
+
+
+class WhatIfScore(BaseModel):
+    """What the model says of a row."""
+
+    value: float
+    value_low: float | None
+    value_high: float | None
+    percentile: float = Field(description="Share of everyone eligible whose score is no higher, in %.")
+    reasons: list[Reason]
+    features: dict[str, float | None] = Field(description="The row as the model reads it.")
+
+
+class WhatIfAnswer(BaseModel):
+    """One result per row asked for, in that order."""
+
+    task: str
+    kind: str
+    base_rate: float
+    model_version: str
+    estimator: str
+    cutoff: datetime = Field(description="Of the batch that the percentiles are counted in.")
+    results: list[WhatIfScore]
 
 
 class TaskProblem(BaseModel):

@@ -15,6 +15,7 @@ from foretell.errors import ForetellError
 from serving.http import answers, engine
 from serving.http.docs import page as docs_page
 from serving.http.errors import Guard, answer, error_responses, install
+from serving.http.hot import Hot
 from serving.http.metrics import exposition
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         '`{"error": {"subject", "problem", "fix"}}`.',
     )  # fmt: skip
     install(app)
-    # One request at a time is worked on: the models and stores behind it are for one thread. More: more workers.
+    # Of what takes long one request at a time is worked on. More: more workers.
     thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
     async def work(what: Callable[[], T]) -> T:
@@ -101,6 +102,19 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         """Is the process alive?"""
         return {"status": "alive"}
 
+    @app.post(
+        "/v1/whatif", response_model=answers.WhatIfAnswer, tags=["scores"],
+        responses=error_responses(400, 404, 409, 413, 415, 422),
+    )  # fmt: skip
+    async def whatif(asked: answers.WhatIf) -> Response:
+        """What would a task's model say of these features? Nobody's score: nothing of it is kept.
+
+        With a profile, its own row is taken, and these features are put in its place; without one, whatever is not said
+        is unknown to the model. Names are those of the `features` of a score, text is given as text.
+        """
+        found = await work(lambda: answering.state.whatif(asked.task, asked.profile, asked.rows))
+        return _json(answers.WhatIfAnswer, found)
+
     @app.get("/readyz", response_model=answers.Ready, tags=["operation"], responses=error_responses(503))
     async def readyz() -> Response:
         """Can it answer for some task? From which cutoff and model?"""
@@ -131,7 +145,7 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
     async def docs() -> Response:
         return HTMLResponse(docs_page(app.openapi()))
 
-    return app, Guard(app)
+    return app, Guard(Hot(app, answering, thread))
 
 
 def _json(model: type[BaseModel], found: dict[str, Any]) -> Response:
