@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -26,7 +27,7 @@ class Peer:
         from features.store.online import open_store
         from models.registry import CONTRACT, client
 
-        project = Project(os.environ["PEER_PROJECT"])
+        project = Project(Path(os.environ["PEER_PROJECT"]))
         tracking = client(project)
         self.store = open_store(project)
         self.models, self.contracts, names = {}, {}, set()

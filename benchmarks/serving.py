@@ -131,8 +131,8 @@ def main(arguments: list[str] | None = None) -> None:
     everything = [heard for several in measured.values() for heard in several]
 
     def faster(one: str, other: str, limit: str) -> report.Bar:
-        rates = ([heard.per_second for heard in measured[name]] for name in (one, other))
-        return report.ratio(f"serving.{one}_vs_{other.rpartition('_')[0]}", *rates, limit)
+        ours, theirs = ([heard.per_second for heard in measured[name]] for name in (one, other))
+        return report.ratio(f"serving.{one}_vs_{other.partition('_')[0]}", ours, theirs, limit)
 
     report.Report(
         benchmark="serving",
