@@ -158,12 +158,20 @@ class Backtest:
 
     def _sound(self, name: str) -> list[str]:
         """The baselines that may be served: where the task's metric hears the order alone, not those whose numbers are
-        far off. Money puts people in much the same order as the number of orders, which it is not."""
-        watched = next((w for w in WATCH[self.kind] if w in self.pooled.metrics), None)
-        if watched is None or name not in RANKS:
+        far off, nor those that another outdoes. Money puts people in much the same order as the number of orders, which
+        it is not.
+        """
+        watched = [w for w in WATCH[self.kind] if w in self.pooled.metrics]
+        if not watched or name not in RANKS:
             return self.baselines
-        off = {m: self.pooled.value(m, watched) for m in self.baselines}
-        return [m for m in self.baselines if off[m] <= FAR * min(off.values())] or self.baselines
+        off = {m: self.pooled.value(m, watched[0]) for m in self.baselines}
+        near = [m for m in self.baselines if off[m] <= FAR * min(off.values())] or self.baselines
+        return [m for m in near if not any(self._outdone(m, other, [name, *watched]) for other in near)] or near
+
+    def _outdone(self, model: str, by: str, metrics: Sequence[str]) -> bool:
+        """Whether another is better beyond chance in one of these metrics, and worse beyond chance in none."""
+        found = {verdict(self.difference(by, model, name), self.pooled.metrics[name]) for name in metrics}
+        return "better" in found and "worse" not in found
 
     def _beaten(self, model: str, by: str, metric: Metric) -> bool:
         return verdict(self.difference(by, model, metric.name), metric) == "better"

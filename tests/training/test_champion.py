@@ -286,6 +286,19 @@ def test_choose_serves_no_baseline_for_its_order_whose_numbers_are_far_off() -> 
     assert choose(a_task(metric="mae"), "amount", y, said, ones)[0] == "plain"
 
 
+def test_choose_serves_no_baseline_that_another_outdoes() -> None:
+    """Of two that put people in the same order, the one whose numbers are nearer, though the other is the simpler."""
+    rng = np.random.default_rng(1)
+    y = rng.gamma(1.0, 50.0, 600)
+    near = np.maximum(y + rng.normal(0, 25, 600), 0)
+    said = {"mean": np.full(600, y.mean()), "past_spend": 1.4 * near, "bg_nbd_gamma_gamma": near}
+    ones = np.ones(600)
+    assert choose(a_task(metric="norm_gini"), "amount", y, said, ones)[0] == "bg_nbd_gamma_gamma"
+    assert choose(a_task(metric="norm_gini"), "amount", y, {**said, LEARNED: near * 1.0}, ones)[0] == (
+        "bg_nbd_gamma_gamma"
+    )
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 TASK = """
