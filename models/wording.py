@@ -16,6 +16,7 @@ Words = Mapping[str, Mapping[str, str]]
 
 NOUNS = {"days": "day", "years": "year", "hours": "hour", "minutes": "minute", "bits": "bit"}
 ENORMOUS = 1e15  # from here on all digits of a number say less than their count
+MOST_KNOWN = 50_000  # sentences that are kept for the next who has the same values
 LONGEST_TEXT = 30  # characters of a value that a source holds
 
 
@@ -38,11 +39,13 @@ Place = tuple[str, str | None, str | None]
 
 @dataclass(frozen=True)
 class _Plan:
-    """Of a column: its typical value in words, whether its sentence says that itself, and the parts of the sentence."""
+    """Of a column: its typical value in words, whether its sentence says that itself, the parts of the sentence, and of
+    which columns values stand in it."""
 
     typical: str | None
     shows_typical: bool
     parts: list[list[str | Place]]
+    reads: list[str]
 
 
 def _pieces(part: str) -> list[str | Place]:
@@ -67,6 +70,7 @@ class Wording:
     categories: Categories
     typical: Mapping[str, float]
     _plans: dict[str, _Plan] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[tuple, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def text(self, column: str, row: Mapping[str, float]) -> str:
         """What a column tells about the profile of a row (column -> encoded value, NaN: unknown), typical value behind.
@@ -74,6 +78,14 @@ class Wording:
         It hangs on the values of this row alone. A column without words is called by its name.
         """
         plan = self._plans.get(column) or self._plans.setdefault(column, self._plan(column))
+        same = (column, *[row.get(name) for name in plan.reads])
+        if (said := self._known.get(same)) is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            said = self._known[same] = self._sentence(plan, column, row)
+        return said
+
+    def _sentence(self, plan: _Plan, column: str, row: Mapping[str, float]) -> str:
         known = self._said(column, row.get(column))
         if known is None:
             sentence = self._unknown(column)
@@ -88,8 +100,9 @@ class Wording:
         """What is the same of a column in every sentence, looked up once: they are said of thousands."""
         says = self.words.get(column, {}).get("says", "")
         parts = [_pieces(part) for part in OPTIONAL.split(says)] if says else []
-        shows = any(name == "typical" for name, *_ in PLACE.findall(says))
-        return _Plan(self._said(column, self.typical.get(column)), shows, parts)
+        names = [name for name, *_ in PLACE.findall(says)]
+        reads = [column, *sorted(set(names) - {"value", "typical", column})]
+        return _Plan(self._said(column, self.typical.get(column)), "typical" in names, parts, reads)
 
     def _said(self, column: str, value: float | None) -> str | None:
         """A value for people, None if it is unknown."""

@@ -29,6 +29,10 @@ class Chosen:
     share: float = 0.0
     members: pa.Array | None = None
 
+    @property
+    def nobody(self) -> bool:
+        return self.members is None and not self.share
+
     def among(self, profiles: pa.Array, values: np.ndarray) -> np.ndarray:
         """The places of those chosen, in order. Of equal values the first by profile_id are taken."""
         if self.members is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ from serving.staging import Staging, key_of
 from training import dataset
 from unification.identity import rules
 
-CHUNK_BYTES = 1 << 25  # of the features of a chunk, as numbers; a model takes several times as much
+CHUNK_BYTES = 1 << 24  # of the features of a chunk, as numbers; a model takes several times as much
 MEMORY = "600MB"  # of the engine, which joins no more than a chunk, unless the settings say otherwise
 SLICE = 100_000  # scores that are made into rows of the table at a time
 FORM = "1"  # of what is staged
@@ -127,15 +128,8 @@ def answer(
             project, cutoff, number, profiles, wanted, wide, staging, list(range(0, len(profiles), size))
         )  # fmt: skip
         known = {one.name: _known(con, one.name, cutoff) for one in asked}
-        parts = []
-        for chunk, start in enumerate(batch.chunks):
-            some = slice(start, start + size)
-            progress(f"scoring {min(start + size, len(profiles)):,} of {len(profiles):,} profiles")
-            if (done := staging.load(chunk)) is None:
-                done = _chunk(con, batch, chunk, asked, mask[some], evidence, known)
-                staging.keep(chunk, done)
-            batch.kept.append(done["kept"])
-            parts.append(done)
+        parts = list(_answered(con, batch, asked, mask, evidence, known, progress))
+    batch.kept = [part["kept"] for part in parts]
     for one in asked:
         batch.found[one.name] = Answered(
             _joined([p[f"at {one.name}"].astype(np.int64) + s for p, s in zip(parts, batch.chunks, strict=True)], int),
@@ -185,45 +179,91 @@ def _is_known(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     return (known[place] == ids).all(axis=1)
 
 
-def _chunk(
-    con: duckdb.DuckDBPyConnection, batch: Batch, chunk: int, asked: Sequence[Asked], mask: np.ndarray,
-    evidence: dict[str, Evidence], known: dict[str, np.ndarray],
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Answer one chunk, and write the rows of features of those who get a score that is new."""
+def _answered(
+    con: duckdb.DuckDBPyConnection, batch: Batch, asked: Sequence[Asked], mask: np.ndarray,
+    evidence: dict[str, Evidence], known: dict[str, np.ndarray], progress: Progress,
+) -> Iterator[dict[str, np.ndarray]]:  # fmt: skip
+    """What was found of each chunk, in order, staged. While the models answer one, the next is read and the last is
+    written, by threads of their own: neither holds up the other."""
+    ends = [*batch.chunks[1:], len(batch.profiles)]
+    staged = [batch.staging.load(chunk) for chunk in range(len(ends))]
+    todo = [chunk for chunk, done in enumerate(staged) if done is None]
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        coming = [reader.submit(_read, con, batch, chunk, ends[chunk]) for chunk in todo[:1]]
+        leaving: list[Future[None]] = []
+        for chunk, done in enumerate(staged):
+            if done is None:
+                progress(f"scoring {ends[chunk]:,} of {len(batch.profiles):,} profiles")
+                rows = coming.pop().result()
+                if after := [later for later in todo if later > chunk][:1]:
+                    coming.append(reader.submit(_read, con, batch, after[0], ends[after[0]]))
+                done = _chunk(batch, chunk, asked, mask[batch.chunks[chunk] : ends[chunk]], evidence, known, *rows)
+                if leaving:
+                    leaving.pop().result()  # one at a time waits to be written
+                leaving.append(writer.submit(_keep, batch, chunk, done, rows[0]))
+            yield done
+        for last in leaving:
+            last.result()
+
+
+def _read(
+    con: duckdb.DuckDBPyConnection, batch: Batch, chunk: int, end: int
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """The features of a chunk, who has no row of which view, and the hashes of the features."""
     start = batch.chunks[chunk]
-    profiles = batch.profiles.slice(start, len(mask))
-    X, absent = batch.wide.read(con, profiles)
-    mixed, wanted = mix(X), batch.wanted[start : start + len(mask)]
+    X, absent = batch.wide.read(con, batch.profiles.slice(start, end - start))
+    return X, absent, mix(X)
+
+
+def _chunk(
+    batch: Batch, chunk: int, asked: Sequence[Asked], mask: np.ndarray, evidence: dict[str, Evidence],
+    known: dict[str, np.ndarray], X: np.ndarray, absent: dict[str, np.ndarray], mixed: np.ndarray,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Answer one chunk. kept: the places of those who get a score that is new, whose features are to be kept."""
+    start = batch.chunks[chunk]
+    profiles, wanted = batch.profiles.slice(start, len(mask)), batch.wanted[start : start + len(mask)]
     scored = np.zeros(len(mask), dtype=bool)
     done: dict[str, np.ndarray] = {}
     for place, one in enumerate(asked):
         at, columns = np.flatnonzero(mask & np.uint64(1 << place)), batch.wide.places[one.name]
-        rows = X[np.ix_(at, columns)]
+        rows = _of(X, at, columns)
         lacking = evidence[one.name].lacking(rows)
         for view in batch.wide.views[one.name]:
             if view in absent:
                 lacking |= absent[view][at]
+        done[f"lacking {one.name}"] = at[lacking].astype(np.int32)
         if lacking.any():
-            done[f"lacking {one.name}"] = at[lacking].astype(np.int32)
             at, rows = at[~lacking], rows[~lacking]
-        else:
-            done[f"lacking {one.name}"] = np.empty(0, dtype=np.int32)
         done[f"at {one.name}"] = at.astype(np.int32)
         done[f"values {one.name}"] = answers(one.model, rows, batch.cutoff) if len(at) else np.empty(0)
-        ids = score_ids(one.model, batch.cutoff, profiles.take(pa.array(at)), rows, mixed=mixed[np.ix_(at, columns)])
+        who = profiles if len(at) == len(profiles) else profiles.take(pa.array(at))
+        ids = score_ids(one.model, batch.cutoff, who, rows, mixed=_of(mixed, at, columns))
         done[f"ids {one.name}"] = ids
         scored[at] |= ~_is_known(ids, known[one.name])
-    kept = np.flatnonzero(scored & wanted)
-    done["kept"] = kept.astype(np.int32)
+    done["kept"] = np.flatnonzero(scored & wanted).astype(np.int32)
+    return done
+
+
+def _of(X: np.ndarray, at: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """These rows and columns; X itself if that is all of it, in order."""
+    if len(at) == len(X) and len(columns) == X.shape[1] and (np.diff(columns) == 1).all():
+        return X
+    return X[np.ix_(at, columns)]
+
+
+def _keep(batch: Batch, chunk: int, done: dict[str, np.ndarray], X: np.ndarray) -> None:
+    """Stage a chunk: first the rows of features, then what was found."""
+    kept = done["kept"]
     if len(kept):
         values = X if len(kept) == len(X) else X[kept]
         ends = pa.array(np.arange(len(kept) + 1, dtype=np.int32) * X.shape[1])
+        profiles = batch.profiles.take(pa.array(kept.astype(np.int64) + batch.chunks[chunk]))
         made = pa.table(
-            [_one_text(batch.staging.key, len(kept)), profiles.take(pa.array(kept)),
+            [_one_text(batch.staging.key, len(kept)), profiles,
              pa.ListArray.from_arrays(ends, pa.array(values.ravel()))], names=ROWS.names,
         )  # fmt: skip
         batch.staging.write(batch.staging.rows(chunk), made.schema, lambda: [made], ["rows", "profile_id"])
-    return done
+    batch.staging.keep(chunk, done)
 
 
 def _one_text(text: str, count: int) -> pa.Array:
@@ -238,21 +278,30 @@ def write(batch: Batch, asked: Sequence[Asked], reasons: Chosen, progress: Progr
         progress("keeping the rows of features")
         table(project, "scored_rows").adopt(files, ROWS, why="score: rows of features")
         _say_columns(batch, asked)
-    for one in asked:
-        found = batch.found[one.name]
-        with small_session(project) as con:
-            known = _known(con, one.name, batch.cutoff)
-        new = np.flatnonzero(batch.wanted[found.at] & ~_is_known(found.ids, known))
-        if not len(new):
-            continue
-        progress(f"{one.name}: writing {len(new):,} scores")
-        said = _reasons(batch, one, new, reasons, progress)
-        file = staging.scores(one.name)
-        tables = _contracts(batch, one, new, said)
-        first = next(tables)
-        staging.write(file, first.schema, lambda t=tables, f=first: _after(f, t), ["cutoff", "profile_id"])
-        table(project, "scores").adopt([file], STORED, why=f"score {one.name} v{one.model.version}")
-        found.added = len(new)
+    with ThreadPoolExecutor(2) as writers:
+        under_way: list[tuple[Asked, int, Future[None]]] = []
+        for one in asked:
+            found = batch.found[one.name]
+            with small_session(project) as con:
+                known = _known(con, one.name, batch.cutoff)
+            new = np.flatnonzero(batch.wanted[found.at] & ~_is_known(found.ids, known))
+            if len(new):
+                progress(f"{one.name}: writing {len(new):,} scores")
+                said = _reasons(batch, one, new, reasons, progress)
+                under_way.append((one, len(new), writers.submit(_file, batch, one, new, said)))
+        for one, count, file in under_way:
+            file.result()
+            why_so = f"score {one.name} v{one.model.version}"
+            table(project, "scores").adopt([staging.scores(one.name)], STORED, why=why_so)
+            batch.found[one.name].added = count
+
+
+def _file(batch: Batch, one: Asked, new: np.ndarray, said: dict[int, list]) -> None:
+    """Write the new scores of a task to its file."""
+    tables = _contracts(batch, one, new, said)
+    first = next(tables)
+    file = batch.staging.scores(one.name)
+    batch.staging.write(file, first.schema, lambda: _after(first, tables), ["cutoff", "profile_id"])
 
 
 def _after(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -279,6 +328,8 @@ def _reasons(batch: Batch, one: Asked, new: np.ndarray, chosen: Chosen, progress
     """Place among the task's answers -> its reasons, of those chosen among the profiles wanted. What they cost is
     noted."""
     found, began = batch.found[one.name], time.perf_counter()
+    if chosen.nobody:
+        return {}
     mine = np.flatnonzero(batch.wanted[found.at])
     picked = mine[chosen.among(batch.profiles.take(pa.array(found.at[mine])), found.values[mine])]
     picked = np.intersect1d(picked, new)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from models.estimators import treeshap
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
 from models.explain import level
 
@@ -130,16 +131,29 @@ class _LightGBM(Candidate):
         contributions: n rows with X's index, columns as in fit; row sum + base = margin.
         """
         columns = pd.Index(self.columns_)
-        features = self._columns(X, self.columns_)
+        features = self._columns(X, self.columns_).to_numpy()
+        made = self._tables() if len(features) else None
+        if made is not None:
+            return pd.DataFrame(treeshap.split(made, features), X.index, columns), self._base(made.base)
         both = np.zeros((0, len(columns) + 1))
         if len(features):
             both = np.asarray(
-                self.booster_.predict(
-                    features.to_numpy(), pred_contrib=True, num_threads=self.num_threads if len(X) > 100 else 1
-                )
+                self.booster_.predict(features, pred_contrib=True, num_threads=self.num_threads if len(X) > 100 else 1)
             )
         split, base = pd.DataFrame(both[:, :-1], X.index, columns), float(both[0, -1]) if len(both) else 0.0
-        return split, base + self.offset_ + self.level_
+        return split, self._base(base)
+
+    def _base(self, of_trees: float) -> float:
+        return of_trees + self.offset_ + self.level_
+
+    def _tables(self) -> treeshap.Tables | None:
+        """Made once of a fitted model, and not kept with it; None of trees too deep for them."""
+        if (known := self.__dict__.get("_made")) is None or known[0] is not self.booster_:
+            known = self.__dict__["_made"] = (self.booster_, treeshap.tables(self.booster_))
+        return known[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_made"}
 
 
 class LightGBMProbability(_LightGBM, ProbabilityCandidate):
