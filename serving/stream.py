@@ -1,43 +1,39 @@
 """How are millions scored in little memory? A chunk of profiles at a time, each read once for all tasks, and staged.
 
-First every chunk is read and answered: values, ids, and the rows of features go to files (serving.staging); of each
-profile only value and id stay in memory, as a percentile is counted among all. Then each task's scores are written to
-one file, and become part of the table in one commit: readers see a task's batch whole or not at all. Whatever was
-staged or committed before a kill is not done again.
+Every chunk is read and answered: values, ids, and the rows of features go to files (serving.staging); of each profile
+only value and id stay in memory, as a percentile is counted among all. What was staged before a kill is not done again.
+Then scores are written (serving.writing).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features.wide import Wide
 from foretell.declarations import PredictionTask
 from foretell.project import Project
-from lake.engine import last_batch, session, table
-from lake.scored import COLUMNS, ROWS
+from lake.engine import last_batch, session
+from lake.scored import ROWS
 from models.registry import Champion
-from serving.contract import STORED, Terms, answers, contract_table, mix, percentiles, score_ids, unhexed, why
-from serving.evidence import Empty, Evidence, empty_rows
-from serving.reasons import Chosen
+from serving.batch import empty_rows
+from serving.contract import answers, mix, score_ids, unhexed
+from serving.evidence import Empty, Evidence
+from serving.reasons import is_among
 from serving.staging import Staging, key_of
 from training import dataset
 from unification.identity import rules
 
 CHUNK_BYTES = 1 << 24  # of the features of a chunk, as numbers; a model takes several times as much
 MEMORY = "600MB"  # of the engine, which joins no more than a chunk, unless the settings say otherwise
-SLICE = 100_000  # scores that are made into rows of the table at a time
 FORM = "1"  # of what is staged
 
 Progress = Callable[[str], None]
@@ -115,7 +111,7 @@ def answer(
             evidence[one.name] = Evidence(one.name, columns, empty_rows(con, project, one.model, views, cutoff))
         wanted = np.ones(len(profiles), dtype=bool)
         if members is not None:
-            wanted = pc.is_in(profiles, value_set=members).to_numpy(zero_copy_only=False)
+            wanted = is_among(profiles, members)
         size = max(1, CHUNK_BYTES // wide.row_bytes)
         number = last_batch(project)
         said = [
@@ -127,7 +123,7 @@ def answer(
         batch = Batch(
             project, cutoff, number, profiles, wanted, wide, staging, list(range(0, len(profiles), size))
         )  # fmt: skip
-        known = {one.name: _known(con, one.name, cutoff) for one in asked}
+        known = {one.name: known_ids(con, one.name, cutoff) for one in asked}
         parts = list(_answered(con, batch, asked, mask, evidence, known, progress))
     batch.kept = [part["kept"] for part in parts]
     for one in asked:
@@ -163,7 +159,7 @@ def _people(
     return profiles, found["mask"].to_numpy().astype(np.uint64), refused
 
 
-def _known(con: duckdb.DuckDBPyConnection, task: str, cutoff: datetime) -> np.ndarray:
+def known_ids(con: duckdb.DuckDBPyConnection, task: str, cutoff: datetime) -> np.ndarray:
     """(n, 2): the ids that there are of a task's scores at a cutoff, in order."""
     if not con.execute("SELECT 1 FROM duckdb_views() WHERE view_name = 'stored_scores'").fetchall():
         return np.empty((0, 2), dtype=np.uint64)
@@ -172,7 +168,7 @@ def _known(con: duckdb.DuckDBPyConnection, task: str, cutoff: datetime) -> np.nd
     return found[np.lexsort((found[:, 1], found[:, 0]))]
 
 
-def _is_known(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+def is_known(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     if not len(known):
         return np.zeros(len(ids), dtype=bool)
     place = np.minimum(np.searchsorted(known[:, 0], ids[:, 0]), len(known) - 1)
@@ -239,7 +235,7 @@ def _chunk(
         who = profiles if len(at) == len(profiles) else profiles.take(pa.array(at))
         ids = score_ids(one.model, batch.cutoff, who, rows, mixed=_of(mixed, at, columns))
         done[f"ids {one.name}"] = ids
-        scored[at] |= ~_is_known(ids, known[one.name])
+        scored[at] |= ~is_known(ids, known[one.name])
     done["kept"] = np.flatnonzero(scored & wanted).astype(np.int32)
     return done
 
@@ -268,101 +264,3 @@ def _keep(batch: Batch, chunk: int, done: dict[str, np.ndarray], X: np.ndarray) 
 
 def _one_text(text: str, count: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text]))
-
-
-def write(batch: Batch, asked: Sequence[Asked], reasons: Chosen, progress: Progress = lambda _: None) -> None:
-    """Write what was answered: the rows of features, then each task's scores in one commit."""
-    project, staging = batch.project, batch.staging
-    files = [staging.rows(chunk) for chunk, kept in enumerate(batch.kept) if len(kept)]
-    if files:
-        progress("keeping the rows of features")
-        table(project, "scored_rows").adopt(files, ROWS, why="score: rows of features")
-        _say_columns(batch, asked)
-    with ThreadPoolExecutor(2) as writers:
-        under_way: list[tuple[Asked, int, Future[None]]] = []
-        for one in asked:
-            found = batch.found[one.name]
-            with small_session(project) as con:
-                known = _known(con, one.name, batch.cutoff)
-            new = np.flatnonzero(batch.wanted[found.at] & ~_is_known(found.ids, known))
-            if len(new):
-                progress(f"{one.name}: writing {len(new):,} scores")
-                said = _reasons(batch, one, new, reasons, progress)
-                under_way.append((one, len(new), writers.submit(_file, batch, one, new, said)))
-        for one, count, file in under_way:
-            file.result()
-            why_so = f"score {one.name} v{one.model.version}"
-            table(project, "scores").adopt([staging.scores(one.name)], STORED, why=why_so)
-            batch.found[one.name].added = count
-
-
-def _file(batch: Batch, one: Asked, new: np.ndarray, said: dict[int, list]) -> None:
-    """Write the new scores of a task to its file."""
-    tables = _contracts(batch, one, new, said)
-    first = next(tables)
-    file = batch.staging.scores(one.name)
-    batch.staging.write(file, first.schema, lambda: _after(first, tables), ["cutoff", "profile_id"])
-
-
-def _after(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield from rest
-
-
-def _say_columns(batch: Batch, asked: Sequence[Asked]) -> None:
-    """Write down which features stand where in the rows of this batch, once."""
-    stored, said = table(batch.project, "scored_columns"), set()
-    if files := stored.files():
-        query = f"SELECT task FROM {stored.scan(files)} WHERE rows = ?"
-        said = {task for (task,) in duckdb.execute(query, [batch.staging.key]).fetchall()}
-    rows = [
-        {"rows": batch.staging.key, "task": one.name, "columns": list(one.model.contract["columns"]),
-         "places": [int(place) + 1 for place in batch.wide.places[one.name]]}
-        for one in asked if one.name not in said
-    ]  # fmt: skip
-    if rows:
-        stored.append(pa.Table.from_pylist(rows, COLUMNS), why="score: names of features")
-
-
-def _reasons(batch: Batch, one: Asked, new: np.ndarray, chosen: Chosen, progress: Progress) -> dict[int, list]:
-    """Place among the task's answers -> its reasons, of those chosen among the profiles wanted. What they cost is
-    noted."""
-    found, began = batch.found[one.name], time.perf_counter()
-    if chosen.nobody:
-        return {}
-    mine = np.flatnonzero(batch.wanted[found.at])
-    picked = mine[chosen.among(batch.profiles.take(pa.array(found.at[mine])), found.values[mine])]
-    picked = np.intersect1d(picked, new)
-    said: dict[int, list] = {}
-    ends = [*batch.chunks[1:], len(batch.profiles)]
-    for chunk, (start, end) in enumerate(zip(batch.chunks, ends, strict=True)):
-        low, high = np.searchsorted(found.at[picked], [start, end])
-        if low == high:
-            continue
-        progress(f"{one.name}: reasons for {high:,} of {len(picked):,}")
-        places = picked[low:high]
-        X = _stored(batch, chunk)[np.searchsorted(batch.kept[chunk], found.at[places] - start)]
-        columns = batch.wide.places[one.name]
-        said |= dict(zip(places.tolist(), why(one.model, np.ascontiguousarray(X[:, columns])), strict=True))
-    found.reasons, found.seconds = len(picked), time.perf_counter() - began
-    return said
-
-
-def _stored(batch: Batch, chunk: int) -> np.ndarray:
-    """The rows of features of a chunk, as they were written."""
-    values = pq.read_table(batch.staging.rows(chunk), columns=["values"])["values"]
-    flat = np.concatenate([part.flatten().to_numpy() for part in values.chunks])
-    return flat.reshape(len(batch.kept[chunk]), -1)
-
-
-def _contracts(batch: Batch, one: Asked, new: np.ndarray, said: dict[int, list]) -> Iterator[pa.Table]:
-    found, at = batch.found[one.name], datetime.now(UTC)
-    terms = Terms(batch.cutoff, batch.cutoff + one.task.horizon, batch.number, one.task.purpose)
-    shares = percentiles(np.sort(found.values), found.values)
-    for start in range(0, len(new), SLICE):
-        some = new[start : start + SLICE]
-        reasons = [said.get(place) for place in some.tolist()] if said else [None] * len(some)
-        yield contract_table(
-            one.model, terms, batch.staging.key, found.ids[some], batch.profiles.take(pa.array(found.at[some])),
-            found.values[some], shares[some], reasons, at,
-        )  # fmt: skip

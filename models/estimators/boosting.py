@@ -6,7 +6,7 @@ Ke et al., LightGBM: A Highly Efficient Gradient Boosting Decision Tree (NIPS 20
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import lightgbm as lgb
 import numpy as np
@@ -153,7 +153,7 @@ class _LightGBM(Candidate):
         return known[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_made"}
+        return {name: value for name, value in cast(dict[str, Any], super().__getstate__()).items() if name != "_made"}
 
 
 class LightGBMProbability(_LightGBM, ProbabilityCandidate):
