@@ -122,7 +122,8 @@ class Wide:
 def _numbers(values: pa.ChunkedArray, codes: tuple[str, ...] | None) -> np.ndarray:
     """float64, NaN where nothing is known; text by the place of its value among the codes."""
     if codes is not None:
-        values = pc.index_in(values, value_set=pa.array(codes, pa.string())).cast(pa.float64())
+        asked = pc.SetLookupOptions(value_set=pa.array(codes, pa.string()))
+        values = pc.call_function("index_in", [values], asked).cast(pa.float64())
     return values.to_numpy()
 
 

@@ -27,7 +27,8 @@ COLUMNS = pa.schema([
     ("rows", pa.string()), ("task", pa.string()), ("columns", pa.list_(pa.string())),
     ("places", pa.list_(pa.int32())),
 ])  # fmt: skip
-_MAP = "map(g.columns, list_select(f.values, g.places))"
+_NAMES = "getvariable('scored_columns')[s.rows || ' ' || s.task]"
+_MAP = f'map({_NAMES}.columns, list_select(f."values", {_NAMES}.places))'
 
 
 def create_view(con: duckdb.DuckDBPyConnection, scores: Table, rows: Table, columns: Table) -> None:
@@ -48,11 +49,13 @@ def create_view(con: duckdb.DuckDBPyConnection, scores: Table, rows: Table, colu
     listed = [
         f's."{name}"' if name != "rows" else f"{own.format(_MAP)} AS features" for name in names if name != "features"
     ]
-    # Grouped, so that the engine sees that a join adds no row, and leaves it out where nobody reads features.
+    # What the numbers are called is little, and looked up. One join, grouped, so that the engine sees that it adds no
+    # row, and leaves it out where nobody reads features; of two joins it would leave out none.
     con.execute(
-        f"""CREATE VIEW scores AS SELECT {", ".join(listed)} FROM stored_scores s
-            LEFT JOIN (SELECT rows, task, any_value(columns) AS columns, any_value(places) AS places
-                FROM scored_columns GROUP BY ALL) g ON g.rows = s.rows AND g.task = s.task
+        f"""SET VARIABLE scored_columns = (SELECT map_from_entries(list((name, said))) FROM (
+                SELECT rows || ' ' || task AS name, any_value({{'columns': columns, 'places': places}}) AS said
+                FROM scored_columns GROUP BY ALL));
+        CREATE VIEW scores AS SELECT {", ".join(listed)} FROM stored_scores s
             LEFT JOIN (SELECT rows, profile_id, any_value("values") AS "values" FROM scored_rows
                 GROUP BY ALL) f ON f.rows = s.rows AND f.profile_id = s.profile_id"""
     )

@@ -175,6 +175,7 @@ class Table:
             self.path,
             rows.to_arrow_reader(100_000),
             mode="overwrite",
+            schema_mode="merge",
             predicate=where,
             partition_by=table.metadata().partition_columns or None,
             commit_properties=CommitProperties(custom_metadata={"why": why}),

@@ -8,6 +8,7 @@ the value is null.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +18,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from features.wide import empty_row
 from foretell.project import Project
+from foretell.views import FeatureView
 from lake import derived
 from lake.engine import connect, last_batch
+from models.encoding import encode_rows
 from models.registry import Champion
 from serving.evidence import Empty
 
@@ -104,3 +108,16 @@ def online_cutoff(project: Project) -> datetime | None:
     file = project.home / "feast" / "online.json"
     stamp = json.loads(file.read_text())["cutoff"] if file.exists() else None
     return datetime.fromisoformat(stamp) if stamp else None
+
+
+def empty_rows(
+    con: duckdb.DuckDBPyConnection, project: Project, model: Champion, views: Sequence[FeatureView], cutoff: datetime
+) -> Empty:
+    """What a model reads of nobody. con: a lake session; views: of its task, as it was trained."""
+    found: dict[str, dict[str, float | None]] = {}
+    for view in views:
+        columns = [c for c in model.contract["columns"] if c in view.features]
+        row = encode_rows([empty_row(con, project, view, cutoff)], columns, model.categories).iloc[0]
+        if columns:
+            found[view.name] = {c: None if np.isnan(row[c]) else float(row[c]) for c in columns}
+    return found

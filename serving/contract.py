@@ -237,15 +237,8 @@ def _factors(count: int, what: str) -> np.ndarray:
 
 def _words(profiles: Sequence[str] | pa.Array) -> np.ndarray:
     """(n, k): ids as numbers of eight bytes, hashed; what is beyond an id's end is 0, and adds nothing."""
-    if isinstance(profiles, pa.Array) and len(profiles):
-        ends = np.frombuffer(profiles.buffers()[1], dtype=np.int32)[profiles.offset :][: len(profiles) + 1]
-        long = np.diff(ends)
-        if (long == long[0]).all() and long[0]:
-            text = np.frombuffer(profiles.buffers()[2], dtype=np.uint8)[ends[0] : ends[-1]].reshape(-1, long[0])
-            padded = np.zeros((len(text), -(-int(long[0]) // 8) * 8), dtype=np.uint8)
-            padded[:, : long[0]] = text
-            return _mix(padded.view("<u8"))
-        profiles = profiles.to_pylist()
+    if isinstance(profiles, pa.StringArray) and (found := _equally_long(profiles)) is not None:
+        return found
     return _mix(_padded(profiles))
 
 
@@ -254,6 +247,22 @@ def _padded(profiles: Sequence[str] | pa.Array) -> np.ndarray:
     coded = [str(profile).encode() for profile in profiles]
     width = -(-max(map(len, coded), default=1) // 8) * 8 or 8
     return np.frombuffer(b"".join(c.ljust(width, b"\0") for c in coded), dtype="<u8").reshape(len(coded), -1)
+
+
+def _equally_long(profiles: pa.StringArray) -> np.ndarray | None:
+    """The same of ids that are all as long, without making an object of each; None of others."""
+    if not len(profiles):
+        return None
+    _, ends, text = profiles.buffers()
+    places = np.frombuffer(ends, dtype=np.int32)[profiles.offset :][: len(profiles) + 1]
+    lengths = np.diff(places)
+    size = int(lengths[0])
+    if not size or not (lengths == size).all():
+        return None
+    letters = np.frombuffer(text, dtype=np.uint8)[places[0] : places[-1]].reshape(-1, size)
+    padded = np.zeros((len(letters), -(-size // 8) * 8), dtype=np.uint8)
+    padded[:, :size] = letters
+    return _mix(padded.view("<u8"))
 
 
 @njit(cache=True, nogil=True)

@@ -9,18 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-import duckdb
 import numpy as np
 
-from features.wide import empty_row
 from foretell.errors import NotReady
-from foretell.project import Project
-from foretell.views import FeatureView
-from models.encoding import encode_rows
-from models.registry import Champion
 
 Empty = Mapping[str, Mapping[str, float | None]]
 """View -> feature -> what the model reads of a profile without facts (None: unknown). JSON can keep it."""
@@ -36,19 +29,6 @@ class Insufficient(NotReady):
             "to be asked about",
         )  # fmt: skip
         self.views = list(views)
-
-
-def empty_rows(
-    con: duckdb.DuckDBPyConnection, project: Project, model: Champion, views: Sequence[FeatureView], cutoff: datetime
-) -> Empty:
-    """What a model reads of nobody. con: a lake session; views: of its task, as it was trained."""
-    found: dict[str, dict[str, float | None]] = {}
-    for view in views:
-        columns = [c for c in model.contract["columns"] if c in view.features]
-        row = encode_rows([empty_row(con, project, view, cutoff)], columns, model.categories).iloc[0]
-        if columns:
-            found[view.name] = {c: None if np.isnan(row[c]) else float(row[c]) for c in columns}
-    return found
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,22 @@ class Chosen:
     share: float = 0.0
     members: pa.Array | None = None
 
+    @property
+    def nobody(self) -> bool:
+        return self.members is None and not self.share
+
     def among(self, profiles: pa.Array, values: np.ndarray) -> np.ndarray:
         """The places of those chosen, in order. Of equal values the first by profile_id are taken."""
         if self.members is not None:
-            return np.flatnonzero(pc.is_in(profiles, value_set=self.members).to_numpy(zero_copy_only=False))
+            return np.flatnonzero(is_among(profiles, self.members))
         count = math.ceil(self.share * len(values) - 1e-9)
         return np.sort(np.argsort(-values, kind="stable")[:count])
+
+
+def is_among(profiles: pa.Array, members: pa.Array) -> np.ndarray:
+    """(n,): whether each profile is one of the members."""
+    found = pc.call_function("is_in", [profiles], pc.SetLookupOptions(value_set=members))
+    return found.to_numpy(zero_copy_only=False)
 
 
 def choose(project: Project, text: str | None, most: int) -> Chosen:

@@ -25,7 +25,7 @@ from lake.engine import session
 from models.encoding import encode_rows
 from models.registry import Champion, champion, quietly, trained_at
 from segments.audience import audience
-from serving import batch, stream
+from serving import batch, stream, writing
 from serving.batch import online_cutoff
 from serving.contract import SCHEMA, Terms, contract_rows
 from serving.evidence import Evidence
@@ -106,7 +106,7 @@ def write_scores(
     """Answer each task for everyone eligible at a cutoff that is built, and write the scores. See `score`."""
     made = stream.answer(project, asked, cutoff, members, progress)
     chosen = choose(project, reasons, max(len(found.at) for found in made.found.values()))
-    stream.write(made, asked, chosen, progress)
+    writing.write(made, asked, chosen, progress)
     scored = []
     for one in asked:
         found = made.found[one.name]

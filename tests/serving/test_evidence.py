@@ -21,7 +21,8 @@ from foretell.windows import days
 from lake.engine import session, table
 from models.registry import Champion
 from serving import batch
-from serving.evidence import Evidence, Insufficient, empty_rows
+from serving.batch import empty_rows
+from serving.evidence import Evidence, Insufficient
 from serving.http.index import Index
 from serving.score import score, score_one
 from training import dataset
