@@ -10,7 +10,8 @@ It holds personal data, as `derived/` does.
   page(profile_id, page)  JSON: traits, identifiers, former_ids, segments, eligible (tasks), refused (purposes that the
                           person did not agree to)
   segment(name, facts)    JSON: name, rule, description, size, problem
-  about(key, value)       published_at, kinds (JSON: the types of identifiers), countries (JSON: of phone numbers)
+  about(key, value)       published_at, kinds (JSON: the types of identifiers), countries (JSON: of phone numbers),
+                          personal (JSON: the features that are made of traits)
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def publish(project: Project, progress: Callable[[str], None] = lambda _: None) 
         kinds = sorted({kind for s in project.definitions.sources.values() for kind in s.identifiers})
         countries = sorted({s.country for s in project.definitions.sources.values() if s.country})
         about = {"published_at": datetime.now(UTC).isoformat(), "kinds": json.dumps(kinds),
-                 "countries": json.dumps(countries)}  # fmt: skip
+                 "countries": json.dumps(countries), "personal": json.dumps(_personal(project))}  # fmt: skip
         out.executemany("INSERT INTO about VALUES (?, ?)", about.items())
         out.commit()
         out.close()
@@ -74,6 +75,12 @@ def publish(project: Project, progress: Callable[[str], None] = lambda _: None) 
         out.close()
         draft.unlink(missing_ok=True)
     return file
+
+
+def _personal(project: Project) -> list[str]:
+    """The features of views over the golden record, which say what a person has told."""
+    views = project.definitions.views.values()
+    return sorted({name for view in views if "person" in view.roles for name in view.features})
 
 
 def _write_tasks(project: Project, out: sqlite3.Connection) -> dict[str, batch.Batch]:
