@@ -31,6 +31,7 @@ from foretell.errors import Busy
 from foretell.project import Project
 from lake.engine import table
 from lake.erasure import Person, digest, mine
+from lake.literals import quote
 
 TABLE = "audit"
 ERASED = "erased:"
@@ -147,14 +148,16 @@ def forget(project: Project, person: Person) -> int:
     stored = table(project, TABLE)
     if not (files := stored.files()):
         return 0
+    gone = sorted(person.profile_ids)
+    ids, digests = (
+        "[" + ", ".join(f"'{quote(text)}'" for text in texts) + "]"
+        for texts in (gone, [digest_of(person.key, profile) for profile in gone])
+    )
+    theirs = f"list_has_any(t.profiles, {ids})"
+    each = f"list_transform(t.profiles, lambda p: coalesce(map({ids}, {digests})[p], p))"
     with locked(project), duckdb.connect() as con:
         con.execute("SET TimeZone='UTC'")
-        con.execute("CREATE TEMP TABLE gone (value VARCHAR, digest VARCHAR)")
-        pairs = [(p, digest_of(person.key, p)) for p in sorted(person.profile_ids)]
-        con.executemany("INSERT INTO gone VALUES (?, ?)", pairs)
-        theirs = "list_has_any(t.profiles, (SELECT list(value) FROM gone))"
         found = con.execute(f"SELECT count(*) FROM (SELECT * FROM {stored.scan(files)}) t WHERE {theirs}").fetchall()
-        each = "list_transform(t.profiles, p -> coalesce((SELECT map(list(value), list(digest)) FROM gone)[p], p))"
         stored.rewrite(con, "false", changed=theirs, columns={"profiles": each}, why="erase")
         stored.vacuum()
     return int(found[0][0])

@@ -29,13 +29,14 @@ ANYONE = Caller("anyone", frozenset(SCOPES))
 
 @dataclass
 class Refusal(Exception):
-    """An answer in the place of the route's, as `serving.http.errors.answer` makes it."""
+    """An answer in the place of the route's, as `serving.http.errors.answer` makes it. who: if it is known."""
 
     status: int
     subject: str
     problem: str
     fix: str
     headers: dict[str, str] = field(default_factory=dict)
+    who: str = ""
 
 
 HOW = "send `Authorization: Bearer KEY`; `foretell access create NAME --scope SCOPE` makes a key"
@@ -52,7 +53,8 @@ def not_allowed(caller: Caller, scope: str) -> Refusal:
     has = ", ".join(sorted(caller.scopes)) or "none"
     challenge = f'Bearer realm="foretell", error="insufficient_scope", scope="{scope}"'
     fix = f"ask with a key or token that has it: `foretell access create NAME --scope {scope}`"
-    return Refusal(403, "scope", f"expected the scope {scope}, got {has}", fix, {"WWW-Authenticate": challenge})
+    problem, headers = f"expected the scope {scope}, got {has}", {"WWW-Authenticate": challenge}
+    return Refusal(403, "scope", problem, fix, headers, caller.who)
 
 
 def too_many(who: str, seconds: int) -> Refusal:

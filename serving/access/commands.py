@@ -21,7 +21,7 @@ def access() -> None:
     \b
     score      scores, with their reasons
     read       profiles, segments and tasks; of a profile no scores, and what is personal is masked
-    personal   identifiers and traits as they are, together with read or score
+    personal   identifiers and traits as they are, where `read` or `score` has opened the route
     admin      how the service is doing: /metrics
     """
 
@@ -99,8 +99,8 @@ def revoke(project: str | None, name: str) -> None:
 def log(project: str | None, profile: str | None, who: str | None, limit: int, as_json: bool) -> None:
     """Show who has read whose data, over HTTP and by commands, the latest first.
 
-    Every answer about people is in it, and every refusal to somebody who is known. Of a person who was erased it keeps
-    a keyed digest: it is found by the profile id that the receipt names.
+    Every answer about people is in it, and every refusal (403) to somebody who asked for one. Of a person who was
+    erased it keeps a keyed digest: it is found by the profile id that the receipt names.
 
     \b
     Examples:

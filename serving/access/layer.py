@@ -48,6 +48,8 @@ class Access:
             if route.personal:
                 self.trail.check()
         except Refusal as no:
+            if no.who and route.personal:
+                self.trail.add(Read(now(), no.who, f"{_verb(scope)} {route.path}", [], no.status, b""))
             await answer(no.status, no.subject, no.problem, no.fix, no.headers)(scope, receive, send)
             took = time.perf_counter() - began
             observe(scope["method"], route.path, no.status, took)

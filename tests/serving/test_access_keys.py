@@ -91,13 +91,13 @@ def test_what_another_process_does_is_seen_within_a_second(project: Project) -> 
     assert not gate.asks
     text, _ = Keys(project).create("shop", ["read"])
     started = time.monotonic()
-    while ask(gate, text) == 401:
+    while not isinstance(ask(gate, text), Caller):
         assert time.monotonic() - started < 1
         time.sleep(0.02)
     assert isinstance(ask(gate, text), Caller)
     Keys(project).revoke("shop")
     started = time.monotonic()
-    while ask(gate, text) != 401:
+    while isinstance(ask(gate, text), Caller):
         assert time.monotonic() - started < 1
         time.sleep(0.02)
 
@@ -172,7 +172,6 @@ def test_names_and_scopes_that_cannot_be(project: Project) -> None:
 def test_keys_made_at_once_are_all_kept(project: Project) -> None:
     made = "import sys; from foretell.project import Project; from serving.access.keys import Keys\n"
     made += "for n in range(5): Keys(Project.find(sys.argv[1])).create(f'k{sys.argv[2]}-{n}', ['read'])"
-    project.key  # noqa: B018: made once, by whoever comes first
     running = [subprocess.Popen([sys.executable, "-c", made, str(project.folder), str(n)], cwd=ROOT) for n in range(3)]
     assert [process.wait(120) for process in running] == [0, 0, 0]
     assert len(Keys(project).keys) == 15
@@ -193,9 +192,13 @@ def test_the_verbs(foretell: Callable[..., tuple[int, str, str]]) -> None:
     assert text.strip() not in listed
     assert re.search(r"analyst +score read +20\d\d-.* never +in use", listed)
     assert re.search(r"till +score .* never +revoked", listed)
-    for words in (["create", "x"], ["create", "x", "--scope", "all"], ["create", "x", "--scope", "read", "--expires", "5"],
-                  ["create", "x", "--scope", "read", "--expires", "0d"]):  # fmt: skip
-        assert foretell("access", *words)[0] == 2
+    for words in (
+        [],
+        ["--scope", "all"],
+        ["--scope", "read", "--expires", "5"],
+        ["--scope", "read", "--expires", "0d"],
+    ):
+        assert foretell("access", "create", "x", *words)[0] == 2
     assert "no such key in use" in foretell("access", "revoke", "nobody")[2]
     assert "Nobody has read anything yet." in foretell("access", "log")[1]
     shown = foretell("access", "--help")[1]
