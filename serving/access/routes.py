@@ -127,7 +127,7 @@ def _describe(operation: dict[str, Any], route: Route) -> None:
     if route.scope == ANYBODY:
         operation["security"] = []
         return
-    operation["security"] = [{"bearer": [route.scope]}]
+    operation["security"] = [*([{}] if route.here else []), {"bearer": [route.scope]}]
     said = f"Needs the scope `{route.scope}`"
     said += ", unless it is asked on the same machine" if route.here else ""
     said += "; without `score`, scores are left out" if route.scores else ""
