@@ -54,6 +54,7 @@ def served(trained: TrainedShop, tmp_path_factory: pytest.TempPathFactory) -> It
         thread.join(20)
 
 
+@pytest.mark.slow
 def test_the_openapi_document_holds(served: tuple[Behind, str], tmp_path: Path) -> None:
     """All checks of schemathesis, of every route: types, statuses, headers, methods, and that a key is asked for."""
     service, url = served
