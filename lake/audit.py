@@ -41,6 +41,7 @@ SCHEMA = pa.schema([
     ("status", pa.int64()),
 ])  # fmt: skip
 _READS = "route, read_at, who, profiles, count, scopes, status"
+AT_ONCE = 50_000  # rows that are taken in by one commit
 MANY = 200  # files of the table, after which they are written into one
 
 
@@ -78,7 +79,7 @@ def note(project: Project, route: str, profiles: Iterable[str], scopes: Iterable
 
 @contextmanager
 def locked(project: Project) -> Iterator[None]:
-    """One at a time takes lines in or rewrites the table; it takes seconds, so others wait."""
+    """One at a time takes lines in, rewrites the table or reads it; it takes seconds, so others wait."""
     from filelock import FileLock, Timeout
 
     folder_of(project.home).mkdir(parents=True, exist_ok=True)
@@ -98,24 +99,29 @@ def take_in(project: Project) -> int:
 
     A row's id is its file and line: cut short and run again, no row is lost or there twice.
     """
-    folder, stored = folder_of(project.home), table(project, TABLE)
+    folder, stored, added = folder_of(project.home), table(project, TABLE), 0
     if not any(folder.glob("*.jsonl")):
         return 0
     with locked(project):
-        files = sorted(folder.glob("*.jsonl"))
-        rows = [row for file in files for row in _lines(file)]
-        known = _known(stored.files(), [row["row_id"] for row in rows], stored)
-        gone = _erased(project)
-        new = [row for row in rows if row["row_id"] not in known]
-        for row in new:
-            row["profiles"] = [digest_of(project.key, p) if p in gone else p for p in row["profiles"]]
-        if new:
-            stored.append(pa.Table.from_pylist(new, SCHEMA), why="audit")
-        for file in files:
-            file.unlink()
+        gone, waiting = _erased(project), sorted(folder.glob("*.jsonl"))
+        while waiting:
+            some, rows = [], []
+            while waiting and len(rows) < AT_ONCE:
+                some.append(waiting.pop(0))
+                rows += _lines(some[-1])
+            known = _known(stored.files(), [row["row_id"] for row in rows], stored)
+            new = [row for row in rows if row["row_id"] not in known]
+            for row in new:
+                row["profiles"] = [digest_of(project.key, p) if p in gone else p for p in row["profiles"]]
+            if new:
+                stored.append(pa.Table.from_pylist(new, SCHEMA), why="audit")
+            for file in some:
+                file.unlink()
+            added += len(new)
         if len(stored.files()) > MANY:
             DeltaTable(stored.path).optimize.compact()
-    return len(new)
+            stored.vacuum()
+    return added
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -146,8 +152,6 @@ def forget(project: Project, person: Person) -> int:
     """Put a digest in the place of every id of a person who is being erased, in every version of the table that can be
     read. Returns in how many rows."""
     stored = table(project, TABLE)
-    if not (files := stored.files()):
-        return 0
     gone = sorted(person.profile_ids)
     ids, digests = (
         "[" + ", ".join(f"'{quote(text)}'" for text in texts) + "]"
@@ -156,6 +160,8 @@ def forget(project: Project, person: Person) -> int:
     theirs = f"list_has_any(t.profiles, {ids})"
     each = f"list_transform(t.profiles, lambda p: coalesce(map({ids}, {digests})[p], p))"
     with locked(project), duckdb.connect() as con:
+        if not (files := stored.files()):
+            return 0
         con.execute("SET TimeZone='UTC'")
         found = con.execute(f"SELECT count(*) FROM (SELECT * FROM {stored.scan(files)}) t WHERE {theirs}").fetchall()
         stored.rewrite(con, "false", changed=theirs, columns={"profiles": each}, why="erase")
@@ -171,9 +177,9 @@ def rows(
     profiles: ids, those of erased ones too. who: as in the table, or without what stands before its colon.
     """
     stored = table(project, TABLE)
-    if not (files := stored.files()):
-        return []
-    with duckdb.connect() as con:
+    with locked(project), duckdb.connect() as con:
+        if not (files := stored.files()):
+            return []
         con.execute("SET TimeZone='UTC'")
         wanted = [form for p in profiles or () for form in (p, digest_of(project.key, p))]
         conditions = ["list_has_any(profiles, ?)"] if profiles is not None else []

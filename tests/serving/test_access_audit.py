@@ -171,6 +171,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.mark.parametrize("when", ["before the commit", "after the commit", "between the files"])
 def test_taking_in_that_was_killed_is_repaired(project: Project, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "AT_ONCE", 2)
     for n in range(3):
         audit.note(project, "foretell profile", [f"p{n}"])
     unlink, append = Path.unlink, type(table(project, "audit")).append
@@ -192,6 +193,7 @@ def test_taking_in_that_was_killed_is_repaired(project: Project, when: str, monk
     with pytest.raises(KeyboardInterrupt):
         take_in(project)
     monkeypatch.undo()
+    monkeypatch.setattr(audit, "AT_ONCE", 2)
     assert append is type(table(project, "audit")).append
     audit.note(project, "foretell profile", ["p3"])
     take_in(project)
