@@ -17,6 +17,7 @@ import getpass
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from foretell.errors import Busy
+from foretell.errors import Busy, DataError
 from foretell.project import Project
 from lake.engine import table
 from lake.erasure import Person, digest, mine
@@ -41,6 +42,7 @@ SCHEMA = pa.schema([
     ("status", pa.int64()),
 ])  # fmt: skip
 _READS = "route, read_at, who, profiles, count, scopes, status"
+ABANDONED = 60  # seconds after which nobody is writing a draft any more
 AT_ONCE = 50_000  # rows that are taken in by one commit
 MANY = 200  # files of the table, after which they are written into one
 
@@ -100,6 +102,9 @@ def take_in(project: Project) -> int:
     A row's id is its file and line: cut short and run again, no row is lost or there twice.
     """
     folder, stored, added = folder_of(project.home), table(project, TABLE), 0
+    for draft in folder.glob(".*"):
+        if time.time() - draft.stat().st_mtime > ABANDONED:  # of a command that was killed before it showed anything
+            draft.unlink(missing_ok=True)
     if not any(folder.glob("*.jsonl")):
         return 0
     with locked(project):
@@ -126,7 +131,11 @@ def take_in(project: Project) -> int:
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except ValueError:
+            problem = f"line {number} of the audit was changed: it is no JSON"
+            raise DataError(str(file), problem, "put the file aside, and find out who did that") from None
         yield {**row, "row_id": f"{file.stem}:{number}", "read_at": datetime.fromisoformat(row["read_at"])}
 
 

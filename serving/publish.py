@@ -32,7 +32,7 @@ from lake.engine import quote, session
 from segments import attributes
 from segments.audience import selections
 from serving import batch, profile
-from serving.http.index import file_of
+from serving.http.index import Index, file_of
 from unification.consent import barred
 from unification.identity import members_at
 
@@ -78,9 +78,15 @@ def publish(project: Project, progress: Callable[[str], None] = lambda _: None) 
 
 
 def _personal(project: Project) -> list[str]:
-    """The features of views over the golden record, which say what a person has told."""
-    views = project.definitions.views.values()
-    return sorted({name for view in views if "person" in view.roles for name in view.features})
+    """The features of views over the golden record, which say what a person has told: those of now, and those of
+    earlier publications, which a champion that is still served may have learned from."""
+    now = {name for view in project.definitions.views.values() if "person" in view.roles for name in view.features}
+    before = frozenset()
+    if file_of(project).exists():
+        index = Index(project)
+        before = index.personal or before
+        index.close()
+    return sorted(now | before)
 
 
 def _write_tasks(project: Project, out: sqlite3.Connection) -> dict[str, batch.Batch]:

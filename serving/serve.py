@@ -81,7 +81,12 @@ def check_open(project: Project, host: str, *, open: bool) -> None:
     if open and asks:
         fix = "leave --open out; or remove `access/keys.json` from the home and the setting oidc"
         raise DataError("--open", "there are keys or a provider, which nobody would be asked for", fix)
-    if asks or open or ip_address(host).is_loopback:
+    try:
+        here = ip_address(host).is_loopback
+    except ValueError:
+        fix = "127.0.0.1 for this machine, 0.0.0.0 for all that can reach it"
+        raise DataError("--host", f"expected an address, got {host!r}", fix) from None
+    if asks or open or here:
         return
     fix = "`foretell access create NAME --scope score` makes a key, which is then asked for; --open serves everybody"
     raise DataError(host, "others can ask there, and there is no key that they would be asked for", fix)

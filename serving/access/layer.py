@@ -26,10 +26,10 @@ _SAYS_MORE = re.compile(rb'"(reasons"\s*:\s*\[|features"\s*:\s*\{|traits"|identi
 
 
 class Access:
-    """ASGI middleware. features: which features are made of traits, as of now."""
+    """ASGI middleware. features: which features are made of traits, as of now; None: it is not known."""
 
     def __init__(
-        self, app: ASGIApp, gate: Gate, trail: Trail, features: Callable[[], Collection[str]],
+        self, app: ASGIApp, gate: Gate, trail: Trail, features: Callable[[], Collection[str] | None],
         routes: Routes | None = None,
     ):  # fmt: skip
         self.app, self.gate, self.trail = app, gate, trail

@@ -1,8 +1,9 @@
 """What does somebody see who may not see what is personal? An answer with identifiers and traits masked.
 
-An e-mail shows its first letters, any other identifier its last two characters, a trait nothing: what it says of a
-person (a city, a name, an income) is not told apart from what it does not. Ids, sources, times and counts stay. So does
-what a score is made of, but for features of traits: their values are not said, nor what a reason tells of them.
+An e-mail shows its first letters, any other identifier its last two characters, so do traits that are such; all other
+traits show nothing: what they say of a person (a city, a name, an income) is not told apart from what they do not. Ids,
+sources, times and counts stay. So does what a score is made of, but for features of traits: their values are not said,
+nor what a reason tells of them.
 """
 
 from __future__ import annotations
@@ -45,8 +46,17 @@ def ending(value: str) -> str:
     return "…" + (value[-2:] if len(value) >= LEAST else "")
 
 
-def masked(body: bytes, features: Collection[str]) -> bytes:
-    """The JSON of an answer without what is personal. features: the names of those that are made of traits."""
+def trait(attribute: str, value: str) -> str:
+    """
+    >>> trait("email", "jo@home.org"), trait("phone", "+4755500042"), trait("city", "Oslo")
+    ('j…@h….org', '…42', '***')
+    """
+    return email(value) if attribute == "email" else ending(value) if attribute == "phone" else HIDDEN
+
+
+def masked(body: bytes, features: Collection[str] | None) -> bytes:
+    """The JSON of an answer without what is personal. features: those that are made of traits; None: it is not known
+    which are."""
     return _dump(_walk(json.loads(body), features))
 
 
@@ -64,7 +74,7 @@ def _dump(found: Any) -> bytes:
     return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _walk(found: Any, features: Collection[str]) -> Any:
+def _walk(found: Any, features: Collection[str] | None) -> Any:
     if isinstance(found, list):
         return [_walk(item, features) for item in found]
     if not isinstance(found, dict):
@@ -73,9 +83,13 @@ def _walk(found: Any, features: Collection[str]) -> Any:
     if isinstance(made.get("identifier"), str):
         made["identifier"] = identifier(made["identifier"])
     if "attribute" in made and "value" in made:
-        made["value"] = HIDDEN
-    if made.get("feature") in features and "text" in made:
+        made["value"] = trait(made["attribute"], str(made["value"]))
+    if "feature" in made and "text" in made and _tells(made["feature"], features):
         made |= {"value": None, "text": HIDDEN}
     if isinstance(row := made.get("features"), dict):
-        made["features"] = {name: None if name in features else value for name, value in row.items()}
+        made["features"] = {name: None if _tells(name, features) else value for name, value in row.items()}
     return made
+
+
+def _tells(name: str, features: Collection[str] | None) -> bool:
+    return features is None or name in features

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from fixtures_trained import TrainedShop, copy_of
 from starlette.testclient import TestClient
 
 from foretell.project import Project
@@ -47,9 +50,17 @@ class Behind:
         from lake import audit
 
         self.trail.close()
-        self.trail.__init__(self.project.home)
+        self.trail = self.app.trail = Trail(self.project.home)
         take_in(self.project)
         return audit.rows(self.project, **which)
+
+
+def fresh(trained: TrainedShop, folder: Path) -> Project:
+    """A copy of the trained shop that nobody has read anything of yet: other tests may have shown some of it."""
+    project = copy_of(trained.project, folder)
+    for path in (project.home / "audit", project.home / "lake" / "audit"):
+        shutil.rmtree(path, ignore_errors=True)
+    return project
 
 
 def make_keys(project: Project) -> dict[str, str]:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from accessing import CARD, NAME, PERSON, Behind, behind
+from accessing import CARD, NAME, PERSON, Behind, behind, fresh
 from click.testing import CliRunner
-from fixtures_trained import TrainedShop, copy_of, trained
+from fixtures_trained import TrainedShop, trained
 from test_http_input import refused
 
 from foretell import __main__ as program
+from foretell.errors import DataError
 from foretell.project import Project
 from lake import audit
 from lake.engine import session, table
@@ -37,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def service(trained: TrainedShop, tmp_path: Path) -> Iterator[Behind]:
-    with behind(copy_of(trained.project, tmp_path / "shop")) as found:
+    with behind(fresh(trained, tmp_path / "shop")) as found:
         yield found
 
 
@@ -201,6 +202,19 @@ def test_taking_in_that_was_killed_is_repaired(project: Project, when: str, monk
     assert list(audit.folder_of(project.home).glob("*.jsonl")) == []
 
 
+def test_what_a_killed_command_left_goes(project: Project) -> None:
+    audit.note(project, "foretell profile", ["p1"])
+    folder = audit.folder_of(project.home)
+    for name, age in ((".a.1", 100), (".b.2", 0)):
+        (folder / name).write_text("half a li")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    take_in(project)
+    assert [file.name for file in folder.glob(".*")] == [".b.2"]
+    (folder / "x.jsonl").write_text("no JSON\n")
+    with pytest.raises(DataError, match="line 1 of the audit was changed"):
+        take_in(project)
+
+
 def test_many_small_files_become_one(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "MANY", 3)
     for n in range(9):
@@ -219,7 +233,7 @@ def test_the_log_of_changes_names_nobody(project: Project) -> None:
 
 
 def test_what_commands_show_is_written_down(trained: TrainedShop, tmp_path: Path) -> None:
-    project = copy_of(trained.project, tmp_path / "shop")
+    project = fresh(trained, tmp_path / "shop")
 
     def foretell(*words: str) -> str:
         done = CliRunner().invoke(program.cli, ["--project", str(project.folder), *words])

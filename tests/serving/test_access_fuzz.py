@@ -22,8 +22,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 import uvicorn
-from accessing import Behind, behind
-from fixtures_trained import TASKS, TrainedShop, copy_of, trained
+from accessing import Behind, behind, fresh
+from fixtures_trained import TASKS, TrainedShop, trained
 from test_http_input import refused
 
 from serving.http.errors import LARGEST
@@ -36,7 +36,7 @@ PEOPLE = ["person1@example.org", "card:40000003", "40000005", "email:person7@exa
 @pytest.fixture(scope="module")
 def served(trained: TrainedShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Behind, str]]:
     """The service behind its gate, and its address."""
-    with behind(copy_of(trained.project, tmp_path_factory.mktemp("fuzzed") / "shop")) as found:
+    with behind(fresh(trained, tmp_path_factory.mktemp("fuzzed") / "shop")) as found:
         found.gate._callers.rate = found.gate._failures.rate = 0.0  # so many come that they would be slowed down
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -215,6 +215,8 @@ def test_it_listens_where_nobody_else_can_ask(project: Project) -> None:
         ):
             check_open(project, host, open=False)
         check_open(project, host, open=True)
+    with pytest.raises(DataError, match=r"expected an address, got 'shop\.example'"):
+        check_open(project, "shop.example", open=False)
     Keys(project).create("shop", ["read"])
     check_open(project, "0.0.0.0", open=False)
     with pytest.raises(DataError, match="which nobody would be asked for; leave --open out"):

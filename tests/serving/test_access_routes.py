@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import timeit
 from collections.abc import Iterator
 
 import pytest
-from accessing import CARD, ELSEWHERE, HERE, NAME, PERSON, ROLES, Behind, behind
+from accessing import CARD, ELSEWHERE, HERE, NAME, PERSON, ROLES, Behind, behind, fresh
 from fastapi import FastAPI
-from fixtures_trained import TASKS, TrainedShop, copy_of, trained
+from fixtures_trained import TASKS, TrainedShop, trained
+from test_access_tokens import AUDIENCE, ISSUER, Provider, rsa_key, sign
 from test_http_input import refused
 
 from foretell.errors import DefinitionError
@@ -17,6 +19,7 @@ from foretell.project import Project
 from serving.access.caller import SCOPES
 from serving.access.gate import from_here
 from serving.access.layer import Access
+from serving.access.mask import masked
 from serving.access.routes import ANYBODY, TABLE, UNKNOWN, Routes, declare, declared
 from serving.http import api
 from serving.http.engine import Engine
@@ -35,7 +38,7 @@ OPENS = {
 
 @pytest.fixture(scope="module")
 def service(trained: TrainedShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
-    with behind(copy_of(trained.project, tmp_path_factory.mktemp("gated") / "shop")) as found:
+    with behind(fresh(trained, tmp_path_factory.mktemp("gated") / "shop")) as found:
         yield found
 
 
@@ -65,6 +68,8 @@ def test_every_route_and_role(service: Behind, method: str, path: str, role: str
     answer, needed = ask(service, method, path, service.headers(role)), OPENS[path]
     if needed == ANYBODY or role == needed:
         assert answer.status_code == 200, answer.text
+        about_people = re.search(r'"profile_id":\s*"p[0-9a-f]{20}"', answer.text) is not None
+        assert about_people == Routes().of(method, path).personal, "what names people is masked and written down"
     elif role in SCOPES:
         said = refused(answer, 403)
         assert said["problem"] == f"expected the scope {needed}, got {role}"
@@ -78,6 +83,25 @@ def test_every_route_and_role(service: Behind, method: str, path: str, role: str
         assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="foretell"')
         assert ('error="invalid_token"' in answer.headers["WWW-Authenticate"]) == (role != "nobody")
         assert "foretell access create" in said["fix"] or role != "nobody"
+
+
+def test_a_token_opens_what_a_key_opens(trained: TrainedShop, tmp_path) -> None:
+    """Each route × a token of each scope alone, of none, of all, and one that has expired."""
+    project, signing, provider = fresh(trained, tmp_path / "shop"), rsa_key(), Provider()
+    provider.publish(signing, "r1")
+    (project.folder / "jwks.json").write_text(json.dumps({"keys": provider.keys}))
+    file = project.folder / "foretell.toml"
+    said = f'issuer = "{ISSUER}", audience = "{AUDIENCE}", jwks_file = "jwks.json"'
+    file.write_text(file.read_text() + f"oidc = {{{said}}}\n")
+    with behind(Project(project.folder), keys=False) as service:
+        for method, path in routes():
+            for scopes in ("", *SCOPES, " ".join(SCOPES)):
+                headers = {"Authorization": f"Bearer {sign(signing, scope=scopes)}"}
+                allowed = not OPENS[path] or OPENS[path] in scopes.split()
+                assert ask(service, method, path, headers).status_code == (200 if allowed else 403)
+            late = {"Authorization": f"Bearer {sign(signing, scope=OPENS[path], exp=1)}"}
+            assert ask(service, method, path, late).status_code == (401 if OPENS[path] else 200)
+        assert {row["who"] for row in service.rows()} == {"oidc:u-17"}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -139,7 +163,7 @@ def test_openapi_says_it(service: Behind) -> None:
 
 
 def test_a_service_without_keys_answers_this_machine_only(trained: TrainedShop, tmp_path) -> None:
-    with behind(copy_of(trained.project, tmp_path / "shop"), keys=False) as service:
+    with behind(fresh(trained, tmp_path / "shop"), keys=False) as service:
         here, path = service.asking(HERE), f"/v1/profiles/{PERSON}"
         assert here.get(path).json()["traits"][0]["value"] != "***"
         for address in ("::1", "127.0.0.9", "::ffff:127.0.0.1"):
@@ -172,7 +196,7 @@ def test_a_service_without_keys_answers_this_machine_only(trained: TrainedShop, 
 
 
 def test_open_means_open(trained: TrainedShop, tmp_path) -> None:
-    with behind(copy_of(trained.project, tmp_path / "shop"), keys=False, open=True) as service:
+    with behind(fresh(trained, tmp_path / "shop"), keys=False, open=True) as service:
         found = service.client.get(f"/v1/profiles/{PERSON}", headers={"X-Forwarded-For": "10.0.0.1"}).json()
         assert NAME in [trait["value"] for trait in found["traits"]]
         assert [row["who"] for row in service.rows()] == ["anyone"]
@@ -244,8 +268,26 @@ def test_scores_say_no_trait(service: Behind) -> None:
     assert {score["task"] for score in one["scores"]} == set(TASKS)
 
 
+def test_masks() -> None:
+    body = {
+        "traits": [{"attribute": "email", "value": "jo@home.org"}, {"attribute": "phone", "value": "+4755500042"},
+                   {"attribute": "income", "value": "74K"}],
+        "identifiers": [{"identifier": "phone:4755500042"}, {"identifier": "email:@"}, {"identifier": "card:12345"}],
+        "reasons": [{"feature": "a", "value": 1.5, "effect": 0.5, "text": "lives in Oslo"}],
+        "features": {"a": 1, "b": 2},
+    }  # fmt: skip
+    packed = json.dumps(body).encode()
+    found = json.loads(masked(packed, {"a"}))
+    assert [t["value"] for t in found["traits"]] == ["j…@h….org", "…42", "***"]
+    assert [i["identifier"] for i in found["identifiers"]] == ["phone:…42", "email:***", "card:…"]
+    assert found["reasons"] == [{"feature": "a", "value": None, "effect": 0.5, "text": "***"}]
+    assert found["features"] == {"a": None, "b": 2}
+    assert json.loads(masked(packed, set()))["features"] == {"a": 1, "b": 2}
+    assert json.loads(masked(packed, None))["features"] == {"a": None, "b": None}, "not known which: none is shown"
+
+
 def test_who_asks_too_often(trained: TrainedShop, tmp_path) -> None:
-    project = copy_of(trained.project, tmp_path / "shop")
+    project = fresh(trained, tmp_path / "shop")
     file = project.folder / "foretell.toml"
     file.write_text(file.read_text() + "rate_per_second = 1\nburst = 3\n")
     with behind(Project(project.folder)) as service:
@@ -259,7 +301,7 @@ def test_who_asks_too_often(trained: TrainedShop, tmp_path) -> None:
 
 
 def test_who_guesses_is_slowed_down(trained: TrainedShop, tmp_path) -> None:
-    with behind(copy_of(trained.project, tmp_path / "shop")) as service:
+    with behind(fresh(trained, tmp_path / "shop")) as service:
         guesses = [
             service.client.get("/v1/tasks", headers={"Authorization": f"Bearer fa_0000{n:04}_" + "A" * 32}).status_code
             for n in range(30)

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from accessing import ROLES, make_keys
+from accessing import ROLES, fresh, make_keys
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from fixtures_trained import TrainedShop, copy_of, trained
+from fixtures_trained import TrainedShop, trained
 from test_access_tokens import AUDIENCE, ISSUER, Provider, rsa_key, sign
 from test_http import free_port, stopped, until
 
@@ -81,7 +81,7 @@ class Served:
 def served(trained: TrainedShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("secured")
     project, port, log, tls = (
-        copy_of(trained.project, folder / "shop"),
+        fresh(trained, folder / "shop"),
         free_port(),
         folder / "log",
         certificate(folder),
@@ -239,7 +239,7 @@ def test_certificates_that_cannot_be_used(trained: TrainedShop, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_the_documented_commands(trained: TrainedShop, tmp_path: Path) -> None:
-    project = copy_of(trained.project, tmp_path / "shop")
+    project = fresh(trained, tmp_path / "shop")
     text = (ROOT / "docs" / "access.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     assert len(blocks) == 3
