@@ -211,7 +211,7 @@ def test_what_a_killed_command_left_goes(project: Project) -> None:
     take_in(project)
     assert [file.name for file in folder.glob(".*")] == [".b.2"]
     (folder / "x.jsonl").write_text("no JSON\n")
-    with pytest.raises(DataError, match="line 1 of the audit was changed"):
+    with pytest.raises(DataError, match="the audit was changed: JSON parse error"):
         take_in(project)
 
 
