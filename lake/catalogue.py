@@ -20,13 +20,15 @@ class Held:
     """What a Delta table holds of people.
 
     what: in words. node: columns with an identifier in normal form ("email:jo@home.org"). profile: columns with a
-    profile id. text: columns with text as it came, in which identifiers may be written in any form. follows: (column,
-    key) of rows that mean nothing without the row of that key in the same table.
+    profile id. profiles: columns with lists of profile ids, in which a keyed digest takes the place of one who is
+    erased (lake/audit.py). text: columns with text as it came, in which identifiers may be written in any form.
+    follows: (column, key) of rows that mean nothing without the row of that key in the same table.
     """
 
     what: str
     node: tuple[str, ...] = ()
     profile: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     follows: tuple[str, str] | None = None
 
@@ -41,6 +43,7 @@ TABLES: Mapping[str, Held] = {
     "scored_rows": Held("the rows of features that were scored", profile=("profile_id",)),
     "scored_columns": Held("which features stand in these rows"),
     "training_rows": Held("which models learned from whom", profile=("profile_id",)),
+    "audit": Held("who read whose data", profiles=("profiles",)),
     "batches": Held("the ledger of loads: names of files and counts"),
     "erasures": Held("erasures: keyed digests of identifiers, and receipts"),
 }
@@ -57,6 +60,8 @@ FOLDERS: Mapping[str, str] = {
     "landing": "removed: what was pulled is pulled again when it is needed",
     "collected": "lines removed",
     "collector": "keys of those who send: stays",
+    "access": "keys of those who ask: digests; stays",
+    "audit": "reads that are not in the table `audit` yet: taken in without the person's id",
     "journal.db": "names, times and counts of loads: stays",
     "mlflow": "models and their reports: no row of anyone",
     "tuning.db": "parameters that were tried: no row of anyone",

@@ -15,6 +15,8 @@ _purpose = click.option(
     "--purpose", default=None, help="What for: who did not agree to it is left out (default: as the segment says)."
 )
 
+_SCOPES = ("personal", "read", "score")  # an attribute may be a trait or a score
+
 
 @click.group()
 def segment() -> None:
@@ -60,11 +62,14 @@ def show(project: str | None, name: str, limit: int, columns: tuple[str, ...], p
     """Show the size and some members of a segment, or of a rule: `foretell segment show "churn > 0.5"`."""
     from foretell.console import table
     from foretell.project import Project
+    from lake.audit import note
     from segments.audience import audience
 
-    found = audience(Project.find(project), name, list(columns) or None, purpose)
-    click.echo(f"{len(found.members):,} of {found.total:,} profiles{_refused(found)}")
+    home = Project.find(project)
+    found = audience(home, name, list(columns) or None, purpose)
     shown = found.members.head(limit)
+    note(home, "foretell segment show", shown["profile_id"], _SCOPES)
+    click.echo(f"{len(found.members):,} of {found.total:,} profiles{_refused(found)}")
     table(
         list(shown.columns),
         [[f"{c:.4g}" if isinstance(c, float) else c for c in row] for row in shown.itertuples(index=False)],
@@ -80,10 +85,13 @@ def show(project: str | None, name: str, limit: int, columns: tuple[str, ...], p
 def export(project: str | None, name: str, file: Path, columns: tuple[str, ...], purpose: str | None) -> None:
     """Export the members of a segment, or of a rule, to a CSV file: profile_id and attributes."""
     from foretell.project import Project
+    from lake.audit import note
     from segments.audience import audience
     from segments.audience import export as write
 
-    found = audience(Project.find(project), name, list(columns) or None, purpose)
+    home = Project.find(project)
+    found = audience(home, name, list(columns) or None, purpose)
+    note(home, "foretell segment export", found.members["profile_id"], _SCOPES)
     click.echo(f"wrote {write(found, file):,} members to {file}{_refused(found)}")
 
 

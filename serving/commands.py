@@ -1,15 +1,19 @@
-"""Verbs of serving: score, score explain, run, serve, profile, status."""
+"""Verbs of serving: score, score explain, run, serve, profile, status. (Rights and access have their own.)"""
 
 from __future__ import annotations
 
 import json
 import math
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
 
 from serving import rights
+from serving.access import commands as access
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 class _Score(click.Command):
@@ -68,10 +72,12 @@ def score(
     if not names:
         raise NotReady("score", "nothing is trained yet", "run `foretell train` first")
     if profile:
+        from lake.audit import note
         from serving.score import score_one
 
         with progress(f"scoring {profile}"):
             answers = [score_one(home, name, profile) for name in names]
+        note(home, "foretell score --profile", [answer["profile_id"] for answer in answers], ["score"])
         for answer in answers:
             features = {name: value if math.isfinite(value) else None for name, value in answer["features"]}
             click.echo(json.dumps({**answer, "features": features}, indent=2, default=_text, allow_nan=False))
@@ -220,28 +226,42 @@ def _interval(text: str) -> timedelta:
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that answer.")
 @click.option("--collect", is_flag=True, help="Collect events too, as `foretell collect` does by itself.")
+@click.option("--open", "anyone", is_flag=True, help="Ask nobody for a key, wherever it listens: everybody sees all.")
+@click.option("--tls-cert", type=_FILE, default=None, help="Certificate to answer by TLS with, in PEM form.")
+@click.option("--tls-key", type=_FILE, default=None, help="Its private key, in PEM form.")
 @click.pass_obj
-def serve(project: str | None, host: str, port: int, workers: int, collect: bool) -> None:
+def serve(
+    project: str | None, host: str, port: int, workers: int, collect: bool, anyone: bool, tls_cert: Path | None,
+    tls_key: Path | None,
+) -> None:  # fmt: skip
     """Answer over HTTP: scores computed from the features online, profiles, tasks and segments.
 
     What is scored later is served at once, without a restart; so is a new champion, from its first `foretell score` on.
-    Its log has no personal data, and it asks nobody for a password: let it be reached only by those who may ask.
+    Its log has no personal data. Until there is a key (`foretell access create`) or a provider of tokens (the setting
+    `oidc`), it listens on this machine only and asks nobody; from then on it asks everybody.
 
     \b
-    Example:
+    Examples:
       foretell serve --port 8080
+      foretell access create shop --scope score && foretell serve --host 0.0.0.0 --tls-cert c.pem --tls-key k.pem
     """
     from foretell.console import progress
     from foretell.project import Project
-    from serving.serve import check_port, prepare, run
+    from serving.serve import Tls, check_open, check_port, prepare, run
 
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together")
     home = Project.find(project)
     host = "127.0.0.1" if host == "localhost" else host
+    tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
+    if tls:
+        tls.check()
+    check_open(home, host, open=anyone)
     check_port(host, port)
     with progress("publishing") as step:
         example = prepare(home, step)
     click.echo(f"Starting the service of {home.folder} on {host}:{port} …")
-    run(home, host, port, workers, example, collect=collect)
+    run(home, host, port, workers, example, collect=collect, open=anyone, tls=tls)
 
 
 @click.command()
@@ -263,11 +283,13 @@ def profile(project: str | None, who: str, as_json: bool, past_of: str | None) -
     """
     from foretell.console import progress
     from foretell.project import Project
+    from lake.audit import note
     from serving.profile import page, past, show, show_past
 
     with progress(who):
         home = Project.find(project)
         found = page(home, who) if past_of is None else past(home, who, past_of or None)
+        note(home, "foretell profile", [found["profile_id"]], ["personal", "read", "score"])
     if past_of is not None and not as_json:
         show_past(found)
         return
@@ -298,4 +320,4 @@ def _text(value: object) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
-COMMANDS = [score, run, serve, profile, status, *rights.COMMANDS]
+COMMANDS = [score, run, serve, profile, status, *rights.COMMANDS, *access.COMMANDS]

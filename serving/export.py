@@ -9,6 +9,7 @@ quarantine        rows that could not be understood and mention an identifier of
 consents          each time something was said: purpose, granted, when, by which source (now: profile.consents)
 scores            every score, with its contract and the very row that was scored
 decisions         what was decided by hand about these identifiers
+reads             who read the person's data, and when
 models            which models learned from the person's rows, and from how many
 """
 
@@ -27,9 +28,10 @@ import duckdb
 from foretell.errors import DataError
 from foretell.project import Project
 from ingestion.erased import Mentions, kinds_of
-from lake import catalogue
+from lake import audit, catalogue
 from lake.engine import session, table
 from lake.erasure import digest, mine
+from serving.access.trail import take_in
 from serving.profile import page
 from training.lineage import learned_from
 from unification.consent import history
@@ -63,11 +65,14 @@ def collect(project: Project, who: str) -> dict[str, Any]:
             query = "SELECT * FROM scores WHERE profile_id IN (SELECT value FROM ids) ORDER BY cutoff, task, score_id"
             scores = _rows(con, query)
     decided = decisions(project)
+    take_in(project)
+    reads = audit.rows(project, profiles=person.profile_ids)
     about = decided["a"].isin(person.nodes) | decided["b"].isin(person.nodes)
     return {
         "format": FORMAT, "exported_at": datetime.now(UTC), "profile": shown, "links": links, "facts": facts,
         "quarantine": bad, "consents": said, "scores": scores, "decisions": decided[about].to_dict("records"),
         "models": learned_from(project, person.profile_ids),
+        "reads": [{name: row[name] for name in ("read_at", "who", "route", "scopes")} for row in reads],
     }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ It holds personal data, as `derived/` does.
                           there is too little evidence for), refused (purposes that the person did not agree to)
   model, row              what scores are computed from (see packing)
   segment(name, facts)    JSON: name, rule, description, size, problem
-  about(key, value)       published_at, kinds (JSON: the types of identifiers), countries (JSON: of phone numbers), rows
-                          (JSON: how a row is packed)
+  about(key, value)       published_at, kinds (JSON: the types of identifiers), countries (JSON: of phone numbers),
+                          personal (JSON: the features that are made of traits), rows (JSON: how a row is packed)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lake.engine import quote, session
 from segments import attributes
 from segments.audience import selections
 from serving import batch, packing, profile
-from serving.http.index import file_of
+from serving.http.index import Index, file_of
 from unification.consent import barred
 from unification.identity import members_at
 
@@ -74,7 +74,7 @@ def publish(project: Project, progress: Callable[[str], None] = lambda _: None) 
         kinds = sorted({kind for s in project.definitions.sources.values() for kind in s.identifiers})
         countries = sorted({s.country for s in project.definitions.sources.values() if s.country})
         about = {"published_at": datetime.now(UTC).isoformat(), "kinds": json.dumps(kinds),
-                 "countries": json.dumps(countries)}  # fmt: skip
+                 "countries": json.dumps(countries), "personal": json.dumps(_personal(project))}  # fmt: skip
         out.executemany("INSERT INTO about VALUES (?, ?)", about.items())
         out.commit()
         out.close()
@@ -83,6 +83,18 @@ def publish(project: Project, progress: Callable[[str], None] = lambda _: None) 
         out.close()
         draft.unlink(missing_ok=True)
     return file
+
+
+def _personal(project: Project) -> list[str]:
+    """The features of views over the golden record, which say what a person has told: those of now, and those of
+    earlier publications, which a champion that is still served may have learned from."""
+    now = {name for view in project.definitions.views.values() if "person" in view.roles for name in view.features}
+    before = frozenset()
+    if file_of(project).exists():
+        index = Index(project)
+        before = index.personal or before
+        index.close()
+    return sorted(now | before)
 
 
 def _write_tasks(

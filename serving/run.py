@@ -19,6 +19,7 @@ from foretell.project import Project
 from ingestion import journal
 from ingestion.load import Loaded, load
 from lake.engine import last_batch, session, table
+from serving.access.trail import take_in
 
 STEPS = ("load", "unify", "score")
 LONGEST_WAIT = timedelta(hours=6)  # between two tries of what goes on failing
@@ -111,6 +112,7 @@ def once(
             for name in steps:
                 stop.check()
                 _STEPS[name](project, report, every, say, tell)
+            take_in(project)  # what a service has written down of its readers
     except Stopped:
         report.stopped = True
     except Busy as error:

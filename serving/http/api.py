@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from pydantic import BaseModel
 
 from foretell.errors import ForetellError
+from serving.access.routes import declare
 from serving.http import answers, engine
 from serving.http.docs import page as docs_page
 from serving.http.errors import Guard, answer, error_responses, install
@@ -145,6 +146,7 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
     async def docs() -> Response:
         return HTMLResponse(docs_page(app.openapi()))
 
+    declare(app)
     return app, Guard(Hot(app, answering, thread))
 
 

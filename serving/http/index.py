@@ -99,6 +99,8 @@ class Index:
         self.published_at = datetime.fromisoformat(about["published_at"])
         self.kinds: list[str] = json.loads(about["kinds"])
         self.countries: list[str] = json.loads(about.get("countries", "[]"))
+        # None: it was published before this was written down
+        self.personal = frozenset(json.loads(about["personal"])) if "personal" in about else None
         self.tasks = {
             name: Task(name, json.loads(facts))
             for name, facts in self._all("SELECT name, facts FROM task ORDER BY rowid")
