@@ -35,7 +35,7 @@ def test_a_folder_that_does_not_exist_holds_none(tmp_path: Path) -> None:
         ("rule: [", "expected YAML, got"),
         ("rule: 'a\n", "expected YAML, got"),
         ("description: none", "expected a rule, got none; add e.g. rule:"),
-        ("rules: a > 1", "expected the keys name, rule, description, purpose, got 'rules'; did you mean \"rule\"?"),
+        ("rules: a > 1", "expected the keys name, rule, description, purpose, control, got 'rules'; did you mean \"rule\"?"),
         ("rule: true", "expected text as rule, got True (bool); put the rule in quotes"),
         ("rule:", "expected text as rule, got None"),
         ("rule: a > 1\nname: 5", "expected text as name, got 5 (int)"),
