@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import duckdb
 
@@ -33,6 +34,7 @@ class Attributes:
 
     views: the relation and the features of each built view. tasks: task -> purposes of its live scores, of the tasks
     whose scores are attributes. allowed: purpose -> SQL for who must not be used for it, None if it is open to all.
+    cutoff: the latest that was scored, which features are of.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -42,6 +44,7 @@ class Attributes:
     views: Mapping[str, tuple[str, Collection[str]]]
     tasks: Mapping[str, Collection[str]]
     allowed: Mapping[str, str | None]
+    cutoff: datetime | None
 
     def create(self, columns: Collection[str] | None = None) -> None:
         """Make the temporary table `attributes`: profile_id and these columns (None: all), one row per profile."""
@@ -146,7 +149,7 @@ def known(con: duckdb.DuckDBPyConnection, project: Project) -> Attributes:
     if not (project.home / "derived" / "profiles.parquet").exists():
         raise NotReady("attributes", "there are no profiles yet", "run `foretell load` and `foretell unify` first")
     traits = _columns(con, "profiles")
-    schema, tasks, views = dict(traits), {}, {}
+    schema, tasks, views, cutoff = dict(traits), {}, {}, None
     if table(project, "scores").exists:
         taken = {*traits, *(f for view in project.definitions.of_profiles.values() for f in view.features)}
         found = con.execute(
@@ -168,7 +171,7 @@ def known(con: duckdb.DuckDBPyConnection, project: Project) -> Attributes:
     schema |= {CONSENT + purpose: "BOOLEAN" for purpose in sorted(meant)}
     meant |= {purpose for several in tasks.values() for purpose in several}
     allowed = {purpose: barred(con, project, purpose, project.now) for purpose in sorted(meant)}
-    return Attributes(con, project, schema, traits, views, tasks, allowed)
+    return Attributes(con, project, schema, traits, views, tasks, allowed, cutoff and cutoff.astimezone(UTC))
 
 
 _SCORED = "scored under this id"  # in no schema: no rule can ask for it

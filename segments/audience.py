@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from lake.catalogue import CONSENT
 from lake.engine import session
 from segments import attributes
 from segments.attributes import Attributes
-from segments.definitions import Segment, load_segments
+from segments.definitions import NAME, Segment, load_segments
 from segments.predicate import Predicate, parse
 from segments.ranking import thresholds
 
@@ -43,12 +44,21 @@ def declared(project: Project) -> Mapping[str, Segment]:
 
 def rule_of(project: Project, name: str) -> Predicate:
     """The rule of a declared segment, or the text itself read as a rule."""
-    known = declared(project)
-    if name in known:
-        return known[name].rule
-    if name.isidentifier():
-        raise unknown("segment", name, known)
-    return parse(name)
+    return asked(project, name)[0]
+
+
+def asked(project: Project, name: str, purpose: str | None = None) -> tuple[Predicate, str]:
+    """The rule of a declared segment, or the text itself read as a rule; and what its members are chosen for.
+
+    That is `purpose` if one is given, else what the segment says, "" of a bare rule.
+    """
+    if re.fullmatch(NAME, name):
+        known = declared(project)
+        if name in known:
+            return known[name].rule, known[name].purpose if purpose is None else purpose
+        if name.isidentifier():
+            raise unknown("segment", name, known)
+    return parse(name), purpose or ""
 
 
 def audience(
@@ -58,7 +68,7 @@ def audience(
 
     purpose: only who agreed to it is a member; None: as the segment says.
     """
-    rule, purpose = rule_of(project, name), purpose_of(project, name, purpose)
+    rule, purpose = asked(project, name, purpose)
     with session(project) as con:
         known = attributes.known(con, project)
         wanted = columns or sorted(bind(project, rule, known.schema).columns)
@@ -73,12 +83,6 @@ def audience(
         ).df()
         total, fit = con.execute(f"SELECT count(*), count(*) FILTER ({condition}) FROM attributes").fetchall()[0]
     return Audience(name, members, int(total), purpose, int(fit) - len(members))
-
-
-def purpose_of(project: Project, name: str, purpose: str | None = None) -> str:
-    """What members are chosen for: `purpose` if one is given, else what the segment says, "" of a bare rule."""
-    known = declared(project)
-    return (known[name].purpose if name in known else "") if purpose is None else purpose
 
 
 def consented(known: Attributes, purpose: str) -> str:
@@ -165,10 +169,12 @@ def selections(
     return found
 
 
-def sizes(project: Project) -> list[tuple[Segment, int | ForetellError, int]]:
-    """Every declared segment with its size now, or why it has none (see `Pass`), and the number of profiles."""
+def sizes(
+    project: Project, names: Collection[str] | None = None
+) -> list[tuple[Segment, int | ForetellError, int]]:  # fmt: skip
+    """Every declared segment (or these) with its size now, or why it has none (see `Pass`), and how many profiles."""
     with session(project) as con:
-        found = one_pass(con, project)
+        found = one_pass(con, project, names)
         counts = [f"count(*) FILTER ({condition})" for _, condition in found.ready]
         total, *each = con.execute(f"SELECT {', '.join(['count(*)', *counts])} FROM attributes").fetchall()[0]
     size = {segment.name: int(n) for (segment, _), n in zip(found.ready, each, strict=True)}

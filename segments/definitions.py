@@ -19,6 +19,7 @@ from foretell.errors import DefinitionError, did_you_mean
 from segments.predicate import EXAMPLE, Predicate, parse
 
 KEYS = ("name", "rule", "description", "purpose", "control")
+NAME = r"\w[\w-]*"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def load_segment(path: Path) -> Segment:
             raise DefinitionError(
                 str(path), problem, f"put the {key} in quotes, or leave the key out if it has a default"
             )
-    if not re.fullmatch(r"\w[\w-]*", values["name"]):
+    if not re.fullmatch(NAME, values["name"]):
         problem = f"expected a name of letters, digits, - and _, got {values['name']!r}"
         raise DefinitionError(str(path), problem, "add e.g. name: at-risk")
     rule = parse(values["rule"], where=str(path))

@@ -15,7 +15,7 @@ from foretell.project import Project
 from lake.catalogue import CONSENT
 from lake.engine import session
 from segments import attributes
-from segments.audience import consented, one_pass, prepared, purpose_of, rule_of
+from segments.audience import asked, consented, one_pass, prepared
 
 _ROWS = 100_000  # are counted at once
 
@@ -50,7 +50,7 @@ def size(project: Project, name: str, purpose: str | None = None) -> Size:
 
     purpose: what they would be chosen for; None: as the segment says.
     """
-    rule, purpose = rule_of(project, name), purpose_of(project, name, purpose)
+    rule, purpose = asked(project, name, purpose)
     conditions = rule.parts if rule.operator == "and" else [rule]
     with session(project) as con:
         known = attributes.known(con, project)
