@@ -29,6 +29,8 @@ from lake.engine import session
 from lake.erasure import receipts, tombstones, unfinished
 from lake.scan import search
 from models.registry import champion, quietly
+from segments.control import hand_out
+from segments.history import record
 from serving.consent import say
 from serving.erase import erase, plan
 from serving.export import collect, write
@@ -75,6 +77,9 @@ def everything_about(project: Project) -> None:
     unify(project)
     say(project, OTHER_MAIL, "marketing", True, f"{NAME} called")
     score(project, list(TASKS[:1]))
+    (project.folder / "segments" / "held.yaml").write_text("rule: identifiers > 0\ncontrol: 0.4\n")
+    record(project)
+    hand_out(project, "held", folder / "held.csv")
     shutil.rmtree(folder)
     home = project.home
     (home / "collected" / "web").mkdir(parents=True)
@@ -154,7 +159,8 @@ def test_the_person_had_everything(done: Done) -> None:
     assert {text for *_, text in done.hits_before} == set(TEXTS)
     erased = done.receipt["erased"]
     assert {"facts/crm", "facts/till", "facts/web", "quarantine", "scores", "training_rows", "decisions", "consents",
-            "features", "online store", "last batches", "collected", "landing"} <= erased.keys()  # fmt: skip
+            "features", "online store", "last batches", "collected", "landing", "memberships", "exposures",
+            } <= erased.keys()  # fmt: skip
     assert erased["quarantine"] == 3
     assert erased["collected"] == erased["landing"] == erased["decisions"] == erased["consents"] == 1
     assert erased["facts/crm, blanked in rows of others"] == 1
@@ -298,6 +304,9 @@ def test_the_export_has_everything(done: Done, tmp_path: Path) -> None:
     assert [c["purpose"] for c in read["consents"]] == ["marketing"]
     assert len(read["scores"]) == done.receipt["erased"]["scores"]
     assert all(score["features"] for score in read["scores"])
+    for name in ("memberships", "exposures"):
+        assert len(read[name]) == done.receipt["erased"][name] > 0
+        assert "held" in {row["segment"] for row in read[name]}
     assert [d["kind"] for d in read["decisions"]] == ["unlink"]
     assert read["models"] == done.learned
     assert read["links"]
