@@ -89,23 +89,34 @@ def _same(new: Refresh, old: Refresh | None) -> bool:
 
 
 def _compare(con: duckdb.DuckDBPyConnection, project: Project, found: Pass, progress: Callable[[str], None]) -> None:
-    """Make the tables `chosen` (nr, segment), of those that are ready, `entered` (nr, profile_id) and `gone` (nr,
-    profile_id, recorded: the id under which it entered), and `inside` (nr, profile_id), of today's members."""
+    """Make the tables `chosen` (nr, segment), of those that are ready, and `inside`, `entered` and `gone` (nr, place).
+
+    place: of a profile in `attributes`, as there may be many millions of memberships; null of one that is no more. gone
+    has besides, as `recorded`, the id under which somebody entered, where that is another than today's.
+    """
     con.execute("CREATE TEMP TABLE chosen (nr SMALLINT, segment VARCHAR)")
-    con.execute("CREATE TEMP TABLE inside (nr SMALLINT, profile_id VARCHAR)")
+    con.execute("CREATE TEMP TABLE inside (nr SMALLINT, place INTEGER)")
     for nr, (segment, condition) in enumerate(found.ready):
         progress(segment.name)
         con.execute("INSERT INTO chosen VALUES (?, ?)", [nr, segment.name])
-        con.execute(f"INSERT INTO inside SELECT {nr}, profile_id FROM attributes WHERE {condition}")
-    before = "SELECT NULL::SMALLINT AS nr, NULL::VARCHAR AS recorded WHERE false"
+        con.execute(f"INSERT INTO inside SELECT {nr}, rowid FROM attributes WHERE {condition}")
+    con.execute("CREATE TEMP TABLE was (nr SMALLINT, place INTEGER, recorded VARCHAR)")
     if table(project, TABLE).exists:
-        before = """SELECT nr, profile_id AS recorded FROM memberships JOIN chosen USING (segment)
-            WHERE change <> 'counted' GROUP BY ALL HAVING max_by(change, refresh) = 'entered'"""
+        progress("who was in before")
+        con.execute("CREATE TEMP TABLE places AS SELECT profile_id, rowid::INTEGER AS place FROM attributes")
+        changes = "SELECT nr, profile_id, 2 * refresh + (change = 'entered')::INT AS last FROM memberships JOIN chosen"
+        changes += " USING (segment) WHERE change <> 'counted'"
+        con.execute(  # by today's id, and, of the few who had another, by the one that was recorded
+            f"""INSERT INTO was SELECT nr, place, NULL FROM ({changes}) JOIN places USING (profile_id)
+                GROUP BY ALL HAVING max(last) % 2 = 1;
+            INSERT INTO was SELECT nr, place, recorded FROM (
+                SELECT nr, profile_id AS recorded FROM ({changes}) ANTI JOIN places USING (profile_id)
+                GROUP BY ALL HAVING max(last) % 2 = 1)
+            LEFT JOIN ({today(project)}) m ON m.former_id = recorded LEFT JOIN places USING (profile_id)"""
+        )
     con.execute(
-        f"""CREATE TEMP TABLE was AS SELECT nr, recorded, coalesce(m.profile_id, recorded) AS profile_id
-            FROM ({before}) LEFT JOIN ({today(project)}) m ON m.former_id = recorded;
-        CREATE TEMP TABLE entered AS FROM inside ANTI JOIN was USING (nr, profile_id);
-        CREATE TEMP TABLE gone AS FROM was ANTI JOIN inside USING (nr, profile_id)"""
+        """CREATE TEMP TABLE entered AS FROM inside ANTI JOIN was USING (nr, place);
+        CREATE TEMP TABLE gone AS FROM was ANTI JOIN inside USING (nr, place)"""
     )
 
 
@@ -116,10 +127,11 @@ def today(project: Project) -> str:
 
 
 def _counted(con: duckdb.DuckDBPyConnection, project: Project, found: Pass) -> list[Refresh]:
-    def counts(name: str) -> dict[int, int]:
-        return dict(con.execute(f"SELECT nr, count(DISTINCT profile_id) FROM {name} GROUP BY 1").fetchall())
+    def counts(name: str, what: str = "*") -> dict[int, int]:
+        return dict(con.execute(f"SELECT nr, count({what}) FROM {name} GROUP BY 1").fetchall())
 
-    size, entered, left = counts("inside"), counts("entered"), counts("gone")
+    people = "DISTINCT coalesce(place::VARCHAR, recorded)"  # two who have become one leave once
+    size, entered, left = counts("inside"), counts("entered"), counts("gone", people)
     total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
     batch = last_batch(project)
     return [
@@ -142,9 +154,13 @@ def _append(con: duckdb.DuckDBPyConnection, project: Project, new: list[Refresh]
          for r in new],
     )  # fmt: skip
     changed = "".join(
-        f""" UNION ALL BY NAME SELECT refresh, segment, '{change}' AS change, x.{column} AS profile_id,
-            refreshed_at, batch, rule, written_at FROM {name} x JOIN chosen USING (nr) JOIN counted USING (segment)"""
-        for change, name, column in (("entered", "entered", "profile_id"), ("left", "gone", "recorded"))
+        f""" UNION ALL BY NAME SELECT refresh, segment, '{change}' AS change, {column} AS profile_id, refreshed_at,
+            batch, rule, written_at FROM {name} x JOIN chosen USING (nr) JOIN counted USING (segment)
+            LEFT JOIN attributes a ON a.rowid = x.place"""
+        for change, name, column in (
+            ("entered", "entered", "a.profile_id"),
+            ("left", "gone", "coalesce(x.recorded, a.profile_id)"),
+        )
     )
     stored.append(con.sql(f"FROM counted{changed}").to_arrow_reader(500_000), why="segments")
 

@@ -33,7 +33,8 @@ def number(*parts: object) -> float:
 
 
 def score(project: Project, cutoff: datetime | None = None, days: float = 28, **changes: Any) -> None:
-    """Score everyone now for every task, and build the features of then. changes: to each row."""
+    """Score everyone now for every task, and build the features of then. changes: to each row; with task="x" for that
+    one only."""
     cutoff = cutoff or project.now
     ensure(project)
     build.build(project, project.definitions.of_profiles.values(), [cutoff])
@@ -49,7 +50,7 @@ def score(project: Project, cutoff: datetime | None = None, days: float = 28, **
             "scored_at": cutoff + timedelta(minutes=1), "expires_at": cutoff + timedelta(days=days), "batch": 1,
             "purpose": purpose,
         } | changes
-        for task, (kind, purpose) in TASKS.items()
+        for task, (kind, purpose) in list(TASKS.items())[: 1 if "task" in changes else None]
         for profile in profiles
         # every seventh is in no population
         if number(profile) > 1 / 7
