@@ -84,6 +84,11 @@ def export(project: str | None, name: str, file: Path, columns: tuple[str, ...],
 
     If the segment's file says `control: 0.1`, a tenth is held out: drawn once for each person, the same at every
     export, and kept, so that `foretell segment earned` can say what the others did more.
+
+    \b
+    Examples:
+      foretell segment export worth_keeping --to audience.csv --with email
+      foretell segment export "churn > 0.5" --to leaving.csv --purpose email
     """
     from foretell.project import Project
     from segments.control import hand_out
@@ -106,7 +111,9 @@ def size(project: str | None, name: str, purpose: str | None) -> None:
     """How many would it be? For a segment or a rule, before it is saved: what each of its conditions leaves.
 
     \b
-    foretell segment size "churn > 0.6 and top(clv, 0.2) and city = 'Oslo'" --purpose email
+    Examples:
+      foretell segment size worth_keeping
+      foretell segment size "churn > 0.6 and top(clv, 0.2) and city = 'Oslo'" --purpose email
     """
     from foretell.project import Project
     from segments import show
@@ -119,7 +126,13 @@ def size(project: str | None, name: str, purpose: str | None) -> None:
 @click.argument("names", nargs=-1)
 @click.pass_obj
 def overlap(project: str | None, names: tuple[str, ...]) -> None:
-    """How many people do segments share? A matrix of counts and one of shares (default: of all declared segments)."""
+    """How many people do segments share? A matrix of counts and one of shares (default: of all declared segments).
+
+    \b
+    Examples:
+      foretell segment overlap                     any two of all
+      foretell segment overlap big_spenders leaving
+    """
     from foretell.project import Project
     from segments import show
     from segments.sizing import overlap as count
@@ -130,7 +143,12 @@ def overlap(project: str | None, names: tuple[str, ...]) -> None:
 @segment.command()
 @click.pass_obj
 def refresh(project: str | None) -> None:
-    """Write down who entered and left each declared segment since the last time. Asked twice it adds nothing."""
+    """Write down who entered and left each declared segment since the last time. Asked twice it adds nothing.
+
+    \b
+    Examples:
+      foretell segment refresh     after scoring, or from cron; `segment history` and `segment trend` read it
+    """
     from foretell.console import progress
     from foretell.project import Project
     from segments import show
@@ -147,7 +165,12 @@ def refresh(project: str | None) -> None:
 @_plot
 @click.pass_obj
 def history(project: str | None, name: str, plot: Path | None) -> None:
-    """Show how big a segment was at each refresh, how many entered and left, and by which rule (its digest)."""
+    """Show how big a segment was at each refresh, how many entered and left, and by which rule (its digest).
+
+    \b
+    Examples:
+      foretell segment history worth_keeping --plot worth_keeping.png
+    """
     from foretell.project import Project
     from segments import show
     from segments.history import history as refreshes
@@ -166,7 +189,12 @@ def history(project: str | None, name: str, plot: Path | None) -> None:
 @_plot
 @click.pass_obj
 def trend(project: str | None, names: tuple[str, ...], plot: Path | None) -> None:
-    """Show the sizes of several segments over their refreshes (default: of all that have any)."""
+    """Show the sizes of several segments over their refreshes (default: of all that have any).
+
+    \b
+    Examples:
+      foretell segment trend big_spenders leaving --plot trend.png
+    """
     from foretell.project import Project
     from segments import show
     from segments.history import history as refreshes
@@ -193,8 +221,9 @@ def why(project: str | None, name: str, who: str, events: int, machine: bool) ->
     feature, a score's contract and reasons.
 
     \b
-    foretell segment why worth_keeping jo@acme.com
-    foretell segment why "churn > 0.2 and top(clv, 0.5)" C002091 --json
+    Examples:
+      foretell segment why worth_keeping jo@acme.com
+      foretell segment why "churn > 0.2 and top(clv, 0.5)" C002091 --json
     """
     from foretell.project import Project
     from segments import show
@@ -214,7 +243,13 @@ def why(project: str | None, name: str, who: str, events: int, machine: bool) ->
 @click.option("--days", default=30, show_default=True, help="How many days after a person's first export count.")
 @click.pass_obj
 def earned(project: str | None, name: str, days: int) -> None:
-    """What did a segment with a control group earn? Orders and spend of those exported, against those held out."""
+    """What did a segment with a control group earn? Orders and spend of those exported, against those held out.
+
+    \b
+    Examples:
+      foretell segment earned worth_keeping              the 30 days after each person's first export
+      foretell segment earned worth_keeping --days 14
+    """
     from foretell.project import Project
     from segments import show
     from segments.earned import earned as compare
