@@ -15,7 +15,7 @@ from segments.history import Refresh
 
 
 def history(refreshes: Sequence[Refresh]) -> Figure:
-    """One segment: its size, and below it how many entered (up) and left (down) at each refresh."""
+    """One segment: its size, and below it how many entered (up) and left (down) since the refresh before."""
     drawn = canvas(8, 5)
     above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     at: Any = [r.at for r in refreshes]
@@ -24,8 +24,9 @@ def history(refreshes: Sequence[Refresh]) -> Figure:
         if before.rule != now.rule:
             above.axvline(date2num(now.at), color=INK, linestyle=":", linewidth=1)
     width = _width(refreshes)
-    below.bar(at, [r.entered for r in refreshes], width=width, color=GREEN)
-    below.bar(at, [-r.left for r in refreshes], width=width, color=VERMILION)
+    # at the first refresh nobody entered who was not there already
+    below.bar(at[1:], [r.entered for r in refreshes[1:]], width=width, color=GREEN)
+    below.bar(at[1:], [-r.left for r in refreshes[1:]], width=width, color=VERMILION)
     below.axhline(0, color=INK, linewidth=0.8)
     above.set_ylabel("members", fontsize=9)
     below.set_ylabel("entered, left", fontsize=9)
@@ -37,7 +38,11 @@ def history(refreshes: Sequence[Refresh]) -> Figure:
     last, first = refreshes[-1], refreshes[0]
     said = f"{as_text(first.segment)}: {last.size:,} members"
     said += f", {last.size - first.size:+,} since {first.at:%Y-%m-%d}" if len(refreshes) > 1 else ""
-    title(drawn, said, "green: entered, red: left; a dotted line: the rule or its purpose was changed")
+    title(
+        drawn,
+        said,
+        "green: entered, red: left since the refresh before; dotted line: the rule or its purpose was changed",
+    )
     return drawn
 
 

@@ -20,6 +20,7 @@ from scipy import stats
 from foretell import __main__ as program
 from foretell.errors import DataError, NotReady, UnknownName
 from foretell.project import Project
+from lake.consent import say
 from lake.engine import session
 from segments.control import CONTROL, TREATED, draw, hand_out, hmac_sql, lot_sql
 from segments.definitions import load_segments
@@ -243,6 +244,24 @@ def test_a_draw_outlives_a_merge(mine: Project, tmp_path: Path, monkeypatch: pyt
     segment = load_segments(moved.folder / "segments")["campaign"]
     now = draw(moved, segment, sorted(set(nodes.values())))
     assert all(now[nodes[node]] == side for node, side in found.items())
+
+
+def test_who_withdrew_since_is_left_out_and_counted(
+    mine: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    declare(mine, {"campaign": "rule: identifiers > 0\ncontrol: 0.4\npurpose: email\n"})
+    hand_out(mine, "campaign", tmp_path / "x.csv")
+    found = sides(mine)
+    gone = [*[n for n in found if found[n] == TREATED][:3], next(n for n in found if found[n] == CONTROL)]
+    moved = at(mine, T + timedelta(days=40), monkeypatch)
+    for node in gone:
+        say(moved, node, "email", False)
+    result = earned(moved, "campaign")
+    assert result.withdrawn == (3, 1)
+    counts = [list(found.values()).count(side) for side in (TREATED, CONTROL)]
+    assert (result.treated, result.control) == (counts[0] - 3, counts[1] - 1)
+    assert [e.why for e in result.effects] == ["everybody on one side did the same"] * 2  # nobody bought anything
+    assert hand_out(moved, "campaign", tmp_path / "x.csv").without_consent == 4
 
 
 def test_wrong_questions(mine: Project) -> None:

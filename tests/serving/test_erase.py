@@ -106,7 +106,8 @@ def state(project: Project, but: set[str]) -> dict[str, Any]:
         found["scores"] = con.execute(
             f"SELECT * EXCLUDE (reasons, features), reasons::VARCHAR, features::VARCHAR FROM scores WHERE {rest}"
         ).fetchall()
-        found["golden"] = con.execute(f"SELECT * FROM golden WHERE {rest}").fetchall()
+        for name in ("golden", "memberships", "exposures"):
+            found[name] = con.execute(f"SELECT * FROM {name} WHERE {rest}").fetchall()
         for file in sorted((project.home / "features").rglob("[!.]*.parquet")):
             query = f"SELECT * FROM read_parquet('{file}', hive_partitioning=false) WHERE {rest}"
             found[str(file.relative_to(project.home))] = [str(r) for r in con.execute(query).fetchall()]
