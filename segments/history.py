@@ -104,15 +104,12 @@ def _compare(con: duckdb.DuckDBPyConnection, project: Project, found: Pass, prog
     if table(project, TABLE).exists:
         progress("who was in before")
         con.execute("CREATE TEMP TABLE places AS SELECT profile_id, rowid::INTEGER AS place FROM attributes")
-        changes = "SELECT nr, profile_id, 2 * refresh + (change = 'entered')::INT AS last FROM memberships JOIN chosen"
-        changes += " USING (segment) WHERE change <> 'counted'"
         con.execute(  # by today's id, and, of the few who had another, by the one that was recorded
-            f"""INSERT INTO was SELECT nr, place, NULL FROM ({changes}) JOIN places USING (profile_id)
-                GROUP BY ALL HAVING max(last) % 2 = 1;
-            INSERT INTO was SELECT nr, place, recorded FROM (
-                SELECT nr, profile_id AS recorded FROM ({changes}) ANTI JOIN places USING (profile_id)
-                GROUP BY ALL HAVING max(last) % 2 = 1)
-            LEFT JOIN ({today(project)}) m ON m.former_id = recorded LEFT JOIN places USING (profile_id)"""
+            f"""INSERT INTO was SELECT nr, coalesce(b.place, p.place), recorded FROM (
+                SELECT nr, place, CASE WHEN place IS NULL THEN profile_id END AS recorded FROM memberships
+                JOIN chosen USING (segment) LEFT JOIN places USING (profile_id) WHERE change <> 'counted'
+                GROUP BY ALL HAVING max(2 * refresh + (change = 'entered')::INT) % 2 = 1) b
+            LEFT JOIN ({today(project)}) m ON m.former_id = recorded LEFT JOIN places p USING (profile_id)"""
         )
     con.execute(
         """CREATE TEMP TABLE entered AS FROM inside ANTI JOIN was USING (nr, place);

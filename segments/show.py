@@ -69,9 +69,10 @@ def size(found: Size) -> None:
 
 
 def overlap(found: Overlap) -> None:
+    both = (("people in both", found.counts), ("of those in the row, also in the column", found.shares))
     if not found.names:
         click.echo("no segment can be counted")
-    for what, cells in (("people in both", found.counts), ("of those in the row, also in the column", found.shares)):
+    for what, cells in both if found.names else ():
         click.secho(f"\n{what}", bold=True)
         table(
             ["segment", *found.names],
