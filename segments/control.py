@@ -99,7 +99,7 @@ def exposures(project: Project, name: str) -> str:
 
 def _keep(project: Project, segment: Segment, found: Audience, sides: dict[str, str]) -> None:
     """Write down who is on which side; what is there already, of an export of the same moment, is not written again."""
-    stored = table(project, TABLE)
+    stored, now = table(project, TABLE), instant(project.now)
     rows = pd.DataFrame({"profile_id": list(sides), "side": list(sides.values())}, dtype=object)
     con = duckdb.connect()
     try:
@@ -108,10 +108,10 @@ def _keep(project: Project, segment: Segment, found: Audience, sides: dict[str, 
         known = "SELECT NULL::VARCHAR AS profile_id WHERE false"
         if files := stored.files():
             known = f"""SELECT profile_id FROM {stored.scan(files)} WHERE segment = '{quote(segment.name)}'
-                AND exported_at = {instant(project.now)}"""
+                AND exported_at = {now}"""
         new = con.sql(
             f"""SELECT '{quote(segment.name)}' AS segment, profile_id::VARCHAR AS profile_id, side::VARCHAR AS side,
-                {instant(project.now)} AS exported_at, {last_batch(project)}::BIGINT AS batch,
+                {now} AS exported_at, {last_batch(project)}::BIGINT AS batch,
                 '{digest(segment)}' AS rule, {segment.control!r}::DOUBLE AS share,
                 '{quote(found.purpose)}' AS purpose, {instant(datetime.now(UTC))} AS written_at
                 FROM rows_now ANTI JOIN ({known}) USING (profile_id) ORDER BY profile_id"""

@@ -63,17 +63,18 @@ def record(
     """
     if not declared(project):
         return []
+    now = project.now  # of all of them
     with session(project) as con:
         last = _last(con, project)
-        if (latest := max((r.at for r in last.values()), default=project.now)) > project.now:
+        if (latest := max((r.at for r in last.values()), default=now)) > now:
             raise DataError(
                 "segments", f"expected a time after the last refresh ({latest:%Y-%m-%d %H:%M}), got "
-                f"{project.now:%Y-%m-%d %H:%M}", "the history of memberships is written forwards only",
+                f"{now:%Y-%m-%d %H:%M}", "the history of memberships is written forwards only",
             )  # fmt: skip
         progress("attributes")
         found = one_pass(con, project)
         _compare(con, project, found, progress)
-        made = {refresh.segment: refresh for refresh in _counted(con, project, found)}
+        made = {refresh.segment: refresh for refresh in _counted(con, project, found, now)}
         new = [r for r in made.values() if not _same(r, last.get(r.segment))]
         if new:
             progress("writing")
@@ -123,7 +124,7 @@ def today(project: Project) -> str:
         WHERE birth_id <> profile_id"""
 
 
-def _counted(con: duckdb.DuckDBPyConnection, project: Project, found: Pass) -> list[Refresh]:
+def _counted(con: duckdb.DuckDBPyConnection, project: Project, found: Pass, now: datetime) -> list[Refresh]:
     def counts(name: str, what: str = "*") -> dict[int, int]:
         return dict(con.execute(f"SELECT nr, count({what}) FROM {name} GROUP BY 1").fetchall())
 
@@ -132,7 +133,7 @@ def _counted(con: duckdb.DuckDBPyConnection, project: Project, found: Pass) -> l
     total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
     batch = last_batch(project)
     return [
-        Refresh(s.name, project.now, batch, digest(s), size.get(n, 0), entered.get(n, 0), left.get(n, 0), total)
+        Refresh(s.name, now, batch, digest(s), size.get(n, 0), entered.get(n, 0), left.get(n, 0), total)
         for n, (s, _) in enumerate(found.ready)
     ]
 

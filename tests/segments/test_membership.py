@@ -21,7 +21,7 @@ from segments import history, plots
 from segments.audience import audience
 from segments.history import Refresh, record
 from unification.decisions import decide, take_back
-from unification.identity import members_at, unify
+from unification.identity import ensure, members_at, unify
 
 RULES = {
     "everybody": "rule: identifiers > 0\n",
@@ -129,6 +129,19 @@ def test_a_later_refresh_is_written_even_if_nothing_changed(mine: Project, monke
     assert len(history.history(later, ["osloers"])) == 2
     with pytest.raises(DataError, match="expected a time after the last refresh"):
         record(at(mine, mine.now - timedelta(days=2), monkeypatch))
+
+
+def test_by_the_clock_all_segments_are_of_one_moment(mine: Project) -> None:
+    declare(mine, RULES)
+    toml = mine.folder / "foretell.toml"
+    toml.write_text("".join(line for line in toml.read_text().splitlines(True) if not line.startswith("as_of")))
+    project = Project(mine.folder)
+    ensure(project)
+    for times in (1, 2):
+        found = [r for r in record(project) if isinstance(r, Refresh)]
+        assert len(found) >= len(RULES)
+        assert len({r.at for r in history.history(project)}) == times
+        assert {r.entered for r in found if times == 2} <= {0}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
