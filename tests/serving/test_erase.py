@@ -29,6 +29,8 @@ from lake.engine import session
 from lake.erasure import receipts, tombstones, unfinished
 from lake.scan import search
 from models.registry import champion, quietly
+from segments.control import hand_out
+from segments.history import record
 from serving.consent import say
 from serving.erase import erase, plan
 from serving.export import collect, write
@@ -75,6 +77,9 @@ def everything_about(project: Project) -> None:
     unify(project)
     say(project, OTHER_MAIL, "marketing", True, f"{NAME} called")
     score(project, list(TASKS[:1]))
+    (project.folder / "segments" / "held.yaml").write_text("rule: identifiers > 0\ncontrol: 0.4\n")
+    record(project)
+    hand_out(project, "held", folder / "held.csv")
     shutil.rmtree(folder)
     home = project.home
     (home / "collected" / "web").mkdir(parents=True)
@@ -101,7 +106,8 @@ def state(project: Project, but: set[str]) -> dict[str, Any]:
         found["scores"] = con.execute(
             f"SELECT * EXCLUDE (reasons, features), reasons::VARCHAR, features::VARCHAR FROM scores WHERE {rest}"
         ).fetchall()
-        found["golden"] = con.execute(f"SELECT * FROM golden WHERE {rest}").fetchall()
+        for name in ("golden", "memberships", "exposures"):
+            found[name] = con.execute(f"SELECT * FROM {name} WHERE {rest}").fetchall()
         for file in sorted((project.home / "features").rglob("[!.]*.parquet")):
             query = f"SELECT * FROM read_parquet('{file}', hive_partitioning=false) WHERE {rest}"
             found[str(file.relative_to(project.home))] = [str(r) for r in con.execute(query).fetchall()]
@@ -154,7 +160,8 @@ def test_the_person_had_everything(done: Done) -> None:
     assert {text for *_, text in done.hits_before} == set(TEXTS)
     erased = done.receipt["erased"]
     assert {"facts/crm", "facts/till", "facts/web", "quarantine", "scores", "training_rows", "decisions", "consents",
-            "features", "online store", "last batches", "collected", "landing"} <= erased.keys()  # fmt: skip
+            "features", "online store", "last batches", "collected", "landing", "memberships", "exposures",
+            } <= erased.keys()  # fmt: skip
     assert erased["quarantine"] == 3
     assert erased["collected"] == erased["landing"] == erased["decisions"] == erased["consents"] == 1
     assert erased["facts/crm, blanked in rows of others"] == 1
@@ -298,6 +305,9 @@ def test_the_export_has_everything(done: Done, tmp_path: Path) -> None:
     assert [c["purpose"] for c in read["consents"]] == ["marketing"]
     assert len(read["scores"]) == done.receipt["erased"]["scores"]
     assert all(score["features"] for score in read["scores"])
+    for name in ("memberships", "exposures"):
+        assert len(read[name]) == done.receipt["erased"][name] > 0
+        assert "held" in {row["segment"] for row in read[name]}
     assert [d["kind"] for d in read["decisions"]] == ["unlink"]
     assert read["models"] == done.learned
     assert read["links"]
