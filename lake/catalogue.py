@@ -38,6 +38,7 @@ TABLES: Mapping[str, Held] = {
     "consents": Held("consents given and withdrawn by hand", node=("node",)),
     "decisions": Held("decisions about who is who", node=("a", "b"), follows=("undoes", "decision_id")),
     "scores": Held("scores with the rows that were scored", profile=("profile_id",)),
+    "outcomes": Held("what became of those who were scored", profile=("profile_id", "person")),
     "training_rows": Held("which models learned from whom", profile=("profile_id",)),
     "batches": Held("the ledger of loads: names of files and counts"),
     "erasures": Held("erasures: keyed digests of identifiers, and receipts"),

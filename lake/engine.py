@@ -47,7 +47,7 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
     con = connect(project)
     try:
         limit = last_batch(project) if watermark is None else watermark
-        for name in ("batches", "scores", "training_rows", "erasures"):
+        for name in ("batches", "scores", "outcomes", "training_rows", "erasures"):
             if (stored := table(project, name)).exists:
                 con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
         if rows := in_quarantine(project, limit):

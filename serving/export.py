@@ -8,6 +8,7 @@ facts             source -> rows: stamps, identifiers, and `row`, the row as it 
 quarantine        rows that could not be understood and mention an identifier of the person, as they came
 consents          each time something was said: purpose, granted, when, by which source (now: profile.consents)
 scores            every score, with its contract and the very row that was scored
+outcomes          what became of each score whose time has come: the label that it was graded by
 decisions         what was decided by hand about these identifiers
 models            which models learned from the person's rows, and from how many
 """
@@ -58,16 +59,17 @@ def collect(project: Project, who: str) -> dict[str, Any]:
         if table(project, "quarantine").exists:
             bad = [row for row in _rows(con, "SELECT * FROM quarantine") if finder.find(row["raw"])]
         said = history(con, project, person.profile)
-        scores = []
-        if table(project, "scores").exists:
-            query = "SELECT * FROM scores WHERE profile_id IN (SELECT value FROM ids) ORDER BY cutoff, task, score_id"
-            scores = _rows(con, query)
+        theirs = "WHERE profile_id IN (SELECT value FROM ids) ORDER BY cutoff, task, score_id"
+        scores, outcomes = (
+            _rows(con, f"SELECT * FROM {name} {theirs}") if table(project, name).exists else []
+            for name in ("scores", "outcomes")
+        )
     decided = decisions(project)
     about = decided["a"].isin(person.nodes) | decided["b"].isin(person.nodes)
     return {
         "format": FORMAT, "exported_at": datetime.now(UTC), "profile": shown, "links": links, "facts": facts,
-        "quarantine": bad, "consents": said, "scores": scores, "decisions": decided[about].to_dict("records"),
-        "models": learned_from(project, person.profile_ids),
+        "quarantine": bad, "consents": said, "scores": scores, "outcomes": outcomes,
+        "decisions": decided[about].to_dict("records"), "models": learned_from(project, person.profile_ids),
     }  # fmt: skip
 
 
