@@ -1,17 +1,18 @@
-"""When does a live figure say that a model is worse than its backtest promised? A rule that knows what it does not know.
+"""When does a live figure say that a model is worse than its backtest promised? By a rule that knows its own doubt.
 
-A figure of one cutoff differs from the mean of the exams by the luck of its profiles, by the luck of theirs, and because
-no two months are alike: only the exams tell by how much. So the rule is a prediction interval for all figures of a year:
+A figure of one cutoff differs from the mean of the exams by the luck of its profiles, by the luck of theirs, and
+because no two months are alike: only the exams tell by how much. So the rule is a prediction interval for all figures
+of a year:
 
   z = (live − mean of k exams) / √V,   V = max(S², σ²) + max(0, s² − σ²) + max(S² / k, σ²)
 
-S: standard deviation of the figure between the exams; σ, s: that of its bootstrap at an exam, and live. The last term is
-what the mean of the exams is worth, which were of much the same people. z is compared with the value that the largest of
-a year's z stays below (Hahn, Additional Factors for Calculating Prediction Intervals, JASA 65, 1970: the mean and V are
-the same for all of them), with the degrees of freedom that V has (Satterthwaite, Biometrics Bulletin 2, 1946: S has
-k − 1, the bootstrap counts as known). So a model that is as good as ever gives a false alarm in one year of twenty, over
-both figures that are `watched`; simulated, each figure by itself stays below one in twenty also where the exams are of
-the very same people, whose luck S does not show. Of fewer exams than LEAST nothing is said.
+S: standard deviation of the figure between the exams; σ, s: that of its bootstrap at an exam, and live. The last term
+is what the mean of the exams is worth, which were of much the same people. z is compared with the value that the
+largest of a year's z stays below (Hahn, Additional Factors for Calculating Prediction Intervals, JASA 65, 1970: the
+mean and V are the same for all of them), with the degrees of freedom that V has (Satterthwaite, Biometrics Bulletin 2,
+1946: S has k − 1, the bootstrap counts as known). So a model that is as good as ever gives a false alarm in one year of
+twenty, over both figures that are `watched`; simulated, each figure by itself stays below one in twenty also where the
+exams are of the very same people, whose luck S does not show. Of fewer exams than LEAST nothing is said.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from statistics import median
 from typing import Literal
 
@@ -36,13 +38,20 @@ FALSE_ALARMS = 0.05  # a year, of one model
 LOOKS = 12  # a year, at least
 BAND = 0.95  # of what is shown beside a figure
 
+POSSIBLE = {
+    **dict.fromkeys(("auc", "average_precision", "ece", "brier", "concordance", "coverage"), (0.0, 1.0)),
+    **dict.fromkeys(("log_loss", "mae", "rmse", "lift10", "decile_mape"), (0.0, np.inf)),
+    **dict.fromkeys(("norm_gini", "spearman"), (-1.0, 1.0)),
+}  # fmt: skip
+"""What a figure can be: a band beyond it would look odd."""
+
 State = Literal["within", "outside", "alert", "unknown"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A live figure beside its exams. band: where 95% of single cutoffs should lie; limits: beyond which it is an alert,
-    on the side that is worse (both, of a figure that may be off both ways; ±inf on the other). NaN: not known.
+    """A live figure beside its exams. band: where 95% of single cutoffs should lie; limits: beyond which it is an
+    alert, on the side that is worse (both, of a figure that may be off both ways; ±inf on the other). NaN: not known.
 
     state: "within" the band, "outside" of it, which chance does one time in twenty, "alert", or "unknown".
     """
@@ -62,7 +71,7 @@ def watched(kind: Kind, metric: str) -> tuple[str, ...]:
 
 def looks_a_year(cutoffs: Sequence[datetime]) -> float:
     """How often a year a model's figures are looked at: as often as it scored, LOOKS times at least."""
-    apart = [(later - earlier) / timedelta(days=365) for earlier, later in zip(cutoffs, cutoffs[1:], strict=False)]
+    apart = [(later - earlier) / timedelta(days=365) for earlier, later in pairwise(cutoffs)]
     return max(LOOKS, round(1 / median(apart))) if apart and median(apart) > 0 else LOOKS
 
 
@@ -76,7 +85,8 @@ def judge(kind: Kind, name: str, live: Figure, exams: Sequence[Figure], metric: 
         return Verdict(name, live, mean, nothing, nothing, "unknown")
     spread, freedom, common = _spread(live, exams, values)
     wide = spread * float(student.ppf((1 + BAND) / 2, freedom))
-    band = mean - wide, mean + wide
+    least, most = POSSIBLE.get(name, (-np.inf, np.inf))
+    band = float(np.clip(mean - wide, least, most)), float(np.clip(mean + wide, least, most))
     state: State = "within" if band[0] <= live.value <= band[1] else "outside"
     if name not in watch:
         return Verdict(name, live, mean, band, nothing, state)

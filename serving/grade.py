@@ -121,10 +121,10 @@ def pending(project: Project, names: Iterable[str] = ()) -> list[Pending]:
     try:
         con.execute("SET TimeZone='UTC'")
         graded = outcomes.files()
-        known = f"ANTI JOIN {outcomes.scan(graded)} USING (score_id)" if graded else ""
+        known = f"WHERE score_id NOT IN (SELECT score_id FROM {outcomes.scan(graded)})" if graded else ""
         rows = con.execute(
             f"""SELECT task, model_version, cutoff, max(expires_at), count(*) FROM {scores.scan(files)} {known}
-                GROUP BY ALL ORDER BY task, cutoff, model_version::INTEGER"""
+                GROUP BY task, model_version, cutoff ORDER BY task, cutoff, model_version::INTEGER"""
         ).fetchall()
     finally:
         con.close()
@@ -200,9 +200,9 @@ def _not_arrived(con: duckdb.DuckDBPyConnection, question: Question, end: dateti
 
 def _ungraded(con: duckdb.DuckDBPyConnection, project: Project, part: Pending) -> pd.DataFrame:
     """score_id, profile_id and value of scores without a grade."""
-    known = "ANTI JOIN outcomes USING (score_id)" if table(project, TABLE).exists else ""
-    query = f"""SELECT score_id, profile_id, value FROM scores {known}
-        WHERE task = ? AND model_version = ? AND cutoff = ? ORDER BY score_id"""
+    known = "AND score_id NOT IN (SELECT score_id FROM outcomes)" if table(project, TABLE).exists else ""
+    query = f"""SELECT score_id, profile_id, value FROM scores
+        WHERE task = ? AND model_version = ? AND cutoff = ? {known} ORDER BY score_id"""
     return con.execute(query, [part.task, part.version, part.cutoff]).df().drop_duplicates("score_id")
 
 

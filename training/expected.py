@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from foretell.errors import DataError
-from models import interval
+from models import encoding, interval
+from models.explain import contributions
 from training import drift
+from training.drift import SCORE
 from training.metrics import METRICS, Kind, Metric, _bootstrap, _interval, _ratio, _Sample, bins
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 EXPECTED = "expected.json"
 DRAWS = 200
-SCORE = "score"  # the column of a reference that is the prediction itself
+WEIGHED = 300  # rows of which is worked out what moves the predictions
 
 
 def bias(y: np.ndarray, pred: np.ndarray, weight: np.ndarray | None = None) -> float:
@@ -107,7 +109,8 @@ def expected(found: Contest) -> dict[str, Any]:
     kind, metric, horizon_days, judged_days: if these two differ, nobody was examined on the model's horizon.
     exams: cutoff, rows, figures (name -> [value, low, high, spread]). figures: name -> [mean over the exams, low, high]
     as the backtest has them. calibration: its bins over all exams (training.metrics.bins). reference: of the features
-    learned from, and of the scores that the exams gave (training.drift).
+    learned from, and of the scores that the exams gave (training.drift). weights: feature -> its share of all moving of
+    the predictions.
     """
     judged, task, kind, winner = found.backtest.judgements, found.task, found.kind, found.winner
     held = _inside(found)
@@ -129,6 +132,7 @@ def expected(found: Contest) -> dict[str, Any]:
         "judged_days": found.judged_days or found.task.horizon.total_seconds() / 86_400,
         "exams": exams, "figures": means,
         "calibration": bins(y, said, kind, weight).to_dict("records"), "reference": _reference(found, said),
+        "weights": _weights(found),
     })  # fmt: skip
 
 
@@ -147,12 +151,21 @@ def _inside(found: Contest) -> list[np.ndarray]:
 def _reference(found: Contest, said: np.ndarray) -> drift.Reference:
     """Whom the model learned from; the scores are those of the exams, which no model had learned the outcomes of."""
     rows = found.rows
-    made = drift.reference(rows[found.columns], rows["profile_id"], rows["cutoff"], found.categories)
+    made = drift.reference(rows[found.columns], rows[["profile_id", "cutoff"]], found.categories)
     if not found.judged_days:  # else it was asked about a shorter time at the exams
         asked = pd.concat([j.rows[["profile_id", "cutoff"]] for j in found.backtest.judgements], ignore_index=True)
-        score = drift.reference(pd.DataFrame({SCORE: said}), asked["profile_id"], asked["cutoff"], {})
-        made["columns"][SCORE] = {**score["columns"][SCORE], "rows": score["rows"], "profiles": score["profiles"]}
+        score = drift.reference(pd.DataFrame({SCORE: said}), asked, {})
+        made["columns"][SCORE] = {**score.pop("columns")[SCORE], **score}
     return made
+
+
+def _weights(found: Contest) -> dict[str, float]:
+    """The mean size of each feature's contribution, as a share of all; {} of one answer for everybody."""
+    X = found.rows[found.columns]
+    X = X.iloc[np.unique(np.linspace(0, len(X) - 1, min(len(X), WEIGHED)).astype(int))]
+    background = pd.Series(encoding.background(X, found.categories), dtype=float)
+    size = contributions(found.final, X, background).abs().mean()
+    return {str(name): float(share) for name, share in (size / size.sum()).items()} if size.sum() > 0 else {}
 
 
 def _plain(value: Any) -> Any:
