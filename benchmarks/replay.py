@@ -64,9 +64,8 @@ class Replay:
 def apart(folder: Path, words: Sequence[str]) -> tuple[int, str]:
     """In a process of its own, as people run it."""
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-m", "foretell", "--project", str(folder), *words], capture_output=True, text=True, env=environ
-    )  # fmt: skip
+    command = [sys.executable, "-m", "foretell", "--project", str(folder), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 
 from foretell.pictures import BLUE, GREY, INK, MISSING, ORANGE, SKY, VERMILION, as_text, canvas, dress, title
 from serving.watched import Batch, Watched
-from training.drift import ALERT, SCORE, WARN, Drift
+from training.drift import SCORE, WARN, Drift
 from training.expected import metric_of
 from training.metrics import bins
 
@@ -160,8 +160,7 @@ def drift_map(of: Watched) -> Picture | None:
     alerts = sum(d.level == "alert" for d in of.batches[-1].drifts)
     title(
         picture, f"{as_text(of.name)}: {alerts or 'no'} column{'' if alerts == 1 else 's'} drifted in the last batch",
-        f"PSI against whom it learned from; yellow above {WARN:g}, red above {ALERT:g}, pale where chance "
-        "or its own pace explain it, or it moves few predictions",
+        "PSI; yellow: worth a look, red: an alert, pale: explained",
     )  # fmt: skip
     dress(ax, grid="none")
     ax.tick_params(length=0)
