@@ -85,7 +85,7 @@ def grade(
 ) -> list[Graded]:  # fmt: skip
     """Grade every score that can be, of these tasks and their targets (none: of all); one Graded a version and cutoff.
 
-    Raises UnknownName for a task that nobody declared and nobody was scored for.
+    Raises UnknownName for a task that nobody declared.
     """
     waiting = pending(project, names)
     if not waiting:
@@ -114,7 +114,7 @@ def grade(
 
 def pending(project: Project, names: Iterable[str] = ()) -> list[Pending]:
     """Scores without a grade, per task, version and cutoff, oldest cutoff first within a task."""
-    scores, outcomes = table(project, "scores"), table(project, TABLE)
+    wanted, scores, outcomes = project.definitions.family(names), table(project, "scores"), table(project, TABLE)
     if not (files := scores.files()):
         return []
     con = duckdb.connect()
@@ -129,7 +129,6 @@ def pending(project: Project, names: Iterable[str] = ()) -> list[Pending]:
     finally:
         con.close()
     found = [Pending(t, v, at.astimezone(UTC), end.astimezone(UTC), int(n)) for t, v, at, end, n in rows]
-    wanted = project.definitions.family(names)
     return [part for part in found if part.task in wanted] if wanted else found
 
 

@@ -31,11 +31,13 @@ sources its value hangs on); of an Enters rule and views, all that it and the po
 @dataclass(frozen=True)
 class Question:
     """A task as it was asked. project: with the definitions of then, on the lake of today. asked: "then" where its
-    model kept the question, "today" where it did not, and the label is that of the task's file today."""
+    model kept the question, "today" where it did not, and the label is that of the task's file today. digest: eight hex
+    digits that change with what is asked."""
 
     project: Project
     task: PredictionTask
     asked: str
+    digest: str
 
     @property
     def reach(self) -> timedelta:
@@ -49,11 +51,6 @@ class Question:
             views = entering.views_of(self.project, entering.rule_of(self.project, self.task), self.task.name)
             return tuple(dict.fromkeys(role for view in views for role in view.roles))
         return (self.task.label.source,)
-
-    @cached_property
-    def digest(self) -> str:
-        """Eight hex digits that change with what is asked."""
-        return digest(said(self.project, self.task))
 
 
 def said(project: Project, task: PredictionTask) -> Said:
@@ -94,9 +91,9 @@ def asked(project: Project, task: str, contract: Mapping[str, Any]) -> Question:
     if former is None:
         horizon = timedelta(days=contract["horizon_days"])
         made = _replaced(today, population=contract["population"], purpose=contract["purpose"], horizon=horizon)
-        return Question(project, made, "today")
+        return Question(project, made, "today", digest(said(project, made)))
     if _is_still(project, today, former):
-        return Question(project, today, "then")
+        return Question(project, today, "then", digest(former))
     sources, label = dict(project.definitions.sources), former["label"]
     made = _replaced(
         today, population=former["population"], purpose=former["purpose"],
@@ -119,7 +116,7 @@ def asked(project: Project, task: str, contract: Mapping[str, Any]) -> Question:
     then = replace(
         known, views={**known.views, **{view.name: view for view in views}}, tasks={**known.tasks, task: made}
     )
-    return Question(_Then(project.folder, then), made, "then")
+    return Question(_Then(project.folder, then), made, "then", digest(former))
 
 
 def _is_still(project: Project, task: PredictionTask, former: Said) -> bool:
