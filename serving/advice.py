@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from foretell.console import worth
 from serving.alerts import Verdict
@@ -16,20 +16,16 @@ def alerts(watched: Sequence[Watched]) -> Iterator[Alert]:
     for task in dict.fromkeys(each.task for each in watched):
         mine = [each for each in watched if each.task == task]
         if of := max(((w, g) for w in mine for g in w.graded), key=lambda pair: pair[1].cutoff, default=None):
-            yield from _of_figures(*of, now=_in_use(mine))
+            yield from _of_figures(*of)
         if of := max(((w, b) for w in mine for b in w.batches), key=lambda pair: pair[1].cutoff, default=None):
             yield from _of_drift(*of)
 
 
-def _in_use(mine: Iterable[Watched]) -> str:
-    return next((each.version for each in mine if each.in_use), "")
-
-
-def _of_figures(of: Watched, graded: Graded, now: str) -> Iterator[Alert]:
+def _of_figures(of: Watched, graded: Graded) -> Iterator[Alert]:
     for verdict in graded.verdicts.values():
         if verdict.state != "alert":
             continue
-        yield Alert(of.task, of.version, verdict.metric, _said(of, graded, verdict), _fix(of, verdict, now))
+        yield Alert(of.task, of.version, verdict.metric, _said(of, graded, verdict), _fix(of, verdict))
 
 
 def _said(of: Watched, graded: Graded, verdict: Verdict) -> str:
@@ -47,9 +43,9 @@ def _said(of: Watched, graded: Graded, verdict: Verdict) -> str:
     return f"{metric.title} at {graded.cutoff:%Y-%m-%d} is {verdict.live.value:,.4g}; {beyond}"
 
 
-def _fix(of: Watched, verdict: Verdict, now: str) -> str:
-    if now and now != of.version:
-        return f"v{now} is in use since: look whether its own outcomes are better, once they are there"
+def _fix(of: Watched, verdict: Verdict) -> str:
+    if of.used and not of.in_use:
+        return f"v{of.used} is in use since: look whether its own outcomes are better, once they are there"
     first = "See below which features drifted, and whether their sources still deliver what they did"
     train = f"then `foretell train {of.task}`, which learns from the months since"
     if verdict.metric == LEVEL[of.kind]:

@@ -12,7 +12,8 @@ largest of a year's z stays below (Hahn, Additional Factors for Calculating Pred
 mean and V are the same for all of them), with the degrees of freedom that V has (Satterthwaite, Biometrics Bulletin 2,
 1946: S has k − 1, the bootstrap counts as known). So a model that is as good as ever gives a false alarm in one year of
 twenty, over both figures that are `watched`; simulated, each figure by itself stays below one in twenty also where the
-exams are of the very same people, whose luck S does not show. Of fewer exams than LEAST nothing is said.
+exams are of the very same people, whose luck S does not show. Of fewer exams than LEAST nothing is said, and a figure
+that may be off both ways is an alert only where it is farther off than at the exams.
 """
 
 from __future__ import annotations
@@ -91,10 +92,10 @@ def judge(kind: Kind, name: str, live: Figure, exams: Sequence[Figure], metric: 
     if name not in watch:
         return Verdict(name, live, mean, band, nothing, state)
     both = chosen.target is not None
-    far = spread * _largest(round(freedom, 1), round(common, 2), looks, FALSE_ALARMS / len(watch), both)
+    far = spread * _largest(round(freedom, 1), round(common, 1), looks, FALSE_ALARMS / len(watch), both)
     low = mean - far if chosen.greater or both else -np.inf
     high = mean + far if not chosen.greater or both else np.inf
-    if not low <= live.value <= high:
+    if not low <= live.value <= high and chosen.loss(live.value) > chosen.loss(mean):
         state = "alert"
     return Verdict(name, live, mean, band, (float(low), float(high)), state)
 
@@ -118,12 +119,12 @@ def _largest(freedom: float, common: float, looks: float, level: float, both: bo
     P(largest ≤ q) = E over s and u of Φ((q s − √c u) / √(1 − c)) ** looks, where s² is chi-squared / freedom, u normal
     and c the common part; both by the means of many strips of equal probability.
     """
-    s = np.sqrt(chi2.ppf((np.arange(600) + 0.5) / 600, freedom) / freedom)[:, None]
-    u = norm.ppf((np.arange(200) + 0.5) / 200)[None, :] * np.sqrt(common)
+    s = np.sqrt(chi2.ppf((np.arange(400) + 0.5) / 400, freedom) / freedom)[:, None]
+    u = norm.ppf((np.arange(50) + 0.5) / 50)[None, :] * np.sqrt(common)
     rest = np.sqrt(1 - common)
 
     def beyond(q: float) -> float:
         inside = norm.cdf((q * s - u) / rest) - (norm.cdf((-q * s - u) / rest) if both else 0.0)
         return float(np.mean(inside**looks)) - (1 - level)
 
-    return float(brentq(beyond, 0.0, 1000.0, xtol=1e-4))  # pyright: ignore[reportArgumentType]
+    return float(brentq(beyond, 0.0, 200.0, xtol=1e-3))  # pyright: ignore[reportArgumentType]

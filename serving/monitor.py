@@ -77,10 +77,10 @@ def _watch(con: duckdb.DuckDBPyConnection, project: Project, task: str, version:
         notes.append(
             f"{_days(partial)} scored the members of a segment only, who are not compared with everyone eligible"
         )
-    in_use = quietly(lambda: trained_at(project, task))
+    used = quietly(lambda: trained_at(project, task))
     graded = _graded(con, project, task, version, kind, metric, exams, everyone)
     return Watched(
-        task, version, kind, metric, bool(in_use) and in_use[0] == version, expected, exams, tuple(graded),
+        task, version, kind, metric, used[0] if used else "", expected, exams, tuple(graded),
         tuple(_batches(con, task, version, expected, contract, everyone, notes)),
         tuple(_waiting(project, task, version)), tuple(notes),
     )  # fmt: skip

@@ -67,15 +67,15 @@ class Waiting:
 class Watched:
     """One version of a task's model: what was promised, what came. Oldest cutoffs first.
 
-    expected: as training.expected keeps it. exams: figure -> its values at the exams. notes: what is not compared, and
-    why.
+    used: the version that is in use, "" if none is. expected: as training.expected keeps it. exams: figure -> its
+    values at the exams. notes: what is not compared, and why.
     """
 
     task: str
     version: str
     kind: Kind
     metric: str
-    in_use: bool
+    used: str
     expected: Mapping[str, Any]
     exams: Mapping[str, list[Figure]]
     graded: tuple[Graded, ...]
@@ -86,6 +86,10 @@ class Watched:
     @property
     def name(self) -> str:
         return f"{self.task} v{self.version}"
+
+    @property
+    def in_use(self) -> bool:
+        return self.used == self.version
 
 
 @dataclass(frozen=True)

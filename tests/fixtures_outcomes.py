@@ -17,6 +17,7 @@ from foretell.project import Project
 from lake.engine import last_batch, session, table
 from models.registry import CONTRACT
 from serving import grade as grading
+from serving import monitor as monitoring
 from serving.contract import SCHEMA
 from training import question
 
@@ -50,14 +51,25 @@ def contract_of(project: Project, task: PredictionTask) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def as_if_trained(monkeypatch: pytest.MonkeyPatch, contracts: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """(task, version) -> its contract, in place of the registry."""
+def as_if_trained(
+    monkeypatch: pytest.MonkeyPatch, contracts: dict[tuple[str, str], dict[str, Any]],
+    more: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    """(task, version) -> its contract, in place of the registry; the last is in use. more: artifact -> text, of all."""
 
     def kept(project: Project, task: str, version: str, name: str) -> str | None:
         found = contracts.get((task, version))
-        return json.dumps(found) if found is not None and name == CONTRACT else None
+        if found is None:
+            return None
+        return json.dumps(found) if name == CONTRACT else (more or {}).get(name)
 
-    monkeypatch.setattr(grading, "kept", kept)
+    def trained_at(project: Project, task: str) -> tuple[str, datetime] | None:
+        versions = [version for name, version in contracts if name == task]
+        return (versions[-1], datetime.now(UTC)) if versions else None
+
+    for module in (grading, monitoring):
+        monkeypatch.setattr(module, "kept", kept)
+    monkeypatch.setattr(monitoring, "trained_at", trained_at)
 
 
 def outcomes(project: Project, task: str, version: str = "1") -> pd.DataFrame:

@@ -11,6 +11,7 @@ import gzip
 import json
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from models.registry import champion, quietly
 from serving.consent import say
 from serving.erase import erase, plan
 from serving.export import collect, write
+from serving.grade import grade
 from serving.profile import page
 from serving.publish import publish
 from serving.score import score
@@ -75,6 +77,8 @@ def everything_about(project: Project) -> None:
     unify(project)
     say(project, OTHER_MAIL, "marketing", True, f"{NAME} called")
     score(project, list(TASKS[:1]))
+    score(project, list(TASKS[:1]), cutoff=NOW - timedelta(days=95))
+    assert grade(project)
     shutil.rmtree(folder)
     home = project.home
     (home / "collected" / "web").mkdir(parents=True)
@@ -101,6 +105,7 @@ def state(project: Project, but: set[str]) -> dict[str, Any]:
         found["scores"] = con.execute(
             f"SELECT * EXCLUDE (reasons, features), reasons::VARCHAR, features::VARCHAR FROM scores WHERE {rest}"
         ).fetchall()
+        found["outcomes"] = con.execute(f"SELECT * FROM outcomes WHERE {rest}").fetchall()
         found["golden"] = con.execute(f"SELECT * FROM golden WHERE {rest}").fetchall()
         for file in sorted((project.home / "features").rglob("[!.]*.parquet")):
             query = f"SELECT * FROM read_parquet('{file}', hive_partitioning=false) WHERE {rest}"
@@ -153,7 +158,7 @@ def test_the_person_had_everything(done: Done) -> None:
     assert tables == {"facts", "quarantine", "decisions", "consents"}
     assert {text for *_, text in done.hits_before} == set(TEXTS)
     erased = done.receipt["erased"]
-    assert {"facts/crm", "facts/till", "facts/web", "quarantine", "scores", "training_rows", "decisions", "consents",
+    assert {"facts/crm", "facts/till", "facts/web", "quarantine", "scores", "outcomes", "training_rows", "decisions", "consents",
             "features", "online store", "last batches", "collected", "landing"} <= erased.keys()  # fmt: skip
     assert erased["quarantine"] == 3
     assert erased["collected"] == erased["landing"] == erased["decisions"] == erased["consents"] == 1
@@ -298,6 +303,8 @@ def test_the_export_has_everything(done: Done, tmp_path: Path) -> None:
     assert [c["purpose"] for c in read["consents"]] == ["marketing"]
     assert len(read["scores"]) == done.receipt["erased"]["scores"]
     assert all(score["features"] for score in read["scores"])
+    assert len(read["outcomes"]) == done.receipt["erased"]["outcomes"] >= 1
+    assert {row["score_id"] for row in read["outcomes"]} <= {row["score_id"] for row in read["scores"]}
     assert [d["kind"] for d in read["decisions"]] == ["unlink"]
     assert read["models"] == done.learned
     assert read["links"]

@@ -228,7 +228,8 @@ def test_a_frozen_question_is_the_question(tmp_path: Path) -> None:
     for task in project.definitions.tasks.values():
         contract = contract_of(project, task)
         assert question.asked(project, task.name, contract).task is task
-        edited = replace(task, horizon=timedelta(days=7), population="orders_90d > 0", settle=timedelta(days=2))
+        longer = task.horizon + timedelta(days=7)
+        edited = replace(task, horizon=longer, population="orders_90d > 0", settle=timedelta(days=2))
         changed = Project(project.folder)
         changed.__dict__["definitions"] = replace(
             project.definitions, tasks={**project.definitions.tasks, task.name: edited}
