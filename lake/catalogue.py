@@ -44,6 +44,7 @@ TABLES: Mapping[str, Held] = {
     "scored_columns": Held("which features stand in these rows"),
     "memberships": Held("who entered and left which segment", profile=("profile_id",)),
     "exposures": Held("who was in which audience, and who was held out of it", profile=("profile_id",)),
+    "outcomes": Held("what became of those who were scored", profile=("profile_id", "person")),
     "training_rows": Held("which models learned from whom", profile=("profile_id",)),
     "audit": Held("who read whose data", profiles=("profiles",)),
     "batches": Held("the ledger of loads: names of files and counts"),

@@ -47,7 +47,7 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
     con = connect(project)
     try:
         limit = last_batch(project) if watermark is None else watermark
-        for name in ("batches", "training_rows", "erasures", "memberships", "exposures"):
+        for name in ("batches", "outcomes", "training_rows", "erasures", "memberships", "exposures"):
             if (stored := table(project, name)).exists:
                 con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
         scored.create_view(con, *(table(project, name) for name in scored.TABLES))

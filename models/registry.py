@@ -52,7 +52,8 @@ class Champion:
     contract: kind, columns (in order), categories (text column -> its values, a value's place being its code),
     service (the version of its features), background (column -> its typical value, as the model reads it),
     base_rate, estimator, horizon_days, judged_days (the horizon of its labels), batch, cutoffs, season (day -> what
-    it adds to the margin, in order of time), interval (models.interval), as logged with the run.
+    it adds to the margin, in order of time), interval (models.interval), question (training.question), as logged with
+    the run.
     """
 
     task: str
@@ -181,6 +182,21 @@ def views_of(project: Project, model: Champion) -> list[dict[str, Any]]:
         if error.error_code not in _MISSING:
             raise
         return []
+
+
+def kept(project: Project, task: str, version: str, name: str) -> str | None:
+    """The text of an artifact of the run that a version came from, such as CONTRACT; None: there is none. Taken."""
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client(project).get_model_version(task, version)
+        _refuse_others(project, found)
+        return mlflow.artifacts.load_text(f"runs:/{found.run_id}/{name}")
+    except MlflowException as error:
+        if error.error_code not in _MISSING:
+            raise
+        return None
 
 
 def promote(project: Project, task: str, version: str) -> None:

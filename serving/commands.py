@@ -1,4 +1,4 @@
-"""Verbs of serving: score, score explain, run, serve, profile, status. (Rights and access have their own.)"""
+"""Verbs of serving: score, score explain, run, serve, profile, status. (Watching, rights, access: in own files.)"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from serving import rights
+from serving import rights, watch
 from serving.access import commands as access
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -161,10 +161,13 @@ def _plain(value: Any) -> Any:
 
 @click.command()
 @click.option("--every", default=None, metavar="TIME", help="Run again at this interval: 30s, 10m, 2h, 1d.")
-@click.option("--only", default=None, metavar="STEPS", help="Of load, unify, score only these: --only load,unify")
+@click.option(
+    "--only", default=None, metavar="STEPS", help="Of load, unify, score, grade only these: --only load,unify"
+)
 @click.pass_obj
 def run(project: str | None, every: str | None, only: str | None) -> None:
-    """Keep the project up to date: load what is new of every source, unify, score with the champions.
+    """Keep the project up to date: load what is new of every source, unify, score with the
+    champions, and grade the scores whose time has come.
 
     Without --every it runs once. One command writes at a time: while another does, a run is left out. A source that
     fails does not stop the others, and is tried less and less often while it goes on failing. `foretell status` shows
@@ -320,4 +323,4 @@ def _text(value: object) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
-COMMANDS = [score, run, serve, profile, status, *rights.COMMANDS, *access.COMMANDS]
+COMMANDS = [score, *watch.COMMANDS, run, serve, profile, status, *rights.COMMANDS, *access.COMMANDS]

@@ -8,6 +8,7 @@ facts             source -> rows: stamps, identifiers, and `row`, the row as it 
 quarantine        rows that could not be understood and mention an identifier of the person, as they came
 consents          each time something was said: purpose, granted, when, by which source (now: profile.consents)
 scores            every score, with its contract and the very row that was scored
+outcomes          what became of each score whose time has come: the label that it was graded by
 memberships       when the person entered and left which segment (now: profile.segments)
 exposures         which audiences the person was handed out in, or held out of
 decisions         what was decided by hand about these identifiers
@@ -64,6 +65,7 @@ def collect(project: Project, who: str) -> dict[str, Any]:
         said = history(con, project, person.profile)
         orders = {
             "scores": "cutoff, task, score_id",
+            "outcomes": "cutoff, task, score_id",
             "memberships": "refresh, segment",
             "exposures": "exported_at, segment",
         }

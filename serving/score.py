@@ -7,6 +7,7 @@ repaired by scoring again, and asking the same question twice adds nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,7 @@ from foretell.views import FrozenView
 from lake.engine import session
 from models.encoding import encode_rows
 from models.registry import Champion, champion, quietly, trained_at
+from segments import history
 from segments.audience import audience
 from serving import batch, stream, writing
 from serving.batch import online_cutoff
@@ -96,6 +98,8 @@ def score(
     found = write_scores(project, [Asked(*pair) for pair in matched], cutoff, members, reasons, progress)
     _bring_online(project, tasks, cutoff, progress)
     publish(project, progress)
+    with suppress(DataError):  # of a project that was set back in time: memberships are written forwards only
+        history.record(project, progress)
     return found
 
 
