@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -103,6 +103,54 @@ class WhatIfAnswer(BaseModel):
     estimator: str
     cutoff: datetime = Field(description="Of the batch that the percentiles are counted in.")
     results: list[WhatIfScore]
+
+
+class Rescored(BaseModel):
+    """What the very model says of the very row now."""
+
+    value: float
+    identical: bool = Field(description="To the last bit what it said then.")
+    difference: float
+
+
+class Change(BaseModel):
+    """A feature that is another than in the row that was scored, as the model reads it."""
+
+    feature: str
+    was: float | None
+    now: float | None
+    why: list[str] = Field(description="What is known to have changed it.")
+
+
+class Rebuilt(BaseModel):
+    """The row, made again from the facts."""
+
+    agrees: bool = Field(description="The same comes out of the facts of its cutoff and batch.")
+    then: list[Change] = Field(description="What is another, by these.")
+    today: list[Change] = Field(description="What is another by all that is known now of before its cutoff.")
+    problem: str = Field(description="Why it cannot be made again, or nothing.")
+
+
+class Behind(BaseModel):
+    """The facts behind a feature, the latest first."""
+
+    feature: str
+    value: Any
+    seen: int
+    behind: int = 0
+    facts: list[dict[str, Any]]
+    problem: str | None
+
+
+class Explained(BaseModel):
+    """A past score: its contract as it was written, whether it comes out again, and whence."""
+
+    score: dict[str, Any] = Field(description="As it was written: see Score.")
+    rescored: Rescored
+    reasons: list[Reason]
+    same_reasons: bool | None = Field(description="Whether those are as they were written; null if none were.")
+    rebuilt: Rebuilt
+    behind: list[Behind] = Field(description="Of the features of the reasons.")
 
 
 class TaskProblem(BaseModel):

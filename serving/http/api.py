@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Response
@@ -47,6 +48,19 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         """
         found = await work(lambda: answering.scores(asked.profiles, asked.tasks, asked.reasons, asked.features))
         return _json(answers.ScoresAnswer, found)
+
+    @app.get(
+        "/v1/scores/{score_id}", response_model=answers.Explained, tags=["scores"], responses=error_responses(404, 409),
+    )  # fmt: skip
+    async def explained(score_id: str) -> Response:
+        """Why was a past score what it was? Any score that a batch wrote, whatever has been trained or merged since.
+
+        The model that gave it is asked again about the row that it was given; the row is made again from the facts of
+        its time, and what is another by now is named with its cause; and the facts behind its reasons are listed. This
+        takes seconds. A score that was only answered, and by no batch written, has no past: 404.
+        """
+        ask = partial(answering.aside.ask, "serving.explain", "explain", score_id)
+        return _json(answers.Explained, await asyncio.get_running_loop().run_in_executor(None, ask))
 
     @app.get(
         "/v1/profiles/{who:path}/scores", response_model=answers.Scores, tags=["scores"],

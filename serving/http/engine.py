@@ -23,6 +23,7 @@ from foretell.errors import DataError, ForetellError, NotReady, unknown
 from foretell.project import Project
 from models.registry import Champion
 from serving.contract import contracts
+from serving.http.aside import Aside
 from serving.http.index import REFUSED, STATES, Index, Task, file_of
 from serving.http.kept import Kept
 
@@ -135,6 +136,7 @@ class Engine:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self.aside = Aside(folder)
         self._lock = threading.Lock()
         self._state: State | None = None
         self._problem: ForetellError = NotReady("service", "is starting", "ask again in a few seconds")
@@ -153,6 +155,7 @@ class Engine:
 
     def stop(self) -> None:
         self._stopping.set()
+        self.aside.close()
 
     def _watch(self) -> None:
         parent = os.getppid()
