@@ -128,7 +128,8 @@ class Rebuilt(BaseModel):
     agrees: bool = Field(description="The same comes out of the facts of its cutoff and batch.")
     then: list[Change] = Field(description="What is another, by these.")
     today: list[Change] = Field(description="What is another by all that is known now of before its cutoff.")
-    problem: str = Field(description="Why it cannot be made again, or nothing.")
+    problem: str | None = Field(description="Why it cannot be made again; null if it can.")
+    batch: int = Field(description="The last ingest batch that is known by now.")
 
 
 class Behind(BaseModel):

@@ -24,7 +24,7 @@ IDLE = 300  # seconds without a question after which the process ends
 
 
 def _asked(folder: Path, where: str, what: str, argument: str) -> tuple[str, Any]:
-    """("answer", what is found) or ("unknown"/"error", the words of a ForetellError), which travel between processes."""
+    """("answer", what is found); or "unknown" or "error" with the words of a ForetellError, which can be sent."""
     try:
         return "answer", getattr(importlib.import_module(where), what)(Project(folder), argument)
     except ForetellError as error:
