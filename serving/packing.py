@@ -30,7 +30,7 @@ from foretell.project import Project
 from lake.engine import quote
 from models.registry import champion, quietly
 from serving.batch import Batch
-from serving.http.index import REFUSED, STATES, Layout
+from serving.http.index import REFUSED, STATES, Layout, read_only
 from serving.rebuild import as_trained
 from training import dataset
 
@@ -87,7 +87,7 @@ def _known(before: Path, digest: str) -> tuple[Layout, dict[str, bytes]] | None:
     """How the rows of the publication before are made, and its models, if they are those of the same batches."""
     if not before.exists():
         return None
-    con = sqlite3.connect(f"file:{before}?mode=ro", uri=True)
+    con = sqlite3.connect(read_only(before), uri=True)
     try:
         said = dict(con.execute("SELECT key, value FROM about").fetchall())
         layout = Layout(**json.loads(said["rows"])) if "rows" in said else None
@@ -108,7 +108,7 @@ def write(
     out.executemany("INSERT INTO model VALUES (?, ?)", packing.models.items())
     out.execute("INSERT INTO about VALUES ('rows', ?)", [json.dumps(vars(layout))])
     if packing.before:
-        out.execute("ATTACH ? AS before", [f"file:{packing.before}?mode=ro"])
+        out.execute("ATTACH ? AS before", [read_only(packing.before)])
     for profiles, states in _people(con, layout.tasks, served, purposes, refused):
         if packing.before:
             rows = _taken_over(out, layout, profiles)

@@ -60,7 +60,7 @@ def publish(project: Project, progress: Callable[[str], None] = lambda _: None) 
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
-    out = sqlite3.connect(draft)
+    out = sqlite3.connect(draft.resolve().as_uri(), uri=True)
     try:
         # Nobody sees the draft before it is whole, and what is cut short is written again.
         out.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_TABLES}")

@@ -30,6 +30,11 @@ def file_of(project: Project) -> Path:
     return project.home / "serving" / "index.db"
 
 
+def read_only(file: Path) -> str:
+    """A SQLite file, as it is opened by who will not change it."""
+    return f"{file.resolve().as_uri()}?mode=ro"
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a row is packed (see serving/packing.py). tasks: a byte of state each, in this order; places: where among the
@@ -92,9 +97,7 @@ class Index:
         if not file.exists():
             raise NotReady("service", "nothing has been published yet", "run `foretell score` first")
         # All at once, while the file is this one: a connection is used by one thread at a time.
-        self._free = deque(
-            sqlite3.connect(f"file:{file}?mode=ro", uri=True, check_same_thread=False) for _ in range(AT_ONCE)
-        )
+        self._free = deque(sqlite3.connect(read_only(file), uri=True, check_same_thread=False) for _ in range(AT_ONCE))
         about = dict(self._all("SELECT key, value FROM about"))
         self.published_at = datetime.fromisoformat(about["published_at"])
         self.kinds: list[str] = json.loads(about["kinds"])
