@@ -268,6 +268,30 @@ def serve(
 
 
 @click.command()
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="Folder to write; it must not exist.")
+@click.pass_obj
+def bento(project: str | None, to: Path) -> None:
+    """Pack the service with what is published now, for a machine that has neither the project nor Foretell.
+
+    The folder is a bento: BentoML serves it, and makes an image of it. It answers by this publication for ever; what is
+    scored later takes another. Who may ask goes with it. It holds personal data: guard it as you guard the project.
+
+    \b
+    Examples:
+      foretell bento --to bentos/2024-07-01
+      bentoml serve bentos/2024-07-01 --port 3000
+      bentoml containerize …                          after `bentoml import`, see BentoML
+    """
+    from foretell.console import progress
+    from foretell.project import Project
+    from serving.bento import build
+
+    with progress("packing"):
+        tag, folder = build(Project.find(project), to)
+    click.echo(f"{tag} in {folder}; serve it with: bentoml serve {folder} --port 3000")
+
+
+@click.command()
 @click.argument("who")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--history", "past_of", is_flag=False, flag_value="", metavar="[TRAIT]",
@@ -323,4 +347,4 @@ def _text(value: object) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
-COMMANDS = [score, *watch.COMMANDS, run, serve, profile, status, *rights.COMMANDS, *access.COMMANDS]
+COMMANDS = [score, *watch.COMMANDS, run, serve, bento, profile, status, *rights.COMMANDS, *access.COMMANDS]

@@ -27,6 +27,8 @@ def _asked(folder: Path, where: str, what: str, argument: str) -> tuple[str, Any
     """("answer", what is found); or "unknown" or "error" with the words of a ForetellError, which can be sent."""
     try:
         return "answer", getattr(importlib.import_module(where), what)(Project(folder), argument)
+    except ModuleNotFoundError:
+        return "error", (argument, "is told from the lake, which is not where the service is", "ask the project itself")
     except ForetellError as error:
         kind = "unknown" if isinstance(error, UnknownName) else "error"
         return kind, (error.subject, error.problem, error.fix)

@@ -21,6 +21,9 @@ from serving.access.trail import Trail
 from serving.http import api
 from serving.http.engine import Engine
 
+PACKED = Path(__file__).parents[2] / "project"  # in a bento: see serving/bento.py
+if "FORETELL_PROJECT" not in os.environ and PACKED.exists():
+    os.environ |= {"FORETELL_PROJECT": str(PACKED), "FORETELL_HOME": str(PACKED / "home")}
 folder = Path(os.environ.get("FORETELL_PROJECT") or Path.cwd())
 engine = Engine(folder)
 app, guarded = api.make(engine)
