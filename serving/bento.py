@@ -23,7 +23,7 @@ SERVICE = "serving.http.service:ForetellService"
 
 
 def build(project: Project, to: Path) -> tuple[str, Path]:
-    """Make a bento of the service, and copy it to the folder `to`, which must not exist. Returns its tag and the folder.
+    """Make a bento of the service in the folder `to`, which must not exist. Returns its tag and the folder.
 
     `bentoml serve FOLDER` serves it; `bentoml containerize` makes an image of it.
     """
@@ -52,7 +52,6 @@ def build(project: Project, to: Path) -> tuple[str, Path]:
             SERVICE, name="foretell", version=published, build_ctx=name, labels={"published": published},
             description="Scores with their contract, profiles, tasks and segments.",
             python={"packages": _packages(), "lock_packages": False},
-            envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
         )  # fmt: skip
     to.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(made.path, to)
