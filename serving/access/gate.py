@@ -8,17 +8,21 @@ no provider is named, callers on this machine are asked for nothing, and all oth
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import OrderedDict
 from typing import Any
 
+from foretell.errors import ForetellError
 from foretell.project import Project
 from serving.access.caller import ANYONE, LOOPBACK, Caller, Refusal, nobody, not_allowed, too_many
 from serving.access.keys import Keys
 from serving.access.limits import Buckets, network
 from serving.access.routes import ANYBODY, UNKNOWN, Route
 from serving.access.tokens import Times, Tokens
+
+log = logging.getLogger("foretell")
 
 REMEMBERED, FOR = 4_096, 60.0  # keys and tokens; seconds
 LOOK = 0.5  # seconds between two looks at the file of keys
@@ -68,8 +72,11 @@ class Gate:
         now = time.monotonic()
         if now - self._looked > LOOK:
             self._looked = now
-            if self.keys.refresh():
-                self._known.clear()
+            try:
+                if self.keys.refresh():
+                    self._known.clear()
+            except ForetellError as error:  # the keys that were known stay so
+                log.error("%s", error)
         self._heed_key_set()
 
     def _heed_key_set(self) -> None:

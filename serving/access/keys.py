@@ -127,8 +127,12 @@ class Keys:
 
     def _read(self) -> None:
         self._stamp = _stamp(self.file)
-        found = json.loads(self.file.read_text())["keys"] if self._stamp else []
-        self.keys = [_key(fields) for fields in found]
+        try:
+            found = json.loads(self.file.read_text())["keys"] if self._stamp else []
+            self.keys = [_key(fields) for fields in found]
+        except (ValueError, KeyError, TypeError) as error:
+            problem = f"is no file of keys any more ({type(error).__name__})"
+            raise DataError(str(self.file), problem, "put back the one of a backup") from None
 
     def _write(self, keys: list[Key]) -> None:
         draft = self.file.with_name(f".keys.{os.getpid()}")

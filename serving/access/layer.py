@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -21,6 +22,7 @@ from serving.access.trail import Read, Trail, now
 from serving.http.errors import answer
 from serving.http.metrics import observe
 
+log = logging.getLogger("foretell")
 access = logging.getLogger("foretell.access")
 _SAYS_MORE = re.compile(rb'"(reasons"\s*:\s*\[|features"\s*:\s*\{|traits"|identifiers")')
 
@@ -47,7 +49,12 @@ class Access:
             caller = await self.gate.admit(scope, route)
             if route.personal:
                 self.trail.check()
-        except Refusal as no:
+        except Exception as error:
+            if isinstance(error, Refusal):
+                no = error
+            else:  # a mistake of ours lets nobody in; its message may hold what was sent
+                log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+                no = Refusal(500, "service", f"the service failed ({type(error).__name__})", "its log says where")
             if no.who and route.personal:
                 self.trail.add(Read(now(), no.who, f"{_verb(scope)} {route.path}", [], no.status, b""))
             await answer(no.status, no.subject, no.problem, no.fix, no.headers)(scope, receive, send)

@@ -150,6 +150,21 @@ def test_last_use_is_kept_coarsely(project: Project) -> None:
     assert abs(at.timestamp() - time.time()) < 5
 
 
+def test_a_file_of_keys_that_was_damaged(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    text, _ = Keys(project).create("shop", ["read"])
+    gate = Gate(project)
+    for content in ("{", "[]", '{"keys": [{"name": "x"}]}', '{"keys": 7}'):
+        draft = project.home / "access" / "damaged"
+        draft.write_text(content)
+        draft.replace(project.home / "access" / "keys.json")
+        gate._looked = 0
+        assert isinstance(ask(gate, text), Caller), "a running service goes on with the keys it knew"
+        assert "is no file of keys any more" in caplog.text
+        caplog.clear()
+        with pytest.raises(DataError, match="put back the one of a backup"):
+            Keys(project)
+
+
 def test_names_and_scopes_that_cannot_be(project: Project) -> None:
     keys = Keys(project)
     for name in ("", "Shop", "9", "a b", "a" * 65, "ключ", "a\n"):

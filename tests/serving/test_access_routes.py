@@ -334,6 +334,19 @@ def test_the_check_is_cheap(service: Behind) -> None:
     assert took < 20e-6, f"{took * 1e6:.1f} µs"
 
 
+def test_a_mistake_in_the_gate_lets_nobody_in(
+    service: Behind, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError(PERSON)
+
+    monkeypatch.setattr(service.gate, "_free", broken)
+    said = refused(service.client.get("/v1/tasks", headers=service.headers("read")), 500)
+    assert said["problem"] == "the service failed (ZeroDivisionError)"
+    assert "ZeroDivisionError" in caplog.text
+    assert PERSON not in caplog.text
+
+
 def test_websockets_are_refused(service: Behind) -> None:
     import asyncio
 
