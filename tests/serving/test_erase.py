@@ -158,8 +158,9 @@ def test_the_person_had_everything(done: Done) -> None:
     assert tables == {"facts", "quarantine", "decisions", "consents"}
     assert {text for *_, text in done.hits_before} == set(TEXTS)
     erased = done.receipt["erased"]
-    assert {"facts/crm", "facts/till", "facts/web", "quarantine", "scores", "outcomes", "training_rows", "decisions", "consents",
-            "features", "online store", "last batches", "collected", "landing"} <= erased.keys()  # fmt: skip
+    assert {"facts/crm", "facts/till", "facts/web", "quarantine", "scores", "outcomes", "training_rows", "decisions",
+            "consents", "features", "online store", "last batches", "collected",
+            "landing"} <= erased.keys()  # fmt: skip
     assert erased["quarantine"] == 3
     assert erased["collected"] == erased["landing"] == erased["decisions"] == erased["consents"] == 1
     assert erased["facts/crm, blanked in rows of others"] == 1
