@@ -25,12 +25,13 @@ BINS = 10
 FALSE_ALARMS = 0.05  # a year, over all columns of a model that is looked at LOOKS times
 LOOKS = 12
 LEAST = 0.05  # of all moving of the predictions: a column of less may do what it likes
+SLACK = 1.5  # a pace is known of two cutoffs only
 SCORE = "score"  # the column that is the prediction itself
 
 Column = dict[str, Any]
 """edges (rising; a value belongs to the first bin whose edge it does not exceed), shares (of the bins, of all rows),
-nulls (share of rows without a value), pace (PSI per squared day between the first or last cutoff and the others, beyond
-chance); rows, profiles, centre and span, where they are others than the reference's."""
+nulls (share of rows without a value), pace (PSI per squared day between the first or last cutoff and all of them,
+beyond chance); rows, profiles, centre and span, where they are others than the reference's."""
 Reference = dict[str, Any]
 """rows, profiles (different ones), centre (the mean cutoff, as text), span (days between the first and the last one),
 columns: name -> Column."""
@@ -60,18 +61,17 @@ def reference(X: pd.DataFrame, rows: pd.DataFrame, codes: Mapping[str, Sequence[
 
 
 def _pace(values: np.ndarray, at: pd.Series, edges: np.ndarray, counts: np.ndarray) -> float:
-    """How fast a column moved while it was learned from: the slower of what tells the first and the last cutoff from
-    the others. What jumped once, at one of them, has no pace."""
-    found: list[float] = []
-    for end in {at.min(), at.max()} if at.nunique() > 1 else ():
-        mine = (at == end).to_numpy()
-        days = abs((at[mine].iloc[0] - at[~mine].mean()) / pd.Timedelta(days=1))
-        one = count(values[mine], edges)
-        rest = counts - one
-        bins = int(((one > 0) | (rest > 0)).sum())
-        beyond = psi(rest, one) - (1 / one.sum() + 1 / rest.sum()) * (bins - 1)
-        found.append(beyond / days**2)
-    return max(0.0, min(found, default=0.0))
+    """How fast a column moved while it was learned from: the geometric mean of what tells the first cutoff, and the
+    last, from all. What jumped once, at one of them, has no pace."""
+    if at.nunique() < 3:
+        return 0.0
+    found = []
+    for end in (at.min(), at.max()):
+        one = count(values[(at == end).to_numpy()], edges)
+        bins = int((counts > 0).sum())
+        beyond = psi(counts, one) - (1 / one.sum() + 1 / counts.sum()) * (bins - 1)
+        found.append(max(0.0, beyond) / ((end - at.mean()) / pd.Timedelta(days=1)) ** 2)
+    return float(np.sqrt(found[0] * found[1]))
 
 
 def _edges(values: np.ndarray, codes: int | None) -> np.ndarray:
@@ -137,7 +137,7 @@ def drifts(
         limit = chance(int(((then + now) > 0).sum()), column["profiles"], profiles, len(shared))
         days = min((at - datetime.fromisoformat(column["centre"])) / timedelta(days=1), column["span"])
         weight = weights.get(name, 0.0) if weights is not None and name != SCORE else 1.0
-        found.append(Drift(name, psi(then, now), limit, column["pace"] * days**2, weight))
+        found.append(Drift(name, psi(then, now), limit, SLACK * column["pace"] * days**2, weight))
     return found
 
 

@@ -89,10 +89,10 @@ def test_what_goes_on_as_it_did_is_no_alert_and_what_jumps_is() -> None:
     """In a young shop everybody has been a customer for longer with every month."""
     rng, rows = np.random.default_rng(9), rows_of(6000, cutoffs=6)
     age = (rows["cutoff"] - pd.Timestamp(NOW)).dt.days.to_numpy()
-    X = pd.DataFrame({"tenure": 300 + age + rng.normal(0, 80, 6000), "spend": rng.normal(0, 80, 6000)})
+    X = pd.DataFrame({"tenure": 300 + age + rng.normal(0, 160, 6000), "spend": rng.normal(0, 80, 6000)})
     known = reference(X, rows, {})
     later = NOW + timedelta(days=60)
-    now = pd.DataFrame({"tenure": 360 + rng.normal(0, 80, 1000), "spend": rng.normal(195, 80, 1000)})
+    now = pd.DataFrame({"tenure": 360 + rng.normal(0, 160, 1000), "spend": rng.normal(195, 80, 1000)})
     tenure, spend = drifts(known, now, 1000, later)
     assert tenure.psi > ALERT  # others they are, but not in another way than they were bound to be
     assert spend.psi > ALERT
