@@ -5,7 +5,8 @@ asked about (Siddiqi, Credit Risk Scorecards, 2006, ch. 10): 0.1 is worth a look
 are samples of one population it is about (1/n + 1/m) times a chi-squared variable of bins − 1 degrees of freedom
 (Yurdakul & Naranjo, Journal of Risk Model Validation 14, 2020), which is what few people alone make of it. And what
 was under way while the model learned goes on: in a young shop everybody has been a customer for longer every month. For
-small shifts PSI grows with the square of the shift, so a column is given what its own pace makes of the time since.
+small shifts PSI grows with the square of the shift, so a column is given what its own pace makes of the time since, for
+as long a time as the cutoffs that were learned from span, and no longer: an old model learns anew.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ BINS = 10
 FALSE_ALARMS = 0.05  # a year, over all columns of a model that is looked at LOOKS times
 LOOKS = 12
 LEAST = 0.05  # of all moving of the predictions: a column of less may do what it likes
+SLACK = 1.5  # a pace is known of two cutoffs only
 SCORE = "score"  # the column that is the prediction itself
 
 Column = dict[str, Any]
 """edges (rising; a value belongs to the first bin whose edge it does not exceed), shares (of the bins, of all rows),
-nulls (share of rows without a value), pace (PSI per squared day between the first or last cutoff and the others, beyond
-chance); rows, profiles and centre, where they are others than the reference's."""
+nulls (share of rows without a value), pace (PSI per squared day between the first or last cutoff and all of them,
+beyond chance); rows, profiles, centre and span, where they are others than the reference's."""
 Reference = dict[str, Any]
-"""rows, profiles (different ones), centre (the mean cutoff, as text), columns: name -> Column."""
+"""rows, profiles (different ones), centre (the mean cutoff, as text), span (days between the first and the last one),
+columns: name -> Column."""
 
 
 def reference(X: pd.DataFrame, rows: pd.DataFrame, codes: Mapping[str, Sequence[str]]) -> Reference:
@@ -51,22 +54,24 @@ def reference(X: pd.DataFrame, rows: pd.DataFrame, codes: Mapping[str, Sequence[
             "edges": edges.tolist(), "shares": shares[:-1].tolist(), "nulls": float(shares[-1]),
             "pace": _pace(values, at, edges, counts),
         }  # fmt: skip
-    centre = at.mean().isoformat() if len(at) else None
-    return {"rows": len(X), "profiles": int(rows["profile_id"].nunique()), "centre": centre, "columns": columns}
+    return {
+        "rows": len(X), "profiles": int(rows["profile_id"].nunique()), "centre": at.mean().isoformat(),
+        "span": (at.max() - at.min()) / pd.Timedelta(days=1), "columns": columns,
+    }  # fmt: skip
 
 
 def _pace(values: np.ndarray, at: pd.Series, edges: np.ndarray, counts: np.ndarray) -> float:
-    """How fast a column moved while it was learned from: of the first and the last cutoff, whichever differs faster."""
-    found = [0.0]
-    for end in {at.min(), at.max()} if at.nunique() > 1 else ():
-        mine = (at == end).to_numpy()
-        days = abs((at[mine].iloc[0] - at[~mine].mean()) / pd.Timedelta(days=1))
-        one = count(values[mine], edges)
-        rest = counts - one
-        bins = int(((one > 0) | (rest > 0)).sum())
-        beyond = psi(rest, one) - (1 / one.sum() + 1 / rest.sum()) * (bins - 1)
-        found.append(beyond / days**2)
-    return max(found)
+    """How fast a column moved while it was learned from: the geometric mean of what tells the first cutoff, and the
+    last, from all. What jumped once, at one of them, has no pace."""
+    if at.nunique() < 3:
+        return 0.0
+    found = []
+    for end in (at.min(), at.max()):
+        one = count(values[(at == end).to_numpy()], edges)
+        bins = int((counts > 0).sum())
+        beyond = psi(counts, one) - (1 / one.sum() + 1 / counts.sum()) * (bins - 1)
+        found.append(max(0.0, beyond) / ((end - at.mean()) / pd.Timedelta(days=1)) ** 2)
+    return float(np.sqrt(found[0] * found[1]))
 
 
 def _edges(values: np.ndarray, codes: int | None) -> np.ndarray:
@@ -130,9 +135,9 @@ def drifts(
         then = np.array([*column["shares"], column["nulls"]]) * column["rows"]
         now = count(X[name].to_numpy(dtype=float), np.array(column["edges"]))
         limit = chance(int(((then + now) > 0).sum()), column["profiles"], profiles, len(shared))
-        days = (at - datetime.fromisoformat(column["centre"])) / timedelta(days=1)
+        days = min((at - datetime.fromisoformat(column["centre"])) / timedelta(days=1), column["span"])
         weight = weights.get(name, 0.0) if weights is not None and name != SCORE else 1.0
-        found.append(Drift(name, psi(then, now), limit, column["pace"] * days**2, weight))
+        found.append(Drift(name, psi(then, now), limit, SLACK * column["pace"] * days**2, weight))
     return found
 
 

@@ -89,15 +89,17 @@ def test_what_goes_on_as_it_did_is_no_alert_and_what_jumps_is() -> None:
     """In a young shop everybody has been a customer for longer with every month."""
     rng, rows = np.random.default_rng(9), rows_of(6000, cutoffs=6)
     age = (rows["cutoff"] - pd.Timestamp(NOW)).dt.days.to_numpy()
-    X = pd.DataFrame({"tenure": 300 + age + rng.normal(0, 80, 6000), "spend": rng.normal(0, 80, 6000)})
+    X = pd.DataFrame({"tenure": 300 + age + rng.normal(0, 160, 6000), "spend": rng.normal(0, 80, 6000)})
     known = reference(X, rows, {})
-    later = NOW + timedelta(days=120)
-    now = pd.DataFrame({"tenure": 420 + rng.normal(0, 80, 1000), "spend": rng.normal(195, 80, 1000)})
+    later = NOW + timedelta(days=60)
+    now = pd.DataFrame({"tenure": 360 + rng.normal(0, 160, 1000), "spend": rng.normal(195, 80, 1000)})
     tenure, spend = drifts(known, now, 1000, later)
     assert tenure.psi > ALERT  # others they are, but not in another way than they were bound to be
     assert spend.psi > ALERT
     assert (tenure.level, spend.level) == ("warn", "alert")
     assert spend.trend < 0.1
+    old = drifts(known, now.assign(tenure=now["tenure"] + 600), 1000, later + timedelta(days=600))
+    assert [d.level for d in old] == ["alert", "alert"]  # no pace excuses a model for ever
 
 
 def test_counts_leave_nobody_out() -> None:
