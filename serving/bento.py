@@ -39,7 +39,7 @@ def build(project: Project, to: Path) -> tuple[str, Path]:
     finally:
         index.close()
     store = project.home / "serving" / "bentoml"
-    store.mkdir(parents=True, exist_ok=True)
+    (store / "tmp").mkdir(parents=True, exist_ok=True)
     os.environ["BENTOML_HOME"] = str(store)  # read when BentoML is imported
     import bentoml
     from bentoml._internal.configuration.containers import BentoMLContainer

@@ -97,6 +97,7 @@ class WhatIfAnswer(BaseModel):
     """One result per row asked for, in that order."""
 
     task: str
+    profile_id: str | None = Field(description="Whose row was begun with.")
     kind: str
     base_rate: float
     model_version: str

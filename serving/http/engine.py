@@ -104,19 +104,19 @@ class State:
             raise problem
         task, model = self.index.tasks[name], self.champions[name]
         columns = model.contract["columns"]
-        begin = self._row_of(who, name) if who is not None else np.full(len(columns), np.nan)
+        profile, begin = self._row_of(who, name) if who is not None else (None, np.full(len(columns), np.nan))
         X = np.array([_with(begin, row, columns, model) for row in rows])
         crowd = self.index.crowds[name]
         said = contracts(model, [""] * len(X), X, crowd, task.terms)
         kept = ("value", "value_low", "value_high", "percentile", "reasons")
         shared = ("kind", "base_rate", "model_version", "estimator", "cutoff")
         return {
-            "task": name, **{key: said[0][key] for key in shared},
+            "task": name, "profile_id": profile, **{key: said[0][key] for key in shared},
             "results": [{**{key: one[key] for key in kept}, "features": dict(one["features"])} for one in said],
         }  # fmt: skip
 
-    def _row_of(self, who: str, name: str) -> np.ndarray:
-        """The features by which a profile is scored. Raises why it is not."""
+    def _row_of(self, who: str, name: str) -> tuple[str, np.ndarray]:
+        """A profile's id, and the features by which it is scored. Raises why it is not."""
         (profile,) = self.index.resolve([who])
         if isinstance(profile, ForetellError):
             raise profile
@@ -124,7 +124,7 @@ class State:
         if problem := self.refusal(name, packed[layout.tasks.index(name)] if packed else 0):
             raise problem
         assert packed is not None
-        return layout.features(packed)[layout.places[name]]
+        return profile, layout.features(packed)[layout.places[name]]
 
     def open_tasks(self) -> list[str]:
         """The tasks that somebody has been scored for: those that are answered if none is named."""

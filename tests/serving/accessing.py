@@ -91,3 +91,4 @@ def behind(
         found = Behind(project, client, gate, trail, app, made)
         yield found
         found.trail.close()
+    engine.stop()
