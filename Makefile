@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope -
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(READY) ## a grocer's year, from raw exports to scores, segments and a service (three to four minutes)
+demo: $(READY) ## a grocer's year, from raw exports to scores, segments and a service (six to seven minutes)
 	$(BIN)/python -m examples.complete_journey.demo
 
 serve: $(READY) ## the scoring service on the demo's project (PROJECT=folder for another; after `make demo`)
