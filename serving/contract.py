@@ -207,9 +207,8 @@ def _factors(count: int, what: str) -> np.ndarray:
 
 def _words(profiles: Sequence[str] | pa.Array) -> np.ndarray:
     """(n, k): ids as numbers of eight bytes, hashed; what is beyond an id's end is 0, and adds nothing."""
-    if isinstance(profiles, pa.StringArray):
-        if (found := _equally_long(profiles)) is not None:
-            return found
+    if isinstance(profiles, pa.StringArray) and (found := _equally_long(profiles)) is not None:
+        return found
     coded = [str(profile).encode() for profile in profiles]
     width = -(-max(map(len, coded), default=1) // 8) * 8 or 8
     return _mix(np.frombuffer(b"".join(c.ljust(width, b"\0") for c in coded), dtype="<u8").reshape(len(coded), -1))
