@@ -90,9 +90,9 @@ def _same(new: Refresh, old: Refresh | None) -> bool:
 
 
 def _compare(con: duckdb.DuckDBPyConnection, project: Project, found: Pass, progress: Callable[[str], None]) -> None:
-    """Make the tables `chosen` (nr, segment), of those that are ready, and `inside`, `entered` and `gone` (nr, place).
+    """Make the tables `chosen` (nr, segment), of those that are ready, and `inside`, `entered` and `went` (nr, place).
 
-    place: of a profile in `attributes`, as there may be many millions of memberships; null of one that is no more. gone
+    place: of a profile in `attributes`, as there may be many millions of memberships; null of one that is no more. went
     has besides, as `recorded`, the id under which somebody entered, where that is another than today's.
     """
     con.execute("CREATE TEMP TABLE chosen (nr SMALLINT, segment VARCHAR)")
@@ -114,7 +114,7 @@ def _compare(con: duckdb.DuckDBPyConnection, project: Project, found: Pass, prog
         )
     con.execute(
         """CREATE TEMP TABLE entered AS FROM inside ANTI JOIN was USING (nr, place);
-        CREATE TEMP TABLE gone AS FROM was ANTI JOIN inside USING (nr, place)"""
+        CREATE TEMP TABLE went AS FROM was ANTI JOIN inside USING (nr, place)"""
     )
 
 
@@ -129,7 +129,7 @@ def _counted(con: duckdb.DuckDBPyConnection, project: Project, found: Pass, now:
         return dict(con.execute(f"SELECT nr, count({what}) FROM {name} GROUP BY 1").fetchall())
 
     people = "DISTINCT coalesce(place::VARCHAR, recorded)"  # two who have become one leave once
-    size, entered, left = counts("inside"), counts("entered"), counts("gone", people)
+    size, entered, left = counts("inside"), counts("entered"), counts("went", people)
     total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
     batch = last_batch(project)
     return [
@@ -157,7 +157,7 @@ def _append(con: duckdb.DuckDBPyConnection, project: Project, new: list[Refresh]
             LEFT JOIN attributes a ON a.rowid = x.place"""
         for change, name, column in (
             ("entered", "entered", "a.profile_id"),
-            ("left", "gone", "coalesce(x.recorded, a.profile_id)"),
+            ("left", "went", "coalesce(x.recorded, a.profile_id)"),
         )
     )
     stored.append(con.sql(f"FROM counted{changed}").to_arrow_reader(500_000), why="segments")

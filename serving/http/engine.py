@@ -69,10 +69,15 @@ class State:
             )  # fmt: skip
         return None
 
-    def refusal(self, name: str, packed: int) -> ForetellError | None:
-        """Why a profile has no score of a task, by the byte that its row has for it."""
-        task = self.task(name)
-        if packed & REFUSED:
+    def refusal(self, name: str, profile: str, row: bytes | None) -> ForetellError | None:
+        """Why a profile has no score of a task, by the byte that its row has for it; None if it has one."""
+        task, tasks = self.task(name), self.index.layout.tasks
+        packed = row[tasks.index(name)] if row and name in tasks else 0
+        if packed == STATES["scored"]:
+            return None
+        # Who did not agree has been left out of batches since, and has no row: the page knows.
+        pages = self.index.pages([profile])
+        if packed & REFUSED or task.facts["purpose"] in pages.get(profile, {}).get("refused", ()):
             return NotReady(
                 name, f"the profile must not be scored: no consent to {task.facts['purpose']}",
                 "ask the person, and write down the answer: `foretell consent grant`",
@@ -83,12 +88,10 @@ class State:
                 name, f"insufficient evidence: no fact of the profile is known to {views}",
                 "nothing is predicted of whom nothing is known; load their facts",
             )  # fmt: skip
-        if packed != STATES["scored"]:
-            return NotReady(
-                name, f"the profile is not in its population ({task.facts['population']})",
-                f"nothing is predicted for it as of {task.cutoff:%Y-%m-%d}; ask for another profile or task",
-            )  # fmt: skip
-        return None
+        return NotReady(
+            name, f"the profile is not in its population ({task.facts['population']})",
+            f"nothing is predicted for it as of {task.cutoff:%Y-%m-%d}; ask for another profile or task",
+        )  # fmt: skip
 
     def scores(
         self, asked: Sequence[str], tasks: Sequence[str] | None, reasons: bool = False, features: bool = False
@@ -121,7 +124,7 @@ class State:
         if isinstance(profile, ForetellError):
             raise profile
         layout, packed = self.index.layout, self.index.rows([profile]).get(profile)
-        if problem := self.refusal(name, packed[layout.tasks.index(name)] if packed else 0):
+        if problem := self.refusal(name, profile, packed):
             raise problem
         assert packed is not None
         return profile, layout.features(packed)[layout.places[name]]
@@ -243,9 +246,7 @@ def _answer(
     for name in names:
         who = []
         for profile in profiles:
-            known = rows.get(profile)
-            packed = known[layout.tasks.index(name)] if known and name in layout.tasks else 0
-            if problem := problems[name] or state.refusal(name, packed):
+            if problem := problems[name] or state.refusal(name, profile, rows.get(profile)):
                 refused[profile][name] = problem
             else:
                 who.append(profile)
