@@ -29,14 +29,9 @@ MOST_ROWS = 200_000  # rows of one prediction among them
 
 
 def margin(model: Any, X: pd.DataFrame) -> np.ndarray:
-    """(n,): per row of X, log-odds of true (model has predict_proba), minus the log of the cumulative hazard at the
-    horizon (it has survival), or else log of the amount."""
-    if hasattr(model, "predict_proba"):
-        p = np.clip(model.predict_proba(X)[:, 1], FLOOR, 1 - FLOOR)
-        return np.log(p) - np.log1p(-p)
-    if hasattr(model, "survival"):
-        return model.margins(model.read(X))
-    return np.log(np.maximum(model.predict(X), CENT))
+    """(n,): per row of X, log-odds of true, log of the amount, or of a time minus the log of the cumulative hazard at
+    the horizon. model: fitted, of models.estimators."""
+    return model.margins(model.read(X))
 
 
 def level(margins: np.ndarray, mean: float, weight: np.ndarray | None = None) -> float:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -201,6 +202,17 @@ class AmountCandidate(RegressorMixin, Candidate):
                 f"expected some labels above 0 in training, got a maximum of {y.max():g}",
                 "take more or other cutoffs, or a longer horizon, so that some profiles spend",
             )
+
+
+def line(model: Any, Z: np.ndarray) -> np.ndarray:
+    """(n,): what a fitted linear model says of rows, on its margin. Summed row by row: a product of matrices ends in
+    other bits as rows are many or few, and a score must be the same to the last."""
+    return (np.ascontiguousarray(Z) * np.ravel(model.coef_)).sum(axis=1) + float(np.ravel(model.intercept_)[0])
+
+
+def linear(model: Any, Z: np.ndarray) -> np.ndarray:
+    """(n,): the probability of true by a fitted logistic regression."""
+    return expit(line(model, Z))
 
 
 def _medians(X: pd.DataFrame, weight: np.ndarray) -> pd.Series:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, TweedieRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
+from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate, line, linear
 
 NEVER_DAYS = 3650.0
 """The recency of a profile that never ordered, and the longest recency told apart: ten years."""
@@ -39,13 +38,9 @@ def _standardised(model: Any) -> Pipeline:
     return make_pipeline(StandardScaler(), model)
 
 
-def _line(pipeline: Pipeline, X: np.ndarray) -> np.ndarray:
-    """(n,): what such a model says before its link, summed row by row: a score is the same to the last bit alone as
-    among many."""
-    scaler, model = (step for _, step in pipeline.steps)
-    return ((X - scaler.mean_) / scaler.scale_ * np.ravel(model.coef_)).sum(axis=1) + float(
-        np.ravel(model.intercept_)[0]
-    )
+def _scaled(pipeline: Pipeline, X: np.ndarray) -> np.ndarray:
+    scaler: Any = pipeline[0]
+    return (X - scaler.mean_) / scaler.scale_
 
 
 def _fit_weighted(pipeline: Pipeline, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Pipeline:
@@ -91,7 +86,7 @@ class RFMLogistic(ProbabilityCandidate):
         self.pipeline_ = _fit_weighted(_standardised(model), logs(X.to_numpy(), self.requires), y, weight)
 
     def _predict(self, A: np.ndarray) -> np.ndarray:
-        return expit(_line(self.pipeline_, logs(A, self.requires)))
+        return linear(self.pipeline_[1], _scaled(self.pipeline_, logs(A, self.requires)))
 
 
 class Recency(RFMLogistic):
@@ -161,4 +156,5 @@ class RFMTweedie(AmountCandidate):
         self.pipeline_ = _fit_weighted(_standardised(model), given, amount / self.scale_, weight)
 
     def _predict(self, A: np.ndarray) -> np.ndarray:
-        return np.exp(np.minimum(_line(self.pipeline_, logs(A, self.requires)), FARTHEST)) * self.scale_
+        margin = line(self.pipeline_[1], _scaled(self.pipeline_, logs(A, self.requires)))
+        return np.exp(np.minimum(margin, FARTHEST)) * self.scale_

@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from foretell.errors import DataError
-from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
+from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate, linear
 from models.estimators.lifetime import BGNBD, MBGNBD, GammaGamma, ParetoNBD
 
 ABOUT = 1.5  # times as many: a season's difference, not another unit
@@ -161,8 +160,7 @@ class _Logistic(_BuyTillYouDie, ProbabilityCandidate):
         self.logistic_ = LogisticRegression(C=1e6).fit(self._log_expected(A), y, sample_weight=weight)
 
     def _predict_known(self, A: np.ndarray) -> np.ndarray:
-        model = self.logistic_
-        return expit(self._log_expected(A)[:, 0] * model.coef_.item() + model.intercept_.item())
+        return linear(self.logistic_, self._log_expected(A))
 
     def _log_expected(self, A: np.ndarray) -> np.ndarray:
         expected = self.purchases_.expected_purchases(self.horizon_days, *_history(A))

@@ -59,11 +59,9 @@ class Forest:
             _walk(A, self.roots, self.nodes, self.leaves, self.codes, found)
             return found
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda part: self._part(A, part, found), _parts(len(A), threads)))
+            trees = self.roots, self.nodes, self.leaves, self.codes
+            list(pool.map(lambda part: _walk(A[part], *trees, found[part]), _parts(len(A), threads)))
         return found
-
-    def _part(self, A: np.ndarray, part: slice, found: np.ndarray) -> None:
-        _walk(A[part], self.roots, self.nodes, self.leaves, self.codes, found[part])
 
 
 def _parts(rows: int, many: int) -> Iterator[slice]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from models.estimators.base import ProbabilityCandidate
+from models.estimators.base import ProbabilityCandidate, linear
 
 
 class Centroid(ProbabilityCandidate):
@@ -28,7 +27,7 @@ class Centroid(ProbabilityCandidate):
         self.curve_ = LogisticRegression(C=1.0).fit(cosine, y, sample_weight=weight)
 
     def _predict(self, A: np.ndarray) -> np.ndarray:
-        return expit(self._cosine(self._points(A))[:, 0] * self.curve_.coef_.item() + self.curve_.intercept_.item())
+        return linear(self.curve_, self._cosine(self._points(A)))
 
     def _logs(self, A: np.ndarray) -> np.ndarray:
         values = np.where(np.isnan(A), self.typical_.to_numpy(), A)
@@ -38,6 +37,7 @@ class Centroid(ProbabilityCandidate):
         return (self._logs(A) - np.asarray(self.scaler_.mean_)) / np.asarray(self.scaler_.scale_)
 
     def _cosine(self, points: np.ndarray) -> np.ndarray:
+        points = np.ascontiguousarray(points)  # summed row by row, so that a row's bits do not hang on the others
         lengths = np.linalg.norm(points, axis=1) * np.linalg.norm(self.centre_)
         return np.divide((points * self.centre_).sum(axis=1), lengths, out=np.zeros(len(points)), where=lengths > 0)[
             :, None

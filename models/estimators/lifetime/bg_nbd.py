@@ -118,7 +118,8 @@ class BGNBD:
         for repeats in np.unique(x):
             of = x == repeats
             p, share = _beta_nodes(self.a, self.b + float(repeats) + self.early)
-            alive[of] = -np.expm1(-shape[of, None] * np.log1p(tau[of, None] * p)) @ (share / p)
+            some = -np.expm1(-shape[of, None] * np.log1p(tau[of, None] * p))
+            alive[of] = (some * (share / p)).sum(axis=1)  # a product of matrices ends in other bits as rows are few
         return self.probability_alive(x, t_x, T) * alive
 
 

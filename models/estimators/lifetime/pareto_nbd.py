@@ -140,9 +140,14 @@ def _block(A, alpha: float, B, beta: float, begin: np.ndarray, end: np.ndarray) 
     w = upper * (NODES + 1) / 2
     fallen, passed, log_b = fall(w)
     density = SHARES / 2 * np.exp(-fallen)
-    total = density.sum(axis=0)
+    total = _down(density)
     means = (w, log_b, 1 / (a + passed), 1 / (b + passed))
-    mean_w, mean_b, inverse_a, inverse_b = ((density * each).sum(axis=0) / total for each in means)
+    mean_w, mean_b, inverse_a, inverse_b = (_down(density * each) / total for each in means)
     with np.errstate(divide="ignore"):
         log_integral = np.log(upper * total) - (A - 1) * np.log(a) - B * np.log(b)
     return log_integral, np.log(a) + mean_w, np.log(b) + mean_b, inverse_a, inverse_b
+
+
+def _down(terms: np.ndarray) -> np.ndarray:
+    """(n,): the sums of the columns of (k, n), each in the same order of its terms however many columns there are."""
+    return np.ascontiguousarray(terms.T).sum(axis=1)
