@@ -1,14 +1,19 @@
 """How fast does the service answer, and what does it cost over HTTP itself?
 
-A small shop is generated, loaded, unified, trained and scored (or --project: one that is), and `foretell serve` is
-started on it. Nobody is asked for twice in a round, so that no answer can be a repeated one. Clients keep their
-connection open, and share the machine with the service.
+A shop is generated, loaded, unified, trained and scored for four tasks (or --project: one that is), and `foretell
+serve` is started on it, beside it the service that one writes first (_serving_peer.py): BentoML, Feast's
+get_online_features and a model of MLflow's for each task. Both have one process, and take turns. Clients keep their
+connections open, and share the machine with the services. Cold: whoever is asked for was not asked for before.
 
-  serving.cold_c16_vs_constant  answers a second with 16 clients, over those of /livez, which computes nothing
-  serving.p99_over_p50          of one client that asks for one profile after another
-  serving.non_2xx               answers other than 2xx in all of it
+  serving.cold_c1_vs_naive       answers a second of all tasks for one profile, 1 client, over the naive service's
+  serving.cold_c16_vs_naive      the same of 16 clients
+  serving.hot_c16_vs_naive       of 16 clients that ask for the same few hundred profiles
+  serving.reasons_c1_vs_naive    with reasons, cold, 1 client; the naive service asks shap.TreeExplainer
+  serving.cold_c16_vs_constant   over those of /livez, which is a constant of the same service
+  serving.p99_over_p50_c16       of the cold ones
+  serving.non_2xx                answers other than 2xx, and others than scores, in all of it
 
-Seconds to start, latencies with 1 and 16 clients, with reasons, and of 100 profiles at a time are in the details.
+Seconds to start, latencies, and of 100 profiles at a time are in the details.
 """
 
 from __future__ import annotations
@@ -20,115 +25,72 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks import features, report
+from benchmarks.load import Heard, Load, Request
 from benchmarks.report import progress
 from foretell.project import Project
 
 PATIENCE = 300  # seconds until the service must be ready
-FULL, QUICK = features.Sizes(100_000, 5_000, 4), features.Sizes(12_000, 600, 1)
-
-
-@dataclass
-class Heard:
-    """Answers: seconds each took, seconds in all, and how many were no success."""
-
-    seconds: list[float] = field(default_factory=list)
-    wall: float = 0.0
-    bad: int = 0
-
-    @property
-    def per_second(self) -> float:
-        return len(self.seconds) / self.wall
-
-    def ms(self, percent: float) -> float:
-        return float(np.percentile(self.seconds, percent)) * 1e3
+ROOT = Path(__file__).parents[1]
+TASKS = ("churn", "propensity", "clv", "next_order")
+FULL, QUICK = features.Sizes(2_000_000, 100_000, 2), features.Sizes(24_000, 3_000, 1)
 
 
 def prepare(folder: Path, sizes: features.Sizes) -> None:
-    """A project that can be served: churn, trained on as many cutoffs as said, and scored."""
+    """A project that can be served: four tasks, trained on as many cutoffs as said, and scored."""
     from serving.score import score
     from training.champion import train
 
-    os.environ["FORETELL_CUTOFFS"] = str(sizes.cutoffs)
+    os.environ |= {"FORETELL_CUTOFFS": str(sizes.cutoffs), "FORETELL_FOLDS": "1"}
     features.prepare(folder, sizes)
     project = Project(folder)
-    train(project, "churn", progress)
-    score(project, ["churn"], progress=progress)
+    for task in TASKS:
+        train(project, task, progress, trials=0)
+    score(project, list(TASKS), progress=progress, reasons="none")
 
 
-def eligible(project: Project, task: str) -> list[str]:
-    """Everyone that the task's last batch scored, in an order that means nothing."""
+def eligible(project: Project, tasks: Sequence[str]) -> list[str]:
+    """Everyone that the last batch of all these tasks scored, in an order that means nothing."""
     from serving import batch
 
-    last = batch.last(project, task)
-    return [] if last is None else last.values()["profile_id"].sample(frac=1.0, random_state=7).tolist()
+    found = [set(last.values()["profile_id"]) for task in tasks if (last := batch.last(project, task))]
+    everyone = sorted(set.intersection(*found))
+    return [everyone[place] for place in np.random.default_rng(7).permutation(len(everyone))]
 
 
-def start(project: Project, port: int, log: Path) -> tuple[subprocess.Popen[bytes], float]:
-    """The service, once it is ready, and the seconds that took."""
+def start(command: list[str], port: int, log: Path, probe: str, environment: Mapping[str, str]) -> tuple[Any, float]:
+    """A server, once it answers, and the seconds that took."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "foretell", "--project", str(project.folder), "serve", "--port", str(port)]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[1])
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **environment}
+        )  # fmt: skip
     while time.perf_counter() - began < PATIENCE and process.poll() is None:
         try:
-            if ask(port, [("GET", "/readyz", "")]).bad == 0:
+            if _get(port, probe)[0] == 200:
                 return process, time.perf_counter() - began
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
         time.sleep(0.1)
     process.kill()
     raise RuntimeError(f"the service did not get ready:\n{log.read_text()[-3000:]}")
 
 
-def ask(port: int, requests: Iterable[tuple[str, str, str]]) -> Heard:
-    """One client: these requests (method, path, body), one after the other, on one connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.connect()
-    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    heard, began = Heard(), time.perf_counter()
-    for method, path, body in requests:
-        sent = time.perf_counter()
-        connection.request(method, path, body or None, {"Content-Type": "application/json"} if body else {})
-        answer = connection.getresponse()
-        said = answer.read()
-        heard.seconds.append(time.perf_counter() - sent)
-        heard.bad += not 200 <= answer.status < 300
-        if answer.status == 200 and path == "/v1/scores" and b'"value"' not in said:
-            raise ValueError(f"expected a score, got {said[:200]!r}")  # nothing but scores is measured
-    connection.close()
-    heard.wall = time.perf_counter() - began
-    return heard
-
-
-def together(port: int, requests: Sequence[tuple[str, str, str]], clients: int) -> Heard:
-    """Several clients at once, each with its share of the requests."""
-    parts: list[Heard] = []
-    threads = [
-        threading.Thread(target=lambda share=requests[i::clients]: parts.append(ask(port, share)))
-        for i in range(clients)
-    ]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(parts) != clients:
-        raise RuntimeError(f"{clients - len(parts)} of {clients} clients could not go on")
-    return Heard([s for p in parts for s in p.seconds], time.perf_counter() - began, sum(p.bad for p in parts))
-
-
-def one_each(profiles: Iterable[str], task: str, reasons: bool = False) -> list[tuple[str, str, str]]:
-    asked = [{"profiles": [profile], "tasks": [task], "reasons": reasons} for profile in profiles]
+def one_each(profiles: Iterable[str], reasons: bool = False) -> list[Request]:
+    asked = [{"profiles": [profile], "reasons": reasons} for profile in profiles]
     return [("POST", "/v1/scores", json.dumps(body)) for body in asked]
+
+
+def naive(profiles: Iterable[str], route: str) -> list[Request]:
+    return [("POST", f"/{route}", json.dumps({"profile": profile})) for profile in profiles]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -144,38 +106,53 @@ def main(arguments: list[str] | None = None) -> None:
             folder.mkdir()
             prepare(folder, sizes)
         project = Project.find(folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        progress("starting the service")
-        process, ready_s = start(project, port, Path(name) / "log")
+        ports = _free(2)
+        progress("starting the services")
+        command = [sys.executable, "-m", "foretell", "--project", str(project.folder), "serve", "--port"]
+        process, ready_s = start([*command, str(ports[0])], ports[0], Path(name) / "log", "/readyz", {})
         try:
-            served = json.loads(_get(port, "/readyz"))["tasks"]
-            task = next(iter(served))
-            profiles = eligible(project, task)
-            measured = measure(port, profiles, task, repeats, 100 if given.quick else 1_000)
+            served = json.loads(_get(ports[0], "/readyz")[1])["tasks"]
+            peer, _ = start(
+                [sys.executable, "-m", "bentoml", "serve", "benchmarks._serving_peer:Peer", "--port", str(ports[1])],
+                ports[1], Path(name) / "peer", "/readyz", {
+                    "PEER_PROJECT": str(project.folder), "BENTOML_HOME": name, "BENTOML_DO_NOT_TRACK": "True",
+                    "PEER_TASKS": json.dumps({task: facts["version"] for task, facts in served.items()}),
+                },
+            )  # fmt: skip
+            try:
+                profiles = eligible(project, list(served))
+                measured = measure(ports, profiles, repeats, 200 if given.quick else 4_000)
+            finally:
+                peer.terminate()
+                peer.wait(60)
         finally:
             process.terminate()
             process.wait(60)
     everything = [heard for several in measured.values() for heard in several]
-    alone = measured["cold_c1"]
+
+    def faster(one: str, other: str, limit: str) -> report.Bar:
+        ours, theirs = ([heard.per_second for heard in measured[name]] for name in (one, other))
+        return report.ratio(f"serving.{one}_vs_{other.partition('_')[0]}", ours, theirs, limit)
+
     report.Report(
         benchmark="serving",
-        versions=report.versions("bentoml", "fastapi", "feast", "lightgbm", "uvicorn"),
+        versions=report.versions("bentoml", "feast", "lightgbm", "mlflow", "shap", "uvicorn"),
         sizes={
-            **({} if given.project else asdict(sizes)), "profiles_asked": len(profiles), "repeats": repeats,
-            "quick": given.quick,
+            **({} if given.project else asdict(sizes)), "tasks": list(served), "profiles_asked": len(profiles),
+            "repeats": repeats, "quick": given.quick, "load": os.getloadavg()[0],
         },
         bars=[
-            report.ratio(
-                "serving.cold_c16_vs_constant", [h.per_second for h in measured["cold_c16"]],
-                [h.per_second for h in measured["constant_c16"]], ">=0.1",
-            ),
-            report.bar("serving.p99_over_p50", [h.ms(99) / h.ms(50) for h in alone], "<=4"),
+            faster("cold_c1", "naive_c1", ">=5"),
+            faster("cold_c16", "naive_c16", ">=8"),
+            faster("hot_c16", "naive_c16", ">=15"),
+            faster("reasons_c1", "naive_reasons_c1", ">=2"),
+            faster("cold_c16", "constant_c16", ">=0.5"),
+            report.bar("serving.p99_over_p50_c16", [h.ms(99) / h.ms(50) for h in measured["cold_c16"]], "<=10"),
             report.bar("serving.non_2xx", [float(sum(h.bad for h in everything))], "==0"),
         ],
         details={
-            "ready_s": ready_s, "task": task, "estimator": served[task]["estimator"],
+            "ready_s": ready_s, "estimators": {task: facts["estimator"] for task, facts in served.items()},
+            "bad": next((heard.said for heard in everything if heard.said), ""),
             **{
                 name: {
                     "p50_ms": report.summary([h.ms(50) for h in several])[0],
@@ -188,38 +165,67 @@ def main(arguments: list[str] | None = None) -> None:
     ).show()  # fmt: skip
 
 
-def measure(port: int, profiles: list[str], task: str, repeats: int, most: int) -> dict[str, list[Heard]]:
-    """Every question in every round; nobody is asked for twice in one."""
-    ask(port, one_each(profiles[:20], task, True))  # warm
+def measure(ports: Sequence[int], profiles: list[str], repeats: int, most: int) -> dict[str, list[Heard]]:
+    """Every question in every round; nobody is asked for twice, but where that is the question."""
     found: dict[str, list[Heard]] = {}
-    for n in range(repeats):
-        some = [*profiles[n % len(profiles) :], *profiles[: n % len(profiles)]][:most]
-        hundred = json.dumps({"profiles": some[:100], "tasks": [task]})
-        questions = {
-            "cold_c1": (one_each(some, task), 1),
-            "cold_c16": (one_each(some, task), 16),
-            "constant_c16": ([("GET", "/livez", "")] * most, 16),
-            "constant_c1": ([("GET", "/livez", "")] * most, 1),
-            "reasons_c1": (one_each(some[: most // 4], task, True), 1),
-            "reasons_c16": (one_each(some[: most // 4], task, True), 16),
-            "hundred_c1": ([("POST", "/v1/scores", hundred)] * 5, 1),
-        }
-        for name, (requests, clients) in list(questions.items())[:: 1 if n % 2 == 0 else -1]:
-            heard = together(port, requests, clients)
-            found.setdefault(name, []).append(heard)
-            progress(
-                f"round {n + 1} of {repeats}: {name} {heard.per_second:,.0f} a second, "
-                f"{heard.ms(50):.1f} ms, p99 {heard.ms(99):.1f} ms"
-            )
+    ours, theirs = ports
+    few, rest = max(20, most // 20), list(profiles)
+    hot = [rest.pop() for _ in range(max(50, few))]
+
+    def fresh(count: int) -> list[str]:
+        if len(rest) < count:
+            raise ValueError(f"expected {count} profiles that were not asked for yet, got {len(rest)}")
+        return [rest.pop() for _ in range(count)]
+
+    with Load() as load:
+        for asked in (one_each(fresh(5)), one_each(fresh(5), True)):  # warm
+            load.ask(ours, asked, 1)
+        for route in ("score", "explained"):
+            load.ask(theirs, naive(fresh(5), route), 1)
+        for n in range(repeats):
+            hundred = json.dumps({"profiles": fresh(100)})
+            questions = {
+                "cold_c1": (ours, one_each(fresh(most // 4)), 1, '"value"'),
+                "cold_c16": (ours, one_each(fresh(most)), 16, '"value"'),
+                "hot_c16": (ours, one_each(hot) * max(1, most // len(hot)), 16, '"value"'),
+                "constant_c16": (ours, [("GET", "/livez", "")] * most, 16, "alive"),
+                "constant_c1": (ours, [("GET", "/livez", "")] * (most // 4), 1, "alive"),
+                "reasons_c1": (ours, one_each(fresh(few), True), 1, '"value"'),
+                "reasons_c16": (ours, one_each(fresh(few), True), 16, '"value"'),
+                "hundred_c1": (ours, [("POST", "/v1/scores", hundred)], 1, '"value"'),
+                "naive_c1": (theirs, naive(fresh(few), "score"), 1, '"values"'),
+                "naive_c16": (theirs, naive(fresh(2 * few), "score"), 16, '"values"'),
+                "naive_reasons_c1": (theirs, naive(fresh(few), "explained"), 1, '"values"'),
+            }
+            for name, question in list(questions.items())[:: 1 if n % 2 == 0 else -1]:
+                heard = load.ask(*question)
+                found.setdefault(name, []).append(heard)
+                progress(
+                    f"round {n + 1} of {repeats}: {name} {heard.per_second:,.0f} a second, "
+                    f"{heard.ms(50):.1f} ms, p99 {heard.ms(99):.1f} ms"
+                )
     return found
 
 
-def _get(port: int, path: str) -> bytes:
+def _free(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path)
-    said = connection.getresponse().read()
+    answer = connection.getresponse()
+    said = answer.read()
     connection.close()
-    return said
+    return answer.status, said
 
 
 if __name__ == "__main__":

@@ -130,15 +130,8 @@ def live_until(project: Project, lines: Path, now: datetime) -> Project:
 
     Raises DataError before there is any.
     """
-    since, begun = project.now, last_batch(project) > 0
-    settings = project.folder / "foretell.toml"
-    text, replaced = re.subn(r"(?m)^as_of = .*$", f'as_of = "{now.isoformat()}"', settings.read_text())
-    if replaced != 1:
-        raise ValueError(f"{settings}: expected one line as_of, got {replaced}")
-    settings.write_text(text)
-    project, export = Project(project.folder), project.folder / f"until_{now:%Y%m%dT%H%M%S}.parquet"
-    lived = f"FROM read_parquet('{quote(lines)}') WHERE sold_at >= {sql(since)} AND sold_at < {sql(now)}"
-    copied = connect().execute(f"COPY ({lived}) TO '{quote(export)}' (FORMAT parquet)").fetchall()[0][0]
+    begun = last_batch(project) > 0
+    project, export, copied = move_on(project, lines, now, project.folder)
     if not copied and not begun:
         raise DataError("lines", f"there is none before {now:%Y-%m-%d}", "choose later cutoffs, or an older log")
     if copied:
@@ -148,6 +141,20 @@ def live_until(project: Project, lines: Path, now: datetime) -> Project:
             raise ValueError(f"{export.name}: {problem}")
         unify(project)
     return project
+
+
+def move_on(project: Project, lines: Path, now: datetime, folder: Path) -> tuple[Project, Path, int]:
+    """(the same project at a later now, an export in `folder` of the lines since its last now, how many they are)."""
+    since, settings = project.now, project.folder / "foretell.toml"
+    text, replaced = re.subn(r"(?m)^as_of = .*$", f'as_of = "{now.isoformat()}"', settings.read_text())
+    if replaced != 1:
+        raise ValueError(f"{settings}: expected one line as_of, got {replaced}")
+    settings.write_text(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    export = folder / f"until_{now:%Y%m%dT%H%M%S}.parquet"
+    lived = f"FROM read_parquet('{quote(lines)}') WHERE sold_at >= {sql(since)} AND sold_at < {sql(now)}"
+    copied = connect().execute(f"COPY ({lived}) TO '{quote(export)}' (FORMAT parquet)").fetchall()[0][0]
+    return Project(project.folder), export, int(copied)
 
 
 def people_of(project: Project) -> pd.DataFrame:

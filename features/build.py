@@ -16,6 +16,7 @@ import duckdb
 from features import changes
 from features.built import file_of as file_of
 from features.built import made_from, patch, write
+from features.built import patches as patches
 from features.built import read as read
 from features.compiling import compile_view as compile_view
 from features.compiling import compiled, placed

@@ -60,35 +60,41 @@ def behind(project: Project, who: str, feature: str, cutoff: datetime) -> Behind
     """
     ensure(project)
     view = view_of(project, feature)
+    with session(project, last_batch(project)) as con:
+        return behind_of(con, project, view, resolve(con, project, who), feature, cutoff)
+
+
+def behind_of(
+    con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, profile: str, feature: str, cutoff: datetime
+) -> Behind:
+    """The same in a session, whose facts may be those of an earlier batch, of a profile by its id at the cutoff."""
     if view.facts_of == "everybody":
         problem = f"is made of everybody's facts, as the view {view.name} says, and not of a few"
         raise DataError(feature, problem, "ask for a feature that is made of the profile's own")
     sources = dict(project.definitions.sources)
     alone = replace(view, features={feature: view.features[feature]})
     grouped, empty = compile_view(alone, sources)
-    with session(project, last_batch(project)) as con:
-        profile = resolve(con, project, who)
-        _own_facts(con, project, view, profile, cutoff)
-        value = _ask(con, "FROM own", grouped)
-        nothing = con.execute(f"SELECT * FROM ({empty})").fetchall()[0][0]
-        each = _ask(con, "SELECT fact_id AS profile_id, * EXCLUDE (profile_id) FROM own", grouped)
-        latest = f"SELECT fact_id FROM own ORDER BY event_at DESC, fact_id LIMIT {MOST}"
-        rest = f"SELECT i.fact_id AS profile_id, f.* EXCLUDE (profile_id) FROM own f JOIN ({latest}) i"
-        others = _ask(con, f"{rest} ON f.fact_id <> i.fact_id", grouped)
-        asked = [fact for (fact,) in con.execute(latest).fetchall()]
-        columns = [c for c in facts_schema(view.source, sources) if f'"{c}"' in grouped]
-        columns = [c for c in columns if c not in {"event_at", "cutoff", "fact_id"}]
-        listed = ", ".join(f'"{c}"' for c in ["fact_id", "_source", "event_at", *columns])
-        rows = con.execute(f"SELECT {listed} FROM own ORDER BY event_at DESC, fact_id").fetchall()
-        now = value.get(profile, nothing)
-        without = {fact: others.get(fact, nothing) for fact in asked}
-        facts = [
-            {"source": source, "event_at": at, **dict(zip(columns, rest, strict=True)),
-             "alone": each.get(fact, nothing), "without": without.get(fact)}
-            for fact, source, at, *rest in rows
-            if each.get(fact, nothing) != nothing or without.get(fact, now) != now
-        ]  # fmt: skip
-        return Behind(versioned(view, sources), profile, now, nothing, columns, facts, len(rows))
+    _own_facts(con, project, view, profile, cutoff)
+    value = _ask(con, "FROM own", grouped)
+    nothing = con.execute(f"SELECT * FROM ({empty})").fetchall()[0][0]
+    each = _ask(con, "SELECT fact_id AS profile_id, * EXCLUDE (profile_id) FROM own", grouped)
+    latest = f"SELECT fact_id FROM own ORDER BY event_at DESC, fact_id LIMIT {MOST}"
+    rest = f"SELECT i.fact_id AS profile_id, f.* EXCLUDE (profile_id) FROM own f JOIN ({latest}) i"
+    others = _ask(con, f"{rest} ON f.fact_id <> i.fact_id", grouped)
+    asked = [fact for (fact,) in con.execute(latest).fetchall()]
+    columns = [c for c in facts_schema(view.source, sources) if f'"{c}"' in grouped]
+    columns = [c for c in columns if c not in {"event_at", "cutoff", "fact_id"}]
+    listed = ", ".join(f'"{c}"' for c in ["fact_id", "_source", "event_at", *columns])
+    rows = con.execute(f"SELECT {listed} FROM own ORDER BY event_at DESC, fact_id").fetchall()
+    now = value.get(profile, nothing)
+    without = {fact: others.get(fact, nothing) for fact in asked}
+    facts = [
+        {"source": source, "event_at": at, **dict(zip(columns, rest, strict=True)),
+         "alone": each.get(fact, nothing), "without": without.get(fact)}
+        for fact, source, at, *rest in rows
+        if each.get(fact, nothing) != nothing or without.get(fact, now) != now
+    ]  # fmt: skip
+    return Behind(versioned(view, sources), profile, now, nothing, columns, facts, len(rows))
 
 
 def _own_facts(

@@ -6,8 +6,10 @@ identifiers that were linked later counts for the outcome, though it never reach
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 import duckdb
 import ibis
@@ -15,12 +17,41 @@ import ibis.expr.types as ir
 
 from features.build import versions
 from foretell.binding import aggregate, counted, facts_schema, table
-from foretell.declarations import Label, PredictionTask, Until
+from foretell.declarations import Label, PredictionTask, Source, Until
 from foretell.errors import DataError
 from foretell.project import Project
 from foretell.windows import FUTURE_COLUMN
 from lake.engine import instant
 from unification.identity import facts_of, members_at
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenLabel(Label):
+    """A label as it was when a model was trained on it: its SQL in place of its expressions.
+
+    sql: (one row per profile with facts, the label of no facts), as `compiled` makes it. waits: it is an Until.
+    """
+
+    value: Any = None
+    sql: tuple[str, str] = ("", "")
+    waits: bool = False
+
+    def __post_init__(self) -> None:
+        """It was checked when it was a declaration."""
+
+
+def compiled(task: PredictionTask, sources: Mapping[str, Source]) -> tuple[str, str]:
+    """SQL over the view `facts`: (one row per profile with facts: profile_id, label; the label of no facts)."""
+    assert isinstance(task.label, Label)
+    if isinstance(task.label, FrozenLabel):
+        return task.label.sql
+    schema = {"profile_id": "VARCHAR", **facts_schema(task.label.source, sources, label=True)}
+    facts = counted(table(schema), task.label, task.name)
+    bound = aggregate(facts, "label", task.label.value, what=task.name, where=task.where)
+    nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
+    empty = nothing.aggregate(aggregate(nothing, "label", task.label.value, what=task.name, where=task.where))
+    grouped = facts.group_by("profile_id").aggregate(bound)
+    return str(ibis.to_sql(grouped, dialect="duckdb")), str(ibis.to_sql(empty, dialect="duckdb"))
 
 
 def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> str:
@@ -33,14 +64,8 @@ def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: Prediction
     known_by = cutoff + task.horizon + task.settle
     sources = dict(project.definitions.sources)
     schema = facts_schema(task.label.source, sources)
-    facts = counted(
-        table({"profile_id": "VARCHAR", **facts_schema(task.label.source, sources, label=True)}), task.label, task.name
-    )
     columns = ", ".join(f'f."{c}"' for c in schema if c not in {"cutoff", "trust"})
-    bound = aggregate(facts, "label", task.label.value, what=task.name, where=task.where)
-    grouped = ibis.to_sql(facts.group_by("profile_id").aggregate(bound), dialect="duckdb")
-    nothing = facts.filter(cast(ir.BooleanValue, ibis.literal(False)))
-    empty = nothing.aggregate(aggregate(nothing, "label", task.label.value, what=task.name, where=task.where))
+    grouped, empty = compiled(task, sources)
 
     bridge(con, cutoff, known_by)
     start, end = instant(cutoff), instant(cutoff + task.horizon)
@@ -54,11 +79,11 @@ def labels_at(con: duckdb.DuckDBPyConnection, project: Project, task: Prediction
         raise DataError(task.name, f"no {task.label.source} facts are loaded", "run `foretell load` first")
     con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {happened}")
     label = "CASE WHEN g.profile_id IS NULL THEN e.label ELSE g.label END::DOUBLE"
-    if isinstance(task.label, Until):
+    if isinstance(task.label, Until) or (isinstance(task.label, FrozenLabel) and task.label.waits):
         label = f"coalesce({label}, {task.horizon.total_seconds() / 86_400!r})"
     return f"""SELECT p.profile_id, {label} AS label, p.weight, p.person, p.split
         FROM ({persons()}) p LEFT JOIN ({grouped}) g USING (profile_id)
-        CROSS JOIN ({ibis.to_sql(empty, dialect="duckdb")}) e ORDER BY p.profile_id"""
+        CROSS JOIN ({empty}) e ORDER BY p.profile_id"""
 
 
 def bridge(con: duckdb.DuckDBPyConnection, cutoff: datetime, known_by: datetime) -> None:

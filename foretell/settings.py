@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -74,6 +75,24 @@ def _purposes(said: Any) -> dict[str, str]:
     return found
 
 
+def _oidc(said: Any) -> dict[str, Any]:
+    """A table of TOML, or the same as JSON from the environment; {}: tokens are not taken."""
+    found = json.loads(said) if isinstance(said, str) and said.strip() else said or {}
+    if not isinstance(found, Mapping):
+        raise ValueError("expected a table")
+    texts, needed = ("issuer", "audience", "jwks_url", "jwks_file", "claim"), ("issuer", "audience")
+    if stray := sorted(found.keys() - {*texts, "roles"}):
+        raise ValueError(f"expected {', '.join(texts)} and roles, got {', '.join(stray)}")
+    if found and (missing := [name for name in needed if name not in found]):
+        raise ValueError(f"expected {' and '.join(missing)}")
+    if found and ("jwks_url" in found) == ("jwks_file" in found):
+        raise ValueError("expected jwks_url or jwks_file, one of them")
+    if wrong := [name for name in texts if not isinstance(found.get(name, "-"), str)]:
+        raise ValueError(f"{wrong[0]}: expected text, got {found[wrong[0]]!r}")
+    roles = {str(role): list(_names(scopes)) for role, scopes in dict(found.get("roles", {})).items()}
+    return {**found, "roles": roles} if found else {}
+
+
 SPECS: dict[str, _Spec] = {
     "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
@@ -102,6 +121,13 @@ SPECS: dict[str, _Spec] = {
         [], _texts, 'identifiers that link nobody, with their type; * stands for anything: ["email:*@test.example"]'
     ),
     "purposes": _Spec({}, _purposes, 'purpose = "opt-in" (needs a grant) or "opt-out" (ended by a withdrawal)'),
+    "oidc": _Spec(
+        {},
+        _oidc,
+        "whose tokens the service takes: {issuer, audience, jwks_url or jwks_file, claim, roles = {role = [scopes]}}",
+    ),
+    "rate_per_second": _Spec(1_000, partial(_count, least=0), "requests a second that the service answers one caller"),
+    "burst": _Spec(2_000, _count, "requests that a caller may send at once before the rate counts"),
 }
 
 

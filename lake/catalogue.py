@@ -20,13 +20,15 @@ class Held:
     """What a Delta table holds of people.
 
     what: in words. node: columns with an identifier in normal form ("email:jo@home.org"). profile: columns with a
-    profile id. text: columns with text as it came, in which identifiers may be written in any form. follows: (column,
-    key) of rows that mean nothing without the row of that key in the same table.
+    profile id. profiles: columns with lists of profile ids, in which a keyed digest takes the place of one who is
+    erased (lake/audit.py). text: columns with text as it came, in which identifiers may be written in any form.
+    follows: (column, key) of rows that mean nothing without the row of that key in the same table.
     """
 
     what: str
     node: tuple[str, ...] = ()
     profile: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     follows: tuple[str, str] | None = None
 
@@ -37,8 +39,14 @@ TABLES: Mapping[str, Held] = {
     "quarantine": Held("rows that could not be understood", text=("raw", "reason")),
     "consents": Held("consents given and withdrawn by hand", node=("node",)),
     "decisions": Held("decisions about who is who", node=("a", "b"), follows=("undoes", "decision_id")),
-    "scores": Held("scores with the rows that were scored", profile=("profile_id",)),
+    "scores": Held("scores with their contract", profile=("profile_id",)),
+    "scored_rows": Held("the rows of features that were scored", profile=("profile_id",)),
+    "scored_columns": Held("which features stand in these rows"),
+    "memberships": Held("who entered and left which segment", profile=("profile_id",)),
+    "exposures": Held("who was in which audience, and who was held out of it", profile=("profile_id",)),
+    "outcomes": Held("what became of those who were scored", profile=("profile_id", "person")),
     "training_rows": Held("which models learned from whom", profile=("profile_id",)),
+    "audit": Held("who read whose data", profiles=("profiles",)),
     "batches": Held("the ledger of loads: names of files and counts"),
     "erasures": Held("erasures: keyed digests of identifiers, and receipts"),
 }
@@ -49,11 +57,14 @@ FOLDERS: Mapping[str, str] = {
     "graph": "removed, and made again from the facts that are left",
     "features": "written again without the person",
     "scored": "written again without the person",
+    "staging": "removed: a batch that was cut short begins anew",
     "feast": "rows removed from the online store",
     "serving": "published again",
     "landing": "removed: what was pulled is pulled again when it is needed",
     "collected": "lines removed",
     "collector": "keys of those who send: stays",
+    "access": "keys of those who ask: digests; stays",
+    "audit": "reads that are not in the table `audit` yet: taken in without the person's id",
     "journal.db": "names, times and counts of loads: stays",
     "mlflow": "models and their reports: no row of anyone",
     "tuning.db": "parameters that were tried: no row of anyone",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import duckdb
 
 from foretell.project import Project
-from lake import consent, derived
+from lake import consent, derived, scored
 from lake.literals import instant as instant
 from lake.literals import quote as quote
 from lake.tables import Table
@@ -47,9 +47,10 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
     con = connect(project)
     try:
         limit = last_batch(project) if watermark is None else watermark
-        for name in ("batches", "scores", "training_rows", "erasures"):
+        for name in ("batches", "outcomes", "training_rows", "erasures", "memberships", "exposures"):
             if (stored := table(project, name)).exists:
                 con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
+        scored.create_view(con, *(table(project, name) for name in scored.TABLES))
         if rows := in_quarantine(project, limit):
             con.execute(f"CREATE VIEW quarantine AS {rows}")
         loaded = []

@@ -8,15 +8,20 @@ any point can simply run again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
+from deltalake.schema import Schema
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from foretell.errors import DataError
 
@@ -90,6 +95,43 @@ class Table:
             commit_properties=CommitProperties(custom_metadata={"why": why}),
         )
 
+    def adopt(self, files: Sequence[Path], schema: pa.Schema, *, why: str) -> int:
+        """Make Parquet files that were written elsewhere part of the table, in one atomic commit. Returns how many.
+
+        They are linked, not copied: the originals may be removed afterwards. A file's name says what is in it: one
+        that the table has already under its name is not taken again. schema: of the files; new columns are added.
+        """
+        table = self._open()
+        active = {Path(file).name for file in self.files()}
+        new = [file for file in files if file.name not in active]
+        if not new:
+            return 0
+        self.path.mkdir(parents=True, exist_ok=True)
+        actions = []
+        for file in new:
+            target = self.path / file.name
+            target.unlink(missing_ok=True)  # left by a commit that was cut short
+            try:
+                os.link(file, target)
+            except OSError:  # a file system without links: nobody reads the copy before it is whole and committed
+                shutil.copyfile(file, target)
+            rows = json.dumps({"numRecords": pq.read_metadata(file).num_rows})  # no minimum or maximum of anybody's
+            found = target.stat()
+            actions.append(AddAction(file.name, found.st_size, {}, found.st_mtime_ns // 1_000_000, True, rows))
+        said = CommitProperties(custom_metadata={"why": why})
+        wanted = Schema.from_arrow(schema)
+        if table is None:
+            create_table_with_add_actions(
+                str(self.path), wanted, actions,
+                configuration={"delta.dataSkippingStatsColumns": _present(STATISTICS, schema)}, commit_properties=said,
+            )  # fmt: skip
+            return len(new)
+        known = {field.name for field in table.schema().fields}
+        if more := [field for field in wanted.fields if field.name not in known]:
+            table.alter.add_columns(more)
+        table.create_write_transaction(actions, "append", wanted, commit_properties=said)
+        return len(new)
+
     def roll_back(self, last_batch: int) -> int:
         """Remove what a batch after the last whole one left behind when it was cut short. Returns how many rows."""
         table, files = self._open(), self.files()
@@ -113,7 +155,8 @@ class Table:
         table, scan = self._open(), f"(SELECT * FROM {self.scan()}) t" if self.files() else ""
         if table is None or not scan:
             return 0
-        names = [field.name for field in table.schema().fields]
+        written = {name for name, *_ in con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()}
+        names = [field.name for field in table.schema().fields if field.name in written]  # a new column may be in none
         has_batch = "batch" in names
         found = con.execute(
             f"""SELECT {"batch" if has_batch else "0"}, count(*) FILTER ({gone}), count(*) FROM {scan}
@@ -132,6 +175,7 @@ class Table:
             self.path,
             rows.to_arrow_reader(100_000),
             mode="overwrite",
+            schema_mode="merge",
             predicate=where,
             partition_by=table.metadata().partition_columns or None,
             commit_properties=CommitProperties(custom_metadata={"why": why}),

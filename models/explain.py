@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import factorial
+from math import factorial, isfinite
 from typing import Any
 
 import numpy as np
@@ -130,17 +130,20 @@ def top_reasons(
     wording = Wording(words or {}, categories or {}, typical)
     order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
 
-    def reason(row: int, column: int) -> dict[str, Any]:
-        value, effect = float(values[row, column]), float(effects[row, column])
-        text = wording.text(names[column], dict(zip(names, values[row].tolist(), strict=True)))
+    def reason(said: dict[str, float], name: str, effect: float) -> dict[str, Any]:
+        value, text = said[name], wording.text(name, said)
         return {
-            "feature": names[column],
-            "value": value if np.isfinite(value) else None,
+            "feature": name,
+            "value": value if isfinite(value) else None,
             "effect": effect,
             "text": f"{text}, which {'raises' if effect > 0 else 'lowers'} the score",
         }
 
-    return [
-        [reason(row, int(column)) for column in columns if effects[row, column] != 0]
-        for row, columns in enumerate(order)
-    ]
+    made = []
+    largest = np.take_along_axis(effects, order, axis=1).tolist()
+    for columns, those, row in zip(order.tolist(), largest, values.tolist(), strict=True):
+        said = dict(zip(names, row, strict=True))
+        made.append([
+            reason(said, names[column], effect) for column, effect in zip(columns, those, strict=True) if effect != 0
+        ])  # fmt: skip
+    return made

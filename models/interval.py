@@ -45,7 +45,7 @@ def learn(kind: str, exams: Sequence[Exam], coverage: float = COVERAGE) -> Inter
             within = (low + high) / 2
             low, high = (low, within) if elsewhere(kind, exams, within) >= coverage else (within, high)
         within = high
-    return {**_learn(kind, exams, within), "coverage": coverage}
+    return {**from_exams(kind, exams, within), "coverage": coverage}
 
 
 def elsewhere(kind: str, exams: Sequence[Exam], within: float) -> float:
@@ -53,11 +53,11 @@ def elsewhere(kind: str, exams: Sequence[Exam], within: float) -> float:
     if len(exams) < 2:
         return float("nan")
     others = [[*exams[:place], *exams[place + 1 :]] for place in range(len(exams))]
-    found = [held(_learn(kind, known, within), *exam) for known, exam in zip(others, exams, strict=True)]
+    found = [held(from_exams(kind, known, within), *exam) for known, exam in zip(others, exams, strict=True)]
     return float(np.mean(found))
 
 
-def _learn(kind: str, exams: Sequence[Exam], within: float) -> Interval:
+def from_exams(kind: str, exams: Sequence[Exam], within: float) -> Interval:
     """The intervals that hold a share of the outcomes of these exams."""
     y, predicted = (np.concatenate(part) for part in zip(*exams, strict=True))
     groups = max(1, min(GROUPS, len(y) // LEAST))
@@ -83,9 +83,13 @@ def interval(known: Interval, predicted: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def held(known: Interval, y: np.ndarray, predicted: np.ndarray) -> float:
     """The share of outcomes that fell into the intervals; NaN where nothing is known."""
-    low, high = interval(known, predicted)
+    return float(np.mean(inside(*interval(known, predicted), y))) if known and len(y) else float("nan")
+
+
+def inside(low: np.ndarray, high: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which outcomes lie between the ends, these included."""
     slack = 1e-9 * np.abs(y)
-    return float(np.mean((y >= low - slack) & (y <= high + slack))) if known and len(y) else float("nan")
+    return (y >= low - slack) & (y <= high + slack)
 
 
 def _unit(kind: str, predicted: np.ndarray, floor: float) -> np.ndarray:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,7 +52,8 @@ class Champion:
     contract: kind, columns (in order), categories (text column -> its values, a value's place being its code),
     service (the version of its features), background (column -> its typical value, as the model reads it),
     base_rate, estimator, horizon_days, judged_days (the horizon of its labels), batch, cutoffs, season (day -> what
-    it adds to the margin, in order of time), interval (models.interval), as logged with the run.
+    it adds to the margin, in order of time), interval (models.interval), question (training.question), as logged with
+    the run.
     """
 
     task: str
@@ -75,17 +77,32 @@ class Champion:
 
     def predict(self, X: pd.DataFrame, at: datetime) -> pd.Series:
         """The calibrated probability or expected amount of each encoded row, as asked at a cutoff."""
-        X, kind = X[self.contract["columns"]], self.contract["kind"]
-        values = self.model.predict_proba(X)[:, 1] if kind == "probability" else self.model.predict(X)
-        return pd.Series(shifted(np.asarray(values), kind, self.season(at)), index=X.index, dtype=float)
+        A = X[self.contract["columns"]].to_numpy(dtype=float)
+        return pd.Series(self.answers(A, at) if len(A) else np.empty(0), index=X.index, dtype=float)
+
+    def answers(self, A: np.ndarray, at: datetime) -> np.ndarray:
+        """(n,): the same of rows of floats whose columns are the contract's, in order, NaN being the unknown."""
+        read = A if self._places is None else A[:, self._places]
+        if np.isinf(read).any():
+            read = np.where(np.isinf(read), np.nan, read)
+        return shifted(self.model.answers(read), self.contract["kind"], self.season(at))
+
+    @cached_property
+    def _places(self) -> np.ndarray | None:
+        """Which of the contract's columns the model reads; None: all, as they come."""
+        columns = list(self.contract["columns"])
+        places = [columns.index(column) for column in self.model.columns_]
+        return None if places == list(range(len(columns))) else np.array(places, dtype=np.int64)
 
     def season(self, at: datetime) -> float:
         """What the time of the year adds to the margin; between two days that it knows, a part of each."""
+        days, added = self._year
+        return float(np.interp(at.timestamp(), days, added)) if days else 0.0
+
+    @cached_property
+    def _year(self) -> tuple[list[float], list[float]]:
         known: dict[str, float] = self.contract.get("season", {})
-        if not known:
-            return 0.0
-        days = [datetime.fromisoformat(day).timestamp() for day in known]
-        return float(np.interp(at.timestamp(), days, list(known.values())))
+        return [datetime.fromisoformat(day).timestamp() for day in known], list(known.values())
 
     def interval(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(lowest, highest) of what nine in ten such predictions came to; NaN for probabilities."""
@@ -165,6 +182,21 @@ def views_of(project: Project, model: Champion) -> list[dict[str, Any]]:
         if error.error_code not in _MISSING:
             raise
         return []
+
+
+def kept(project: Project, task: str, version: str, name: str) -> str | None:
+    """The text of an artifact of the run that a version came from, such as CONTRACT; None: there is none. Taken."""
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client(project).get_model_version(task, version)
+        _refuse_others(project, found)
+        return mlflow.artifacts.load_text(f"runs:/{found.run_id}/{name}")
+    except MlflowException as error:
+        if error.error_code not in _MISSING:
+            raise
+        return None
 
 
 def promote(project: Project, task: str, version: str) -> None:

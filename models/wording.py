@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from re import Match
+from dataclasses import dataclass, field
 
 from foretell.views import OPTIONAL, PLACE, FeatureView
 from models.encoding import Categories, decode
@@ -17,6 +16,7 @@ Words = Mapping[str, Mapping[str, str]]
 
 NOUNS = {"days": "day", "years": "year", "hours": "hour", "minutes": "minute", "bits": "bit"}
 ENORMOUS = 1e15  # from here on all digits of a number say less than their count
+MOST_KNOWN = 50_000  # sentences that are kept for the next who has the same values
 LONGEST_TEXT = 30  # characters of a value that a source holds
 
 
@@ -33,6 +33,32 @@ def words(views: Iterable[FeatureView]) -> dict[str, dict[str, str]]:
     }
 
 
+Place = tuple[str, str | None, str | None]
+"""Of a value in a sentence: its name, and the noun that it counts, of one and of many."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Of a column: its typical value in words, whether its sentence says that itself, the parts of the sentence, and of
+    which columns values stand in it."""
+
+    typical: str | None
+    shows_typical: bool
+    parts: list[list[str | Place]]
+    reads: list[str]
+
+
+def _pieces(part: str) -> list[str | Place]:
+    """Text and places of a part of a sentence, in order."""
+    found: list[str | Place] = []
+    end = 0
+    for place in PLACE.finditer(part):
+        name, one, many = place.groups()
+        found += [part[end : place.start()], (name, one, many)]
+        end = place.end()
+    return [*found, part[end:]]
+
+
 @dataclass(frozen=True)
 class Wording:
     """The sentences of one model.
@@ -43,23 +69,40 @@ class Wording:
     words: Words
     categories: Categories
     typical: Mapping[str, float]
+    _plans: dict[str, _Plan] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[tuple, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def text(self, column: str, row: Mapping[str, float]) -> str:
         """What a column tells about the profile of a row (column -> encoded value, NaN: unknown), typical value behind.
 
         It hangs on the values of this row alone. A column without words is called by its name.
         """
+        plan = self._plans.get(column) or self._plans.setdefault(column, self._plan(column))
+        same = (column, *[row.get(name) for name in plan.reads])
+        if (said := self._known.get(same)) is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            said = self._known[same] = self._sentence(plan, column, row)
+        return said
+
+    def _sentence(self, plan: _Plan, column: str, row: Mapping[str, float]) -> str:
         known = self._said(column, row.get(column))
-        says = self.words.get(column, {}).get("says", "")
         if known is None:
             sentence = self._unknown(column)
-        elif says:
-            sentence = "".join(self._filled(part, column, row) for part in OPTIONAL.split(says))
+        elif plan.parts:
+            sentence = "".join([self._filled(part, column, row) for part in plan.parts])
         else:
             sentence = self._plain(column, known)
-        typical = self._said(column, self.typical.get(column))
-        shown = known is not None and any(name == "typical" for name, *_ in PLACE.findall(says))
-        return sentence if shown or typical is None else f"{sentence} (typical: {typical})"
+        shown = known is not None and plan.shows_typical
+        return sentence if shown or plan.typical is None else f"{sentence} (typical: {plan.typical})"
+
+    def _plan(self, column: str) -> _Plan:
+        """What is the same of a column in every sentence, looked up once: they are said of thousands."""
+        says = self.words.get(column, {}).get("says", "")
+        parts = [_pieces(part) for part in OPTIONAL.split(says)] if says else []
+        names = [name for name, *_ in PLACE.findall(says)]
+        reads = [column, *sorted(set(names) - {"value", "typical", column})]
+        return _Plan(self._said(column, self.typical.get(column)), "typical" in names, parts, reads)
 
     def _said(self, column: str, value: float | None) -> str | None:
         """A value for people, None if it is unknown."""
@@ -68,20 +111,22 @@ class Wording:
         text = decode(column, value, self.categories)
         return number(value, self.words.get(column, {}).get("unit", "")) if text is None else _short(text)
 
-    def _filled(self, part: str, column: str, row: Mapping[str, float]) -> str:
+    def _filled(self, part: list[str | Place], column: str, row: Mapping[str, float]) -> str:
         """A part of a sentence with its values put in; nothing if one of them is unknown."""
-
-        def value(place: Match[str]) -> str | None:
-            name, one, many = place.groups()
+        made = []
+        for piece in part:
+            if isinstance(piece, str):
+                made.append(piece)
+                continue
+            name, one, many = piece
             of = column if name in ("value", "typical") else name
             known = (self.typical if name == "typical" else row).get(of)
             said = self._said(of, known)
-            if one is None or known is None or said is None or of in self.categories:
-                return said
-            return _counted(number(known, "count"), one, many)
-
-        values = {place[0]: value(place) for place in PLACE.finditer(part)}
-        return "" if None in values.values() else PLACE.sub(lambda place: values[place[0]] or "", part)
+            if said is None or known is None:
+                return ""
+            counted = one is not None and of not in self.categories
+            made.append(_counted(number(known, "count"), one, many) if counted and one is not None else said)
+        return "".join(made)
 
     def _plain(self, column: str, said: str) -> str:
         """A sentence of what a feature is: "3 orders in 90 days", "the longest gap: 40 days"."""

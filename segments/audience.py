@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import pandas as pd
 
 from foretell.errors import DataError, ForetellError, NotReady, UnknownName, unknown
 from foretell.project import Project
+from lake.catalogue import CONSENT
 from lake.engine import session
 from segments import attributes
-from segments.definitions import Segment, load_segments
+from segments.attributes import Attributes
+from segments.definitions import NAME, Segment, load_segments
 from segments.predicate import Predicate, parse
-from unification.consent import barred, without
+from segments.ranking import thresholds
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,21 @@ def declared(project: Project) -> Mapping[str, Segment]:
 
 def rule_of(project: Project, name: str) -> Predicate:
     """The rule of a declared segment, or the text itself read as a rule."""
-    known = declared(project)
-    if name in known:
-        return known[name].rule
-    if name.isidentifier():
-        raise unknown("segment", name, known)
-    return parse(name)
+    return asked(project, name)[0]
+
+
+def asked(project: Project, name: str, purpose: str | None = None) -> tuple[Predicate, str]:
+    """The rule of a declared segment, or the text itself read as a rule; and what its members are chosen for.
+
+    That is `purpose` if one is given, else what the segment says, "" of a bare rule.
+    """
+    if re.fullmatch(NAME, name):
+        known = declared(project)
+        if name in known:
+            return known[name].rule, known[name].purpose if purpose is None else purpose
+        if name.isidentifier():
+            raise unknown("segment", name, known)
+    return parse(name), purpose or ""
 
 
 def audience(
@@ -56,27 +68,43 @@ def audience(
 
     purpose: only who agreed to it is a member; None: as the segment says.
     """
-    rule, known = rule_of(project, name), declared(project)
-    purpose = (known[name].purpose if name in known else "") if purpose is None else purpose
+    rule, purpose = asked(project, name, purpose)
     with session(project) as con:
-        schema = attributes.create(con, project)
-        bound = _bound(project, rule, schema)
-        wanted = columns or sorted(rule.columns)
-        for column in wanted:
-            if column not in schema:
-                raise unknown("attribute", column, schema)
+        known = attributes.known(con, project)
+        wanted = columns or sorted(bind(project, rule, known.schema).columns)
+        for column in columns or ():
+            if column not in known.schema:
+                raise unknown("attribute", column, known.schema)
+        condition = prepared(con, project, known, [rule], {*wanted, f"{CONSENT}{purpose}"})[0]
+        agreed = consented(known, purpose)
         listed = "".join(f', "{c}"' for c in wanted if c != "profile_id")
         members = con.execute(
-            f"SELECT profile_id{listed} FROM attributes WHERE profile_id IN ({bound.sql()}) ORDER BY profile_id"
+            f"SELECT profile_id{listed} FROM attributes WHERE ({condition}) AND {agreed} ORDER BY profile_id"
         ).df()
-        total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
-        found = members["profile_id"].tolist()
-        refused = without(con, project, purpose, project.now, found) if purpose else set()
-    members = members[~members["profile_id"].isin(refused)].reset_index(drop=True)
-    return Audience(name, members, total, purpose, len(refused))
+        total, fit = con.execute(f"SELECT count(*), count(*) FILTER ({condition}) FROM attributes").fetchall()[0]
+    return Audience(name, members, int(total), purpose, int(fit) - len(members))
 
 
-def _bound(project: Project, rule: Predicate, schema: Mapping[str, str]) -> Predicate:
+def consented(known: Attributes, purpose: str) -> str:
+    """SQL over `attributes` for whether a profile may be used for a purpose; a purpose of none is open to all."""
+    return '"' + (CONSENT + purpose).replace('"', '""') + '"' if known.allowed.get(purpose) else "true"
+
+
+def prepared(
+    con: duckdb.DuckDBPyConnection, project: Project, known: Attributes, rules: Sequence[Predicate],
+    more: Collection[str] = (),
+) -> list[str]:  # fmt: skip
+    """Make `attributes` with all that these rules read, and `more`; returns each rule's condition over it as SQL.
+
+    Raises UnknownName or NotReady for a rule over an attribute that there is not (yet).
+    """
+    bound = [bind(project, rule, known.schema) for rule in rules]
+    known.create({*more}.union(*(rule.columns for rule in bound)))
+    ranks = thresholds(con, bound)
+    return [rule.condition(ranks=ranks) for rule in bound]
+
+
+def bind(project: Project, rule: Predicate, schema: Mapping[str, str]) -> Predicate:
     """The rule, bound to the attributes there are; says so when it reads one that scoring has yet to make."""
     known = project.definitions
     for name in rule.columns - {c.lower() for c in schema}:
@@ -88,37 +116,70 @@ def _bound(project: Project, rule: Predicate, schema: Mapping[str, str]) -> Pred
     return rule.bind(schema)
 
 
+@dataclass(frozen=True)
+class Pass:
+    """All declared segments over one table `attributes`. conditions: segment -> SQL for who is a member, consent
+    included, or the error of a rule that reads what does not exist (yet: its task may be unscored)."""
+
+    segments: list[Segment]
+    conditions: dict[str, str | ForetellError]
+
+    @property
+    def ready(self) -> list[tuple[Segment, str]]:
+        return [(s, found) for s in self.segments if isinstance(found := self.conditions[s.name], str)]
+
+
+def one_pass(con: duckdb.DuckDBPyConnection, project: Project, names: Collection[str] | None = None) -> Pass:
+    """Make `attributes` once, with all that the declared segments (or these) read."""
+    known, everything = attributes.known(con, project), declared(project)
+    for name in names or ():
+        if name not in everything:
+            raise unknown("segment", name, everything)
+    chosen = [segment for segment in everything.values() if names is None or segment.name in names]
+    found: dict[str, str | ForetellError] = {}
+    for segment in chosen:
+        try:
+            bind(project, segment.rule, known.schema)
+        except (UnknownName, NotReady) as error:
+            found[segment.name] = error
+    fine = [segment for segment in chosen if segment.name not in found]
+    more = {CONSENT + segment.purpose for segment in fine}
+    conditions = prepared(con, project, known, [segment.rule for segment in fine], more)
+    for segment, condition in zip(fine, conditions, strict=True):
+        found[segment.name] = f"(({condition}) AND {consented(known, segment.purpose)})"
+    return Pass(chosen, found)
+
+
 def selections(
     con: duckdb.DuckDBPyConnection, project: Project, schema: Mapping[str, str]
 ) -> list[tuple[Segment, str | ForetellError]]:
-    """Every declared segment with the SQL for its members, once `attributes` is made in the session `con`.
+    """Every declared segment with the SQL for its members, once all of `attributes` is made in the session `con`.
 
     Instead of SQL, the error of a rule that reads an attribute which does not exist (yet: its task may be unscored).
     """
     found: list[tuple[Segment, str | ForetellError]] = []
     for segment in declared(project).values():
         try:
-            query = _bound(project, segment.rule, schema).sql()
-            if segment.purpose and (refused := barred(con, project, segment.purpose, project.now)):
-                query = f"SELECT profile_id FROM ({query}) WHERE profile_id NOT IN ({refused})"
+            query = bind(project, segment.rule, schema).sql()
+            if segment.purpose and (column := CONSENT + segment.purpose) in schema:
+                query = f'SELECT profile_id FROM attributes WHERE ({segment.rule.condition()}) AND "{column}"'
             found.append((segment, query))
         except (UnknownName, NotReady) as error:
             found.append((segment, error))
     return found
 
 
-def sizes(project: Project) -> list[tuple[Segment, int | ForetellError, int]]:
-    """Every declared segment with its size now, or why it has none (see `selections`), and the number of profiles."""
+def sizes(
+    project: Project, names: Collection[str] | None = None
+) -> list[tuple[Segment, int | ForetellError, int]]:  # fmt: skip
+    """Every declared segment (or these) with its size now, or why it has none (see `Pass`), and how many profiles."""
     with session(project) as con:
-        schema = attributes.create(con, project)
-        total = int(con.execute("SELECT count(*) FROM attributes").fetchall()[0][0])
-
-        def size(query: str | ForetellError) -> int | ForetellError:
-            if isinstance(query, ForetellError):
-                return query
-            return int(con.execute(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
-
-        return [(segment, size(query), total) for segment, query in selections(con, project, schema)]
+        found = one_pass(con, project, names)
+        counts = [f"count(*) FILTER ({condition})" for _, condition in found.ready]
+        total, *each = con.execute(f"SELECT {', '.join(['count(*)', *counts])} FROM attributes").fetchall()[0]
+    size = {segment.name: int(n) for (segment, _), n in zip(found.ready, each, strict=True)}
+    problem = {name: said for name, said in found.conditions.items() if not isinstance(said, str)}
+    return [(s, size[s.name] if s.name in size else problem[s.name], int(total)) for s in found.segments]
 
 
 def export(found: Audience, file: Path) -> int:

@@ -4,6 +4,7 @@ name: at-risk            # the file's stem unless given
 rule: churn > 0.6 and top(clv, 0.2)
 description: The best customers we are about to lose.
 purpose: marketing       # only who agreed to it is a member; without it nobody's consent is asked
+control: 0.1             # a tenth of the audience is held out, so that what the rest earns can be measured
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import yaml
 from foretell.errors import DefinitionError, did_you_mean
 from segments.predicate import EXAMPLE, Predicate, parse
 
-KEYS = ("name", "rule", "description", "purpose")
+KEYS = ("name", "rule", "description", "purpose", "control")
+NAME = r"\w[\w-]*"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Segment:
     description: str
     path: Path
     purpose: str = ""
+    control: float = 0.0
 
 
 def load_segment(path: Path) -> Segment:
@@ -48,17 +51,29 @@ def load_segment(path: Path) -> Segment:
     if "rule" not in said:
         raise DefinitionError(str(path), "expected a rule, got none", f"add e.g. rule: {EXAMPLE}")
     values = {"name": path.stem, "description": "", "purpose": "", **said}
+    control = _control(path, values.pop("control", None))
     for key, value in values.items():
         if not isinstance(value, str):
             problem = f"expected text as {key}, got {value!r} ({type(value).__name__})"
             raise DefinitionError(
                 str(path), problem, f"put the {key} in quotes, or leave the key out if it has a default"
             )
-    if not re.fullmatch(r"\w[\w-]*", values["name"]):
+    if not re.fullmatch(NAME, values["name"]):
         problem = f"expected a name of letters, digits, - and _, got {values['name']!r}"
         raise DefinitionError(str(path), problem, "add e.g. name: at-risk")
     rule = parse(values["rule"], where=str(path))
-    return Segment(values["name"], rule, values["description"].strip(), path, values["purpose"].strip())
+    description, purpose = values["description"].strip(), values["purpose"].strip()
+    return Segment(values["name"], rule, description, path, purpose, control)
+
+
+def _control(path: Path, said: object) -> float:
+    """The share that is held out, 0.0 if the file does not say one."""
+    if said is None:
+        return 0.0
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 < said < 0.5:
+        problem = f"expected a share above 0 and below 0.5 as control, got {said!r}"
+        raise DefinitionError(str(path), problem, "write control: 0.1 to hold out a tenth, or leave the key out")
+    return float(said)
 
 
 def load_segments(folder: Path) -> dict[str, Segment]:

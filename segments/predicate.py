@@ -36,7 +36,7 @@ from decimal import Decimal
 from enum import StrEnum
 from functools import partial
 from itertools import product
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import sqlglot
 from sqlglot import TokenType, exp
@@ -54,6 +54,14 @@ EXAMPLE = "churn > 0.6 and top(clv, 0.2)"
 DEEPEST = 60  # levels of nesting; chains of and/or do not count
 
 
+class Rank(NamedTuple):
+    """Who is among the first of all: best is "top" or "bottom", by an attribute; share of those that have it."""
+
+    best: str
+    attribute: str
+    share: Decimal
+
+
 @dataclass(frozen=True)
 class Predicate:
     """A checked rule. Two are equal when their texts are; `columns` are the attributes it reads."""
@@ -68,9 +76,44 @@ class Predicate:
         _Walk(self.text, self.where, schema={name.lower(): kind for name, kind in schema.items()}).rule(self.tree)
         return self
 
-    def condition(self, table: str = "attributes") -> str:
-        """The bare boolean SQL. `table` is the whole wide table, over which `top` and `bottom` rank."""
-        return _Walk(self.text, self.where, table=table).rule(self.tree)
+    def condition(self, table: str = "attributes", ranks: Mapping[Rank, str] | None = None) -> str:
+        """The bare boolean SQL. `table` is the whole wide table, over which `top` and `bottom` rank.
+
+        ranks: conditions that stand for these ranks, where they are known already (see segments.ranking).
+        """
+        return _Walk(self.text, self.where, table=table, ranks=ranks).rule(self.tree)
+
+    @property
+    def ranks(self) -> frozenset[Rank]:
+        """The ranks that it asks for with top() and bottom()."""
+        walk = _Walk(self.text, self.where)
+        walk.rule(self.tree)
+        return frozenset(walk.asked)
+
+    @property
+    def operator(self) -> str:
+        """What joins its parts: "and", "or", "not"; "" of a single condition, such as `city is not null`."""
+        node = self.tree.unnest()
+        if isinstance(node, exp.Not) and isinstance(node.this, exp.Is | exp.In | exp.Between | exp.Like | exp.ILike):
+            return ""
+        return {exp.And: "and", exp.Or: "or", exp.Not: "not"}.get(type(node), "")
+
+    @property
+    def parts(self) -> list[Predicate]:
+        """The predicates that it joins: a and (b or c) and d has three, of which the second has two."""
+        node = self.tree.unnest()
+        if not self.operator:
+            return []
+        return [self._part(part) for part in ([node.this] if self.operator == "not" else node.flatten())]
+
+    def _part(self, node: exp.Expr) -> Predicate:
+        node = node.unnest()
+        walk = _Walk(self.text, self.where)
+        walk.rule(node)
+        text = node.sql("duckdb", normalize_functions="lower")
+        if isinstance(node, exp.Not) and isinstance(node.this, exp.Is):
+            text = f"{node.this.this.sql('duckdb')} IS NOT NULL"
+        return Predicate(text, frozenset(walk.columns), node, self.where)
 
     def sql(self, table: str = "attributes") -> str:
         """The query for the profiles selected, in no order."""
@@ -236,9 +279,13 @@ class _Piece:
 class _Walk:
     """One pass over a tree: refuses what is not allowed, collects the columns and writes the SQL."""
 
-    def __init__(self, text: str, where: str, table: str = "attributes", schema: Mapping[str, str] | None = None):
-        self.text, self.where, self.table, self.schema = text, where, table, schema
+    def __init__(
+        self, text: str, where: str, table: str = "attributes", schema: Mapping[str, str] | None = None,
+        ranks: Mapping[Rank, str] | None = None,
+    ):  # fmt: skip
+        self.text, self.where, self.table, self.schema, self.ranks = text, where, table, schema, ranks or {}
         self.columns: set[str] = set()
+        self.asked: set[Rank] = set()
         self.depth = 0
 
     @property
@@ -390,6 +437,10 @@ class _Walk:
         if not (0 < part <= 1 and part == round(part, 9)):
             fix = f"write a fraction of at most nine decimals, {example}"
             self.refuse(f"got {share.sql}", fix, f"a share above 0 and at most 1 in {name}()")
+        rank = Rank(name, node.expressions[0].name.lower(), part)
+        self.asked.add(rank)
+        if rank in self.ranks:
+            return _Piece(Kind.BOOLEAN, self.ranks[rank])
         above, below = part.as_integer_ratio()  # in whole numbers: 0.1 * 30 is above 3 in floating point
         source, order = f"FROM {_table(self.table)}", "DESC" if name == "top" else "ASC"
         count = f"SELECT (count({attribute.sql}) * {above} + {below - 1}) // {below} {source}"

@@ -1,29 +1,39 @@
 """Who was eligible in a task's last batch, and at what value? The crowd among whom a percentile is counted.
 
 Kept for everyone eligible, also when the scores of one segment only were written: `scored/<task>.parquet`, replaced
-atomically, with the model, the cutoff and the ingest batch it is of.
+atomically, with the model, the cutoff and the ingest batch it is of. Of whom there is too little evidence for a score,
+the value is null.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from features.wide import empty_row
 from foretell.project import Project
+from foretell.views import FeatureView
 from lake import derived
 from lake.engine import connect, last_batch
+from models.encoding import encode_rows
 from models.registry import Champion
+from serving.evidence import Empty
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A task's last batch: profile_id and value of everyone eligible, and the model, cutoff and facts they are of."""
+    """A task's last batch: profile_id and value of everyone scored, and the model, cutoff and facts they are of.
+
+    empty: what the model reads of a profile without facts (see serving.evidence).
+    """
 
     task: str
     version: str
@@ -31,28 +41,41 @@ class Batch:
     cutoff: datetime
     batch: int
     file: Path
+    empty: Empty = field(default_factory=dict)
 
     def values(self) -> pd.DataFrame:
-        """profile_id and value, by value."""
-        return duckdb.execute("SELECT profile_id, value FROM read_parquet(?)", [str(self.file)]).df()
+        """profile_id and value of everyone scored."""
+        query = "SELECT profile_id, value FROM read_parquet(?) WHERE value IS NOT NULL"
+        return duckdb.execute(query, [str(self.file)]).df()
 
     def crowd(self) -> np.ndarray:
-        return np.sort(self.values()["value"].to_numpy())
+        """The values, sorted."""
+        query = "SELECT value FROM read_parquet(?) WHERE value IS NOT NULL"
+        return np.sort(duckdb.execute(query, [str(self.file)]).fetchnumpy()["value"])
+
+    def value_of(self, profile: str) -> list[float | None]:
+        """A profile's value; [None] if there is too little evidence for one; [] if it was not eligible."""
+        query = "SELECT value FROM read_parquet(?) WHERE profile_id = ?"
+        return [value for (value,) in duckdb.execute(query, [str(self.file), profile]).fetchall()]
 
 
-def keep(project: Project, model: Champion, cutoff: datetime, profiles: list[str], values: np.ndarray) -> None:
-    """Make this the task's last batch, unless there is a later one."""
+def keep(
+    project: Project, model: Champion, cutoff: datetime, profiles: pa.Array, values: np.ndarray, lacking: pa.Array,
+    empty: Empty,
+) -> None:  # fmt: skip
+    """Make this the task's last batch, unless there is a later one. lacking: the profiles without enough evidence."""
     before = last(project, model.task)
     if before is not None and before.cutoff > cutoff:
         return
     said = {
         "task": model.task, "version": model.version, "service": model.contract["service"],
-        "cutoff": cutoff.isoformat(), "batch": last_batch(project),
+        "cutoff": cutoff.isoformat(), "batch": last_batch(project), "empty": empty,
     }  # fmt: skip
     con = connect(project)
     try:
-        con.register("scored", pd.DataFrame({"profile_id": pd.Series(profiles, dtype=object), "value": values}))
-        query = "SELECT profile_id, value FROM scored ORDER BY value, profile_id"
+        con.register("scored", pa.table({"profile_id": profiles, "value": pa.array(values)}))
+        con.register("lacking", pa.table({"profile_id": lacking.cast(pa.string())}))
+        query = "SELECT profile_id, value FROM scored UNION ALL SELECT profile_id, NULL::DOUBLE FROM lacking"
         derived.write(con, query, _file(project, model.task), metadata={"batch": json.dumps(said)})
     finally:
         con.close()
@@ -85,3 +108,16 @@ def online_cutoff(project: Project) -> datetime | None:
     file = project.home / "feast" / "online.json"
     stamp = json.loads(file.read_text())["cutoff"] if file.exists() else None
     return datetime.fromisoformat(stamp) if stamp else None
+
+
+def empty_rows(
+    con: duckdb.DuckDBPyConnection, project: Project, model: Champion, views: Sequence[FeatureView], cutoff: datetime
+) -> Empty:
+    """What a model reads of nobody. con: a lake session; views: of its task, as it was trained."""
+    found: dict[str, dict[str, float | None]] = {}
+    for view in views:
+        columns = [c for c in model.contract["columns"] if c in view.features]
+        row = encode_rows([empty_row(con, project, view, cutoff)], columns, model.categories).iloc[0]
+        if columns:
+            found[view.name] = {c: None if np.isnan(row[c]) else float(row[c]) for c in columns}
+    return found

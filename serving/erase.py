@@ -19,10 +19,12 @@ from foretell.errors import ForetellError
 from foretell.project import Project
 from ingestion import erased
 from ingestion.erased import Mentions, kinds_of
-from lake import catalogue, derived, erasure
+from lake import audit, catalogue, derived, erasure
 from lake.engine import session, table
 from lake.erasure import Person, mine
 from lake.scan import Searched, Words, search
+from serving import staging
+from serving.access.trail import take_in
 from serving.http.index import file_of
 from serving.publish import publish
 from training.lineage import learned_from, untraced
@@ -52,6 +54,7 @@ def plan(project: Project, who: str) -> Plan:
     with session(project) as con:
         mine(con, "theirs", known.nodes)
         mine(con, "ids", known.profile_ids)
+        take_in(project)
         for name in catalogue.tables(project):
             if (held := catalogue.held(name)) is None or not (files := table(project, name).files()):
                 continue
@@ -61,6 +64,11 @@ def plan(project: Project, who: str) -> Plan:
                 parts += [f"{column} IN (SELECT value FROM ids)" for column in held.profile]
                 counts[name] = int(
                     con.execute(f"SELECT count(*) FROM {scan} WHERE {' OR '.join(parts)}").fetchall()[0][0]
+                )
+            elif held.profiles:
+                has = " OR ".join(f"list_has_any({c}, (SELECT list(value) FROM ids))" for c in held.profiles)
+                counts[f"{name}, where a digest takes the id's place"] = int(
+                    con.execute(f"SELECT count(*) FROM {scan} WHERE {has}").fetchall()[0][0]
                 )
             elif held.text:
                 rows = con.execute(f"SELECT {', '.join(held.text)} FROM {scan}").fetchall()
@@ -115,6 +123,7 @@ def _carry_out(project: Project, person: Person, found: Plan | None, progress: C
     gone |= erasure.forget(project, person)
     progress("features")
     gone |= features_forget.forget(project, person)
+    staging.forget(project)
     gone["last batches"] = derived.forget(project.home / "scored", person.profile_ids)[0]
     _sweep(project)
     progress("graph and profiles")
@@ -123,6 +132,9 @@ def _carry_out(project: Project, person: Person, found: Plan | None, progress: C
     if file_of(project).exists():
         publish(project, progress)
         rebuilt.append("serving")
+    progress("the trail of who read them")
+    take_in(project)  # after the service has been told: what it wrote down until now is among it
+    gone["audit, ids made digests"] = audit.forget(project, person)
     progress("searching every file")
     texts = found.texts if found else []
     inside = verify(project, texts)

@@ -8,7 +8,11 @@ facts             source -> rows: stamps, identifiers, and `row`, the row as it 
 quarantine        rows that could not be understood and mention an identifier of the person, as they came
 consents          each time something was said: purpose, granted, when, by which source (now: profile.consents)
 scores            every score, with its contract and the very row that was scored
+outcomes          what became of each score whose time has come: the label that it was graded by
+memberships       when the person entered and left which segment (now: profile.segments)
+exposures         which audiences the person was handed out in, or held out of
 decisions         what was decided by hand about these identifiers
+reads             who read the person's data, and when
 models            which models learned from the person's rows, and from how many
 """
 
@@ -27,9 +31,10 @@ import duckdb
 from foretell.errors import DataError
 from foretell.project import Project
 from ingestion.erased import Mentions, kinds_of
-from lake import catalogue
+from lake import audit, catalogue
 from lake.engine import session, table
 from lake.erasure import digest, mine
+from serving.access.trail import take_in
 from serving.profile import page
 from training.lineage import learned_from
 from unification.consent import history
@@ -58,16 +63,22 @@ def collect(project: Project, who: str) -> dict[str, Any]:
         if table(project, "quarantine").exists:
             bad = [row for row in _rows(con, "SELECT * FROM quarantine") if finder.find(row["raw"])]
         said = history(con, project, person.profile)
-        scores = []
-        if table(project, "scores").exists:
-            query = "SELECT * FROM scores WHERE profile_id IN (SELECT value FROM ids) ORDER BY cutoff, task, score_id"
-            scores = _rows(con, query)
+        orders = {
+            "scores": "cutoff, task, score_id",
+            "outcomes": "cutoff, task, score_id",
+            "memberships": "refresh, segment",
+            "exposures": "exported_at, segment",
+        }
+        theirs = {name: _of_profile(con, project, name, order) for name, order in orders.items()}
     decided = decisions(project)
+    take_in(project)
+    reads = audit.rows(project, profiles=person.profile_ids)
     about = decided["a"].isin(person.nodes) | decided["b"].isin(person.nodes)
     return {
         "format": FORMAT, "exported_at": datetime.now(UTC), "profile": shown, "links": links, "facts": facts,
-        "quarantine": bad, "consents": said, "scores": scores, "decisions": decided[about].to_dict("records"),
+        "quarantine": bad, "consents": said, **theirs, "decisions": decided[about].to_dict("records"),
         "models": learned_from(project, person.profile_ids),
+        "reads": [{name: row[name] for name in ("read_at", "who", "route", "scopes")} for row in reads],
     }  # fmt: skip
 
 
@@ -79,6 +90,13 @@ def _facts(con: duckdb.DuckDBPyConnection, project: Project, name: str) -> list[
         ids = {key.removeprefix("id_"): value for key, value in row.items() if key.startswith("id_") and value}
         made.append({**{key: row[key] for key in _STAMPS}, "identifiers": ids, "row": json.loads(row["payload"])})
     return made
+
+
+def _of_profile(con: duckdb.DuckDBPyConnection, project: Project, name: str, order: str) -> list[dict[str, Any]]:
+    """The rows of a table that are of the person's `ids`, new and old."""
+    if not table(project, name).exists:
+        return []
+    return _rows(con, f"SELECT * FROM {name} WHERE profile_id IN (SELECT value FROM ids) ORDER BY {order}")
 
 
 def _rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:

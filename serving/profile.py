@@ -130,9 +130,10 @@ def show(found: dict[str, Any]) -> None:
             f"  percentile {score['percentile']:.0f} of those scored; base rate {rate}; {score['estimator']} "
             f"v{score['model_version']}, as of {score['cutoff']:%Y-%m-%d}, expires {score['expires_at']:%Y-%m-%d}"
         )
-        for reason in score["reasons"]:
+        for reason in score["reasons"] or []:
             click.echo(f"  - {reason['text']}")
-        click.echo(f"  score id {score['score_id']}")
+        unsaid = "" if score["reasons"] is not None else "; `foretell score explain` with it says why"
+        click.echo(f"  score id {score['score_id']}{unsaid}")
     if found["consents"]:
         said = ", ".join(f"{purpose} {'yes' if yes else 'no'}" for purpose, yes in found["consents"].items())
         click.echo(f"\nConsent: {said}")

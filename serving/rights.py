@@ -157,10 +157,13 @@ def export(project: str | None, who: str, target: Path) -> None:
     """
     from foretell.console import progress
     from foretell.project import Project
+    from lake.audit import note
     from serving.export import collect, write
 
+    home = Project.find(project)
     with progress(who):
-        found = collect(Project.find(project), who)
+        found = collect(home, who)
+        note(home, "foretell export", [found["profile"]["profile_id"]], ["personal", "read", "score"])
         write(found, target)
     rows = {name: len(part) for name, part in found["facts"].items()}
     click.echo(f"wrote {target}: {sum(rows.values()):,} facts of {len(rows)} sources, {len(found['scores']):,} scores")
@@ -206,6 +209,7 @@ def show(project: str | None, who: str) -> None:
     """Show what WHO may be used for now, and everything they said."""
     from foretell.console import table
     from foretell.project import Project
+    from lake.audit import note
     from lake.consent import purposes
     from lake.engine import session
     from unification.consent import history, without
@@ -217,6 +221,7 @@ def show(project: str | None, who: str) -> None:
         profile, rules = resolve(con, home, who), purposes(home, con)
         allowed = {purpose: not without(con, home, purpose, home.now, [profile]) for purpose in sorted(rules)}
         said = history(con, home, profile)
+    note(home, "foretell consent show", [profile], ["personal"])
     click.secho(f"Profile {profile}", bold=True)
     if not rules:
         click.echo("No consent is asked for anything here: everybody may be used.")

@@ -1,4 +1,4 @@
-"""How does a project keep itself up to date? Load what is new, unify, score; again and again, one writer at a time.
+"""How does a project keep itself up to date? Load what is new, unify, score, grade; one writer at a time.
 
 Each step is safe to be killed, so a run needs no repair of its own: the next one goes on. A source that fails does not
 stop the others, and is tried less often while it goes on failing.
@@ -19,8 +19,9 @@ from foretell.project import Project
 from ingestion import journal
 from ingestion.load import Loaded, load
 from lake.engine import last_batch, session, table
+from serving.access.trail import take_in
 
-STEPS = ("load", "unify", "score")
+STEPS = ("load", "unify", "score", "grade")
 LONGEST_WAIT = timedelta(hours=6)  # between two tries of what goes on failing
 STALE = timedelta(days=1)  # scores older than this are made again even if no fact came
 
@@ -111,6 +112,7 @@ def once(
             for name in steps:
                 stop.check()
                 _STEPS[name](project, report, every, say, tell)
+            take_in(project)  # what a service has written down of its readers
     except Stopped:
         report.stopped = True
     except Busy as error:
@@ -194,4 +196,16 @@ def _due(project: Project, names: list[str]) -> list[str]:
     return [name for name in names if name not in fresh]
 
 
-_STEPS = {"load": _load, "unify": _unify, "score": _score}
+def _grade(
+    project: Project, report: Report, every: timedelta | None, say: Callable[[str], None], step: Callable[[str], None]
+) -> None:
+    if not table(project, "scores").exists:
+        return
+    from serving.grade import grade
+
+    for found in grade(project, progress=step):
+        if found.graded:
+            say(f"{found.task}: {found.graded:,} scores of {found.cutoff:%Y-%m-%d} graded")
+
+
+_STEPS = {"load": _load, "unify": _unify, "score": _score, "grade": _grade}

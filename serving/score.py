@@ -7,29 +7,34 @@ repaired by scoring again, and asking the same question twice adds nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
-from features.compiling import contracts, thawed, versioned
+from features.compiling import versioned
 from features.store import repository
 from features.store.online import Online
 from foretell.declarations import PredictionTask
-from foretell.errors import DataError, DefinitionError, NotReady
+from foretell.errors import DataError, NotReady
 from foretell.project import Project
 from foretell.views import FrozenView
-from lake.engine import last_batch, session, table
+from lake.engine import session
 from models.encoding import encode_rows
-from models.registry import Champion, champion, quietly, trained_at, views_of
+from models.registry import Champion, champion, quietly, trained_at
+from segments import history
 from segments.audience import audience
-from serving import batch
+from serving import batch, stream, writing
 from serving.batch import online_cutoff
 from serving.contract import SCHEMA, Terms, contract_rows
+from serving.evidence import Evidence
 from serving.publish import publish
+from serving.reasons import choose
+from serving.rebuild import as_trained
+from serving.stream import Asked
 from training import dataset
 from unification.consent import without
 from unification.identity import resolve
@@ -42,6 +47,8 @@ class Scored:
     members: of a segment that was scored, how many profiles it has; eligible then counts those among them.
     without_consent: how many more would be eligible, but did not agree to the task's purpose: they are not scored.
     edited: views that are others now than when the model was trained, which was told what they were.
+    insufficient: how many of those eligible have no score, as there is too little evidence (see serving.evidence).
+    reasons: how many new scores have theirs, chosen as `said`, and the seconds that took.
     """
 
     task: str
@@ -54,21 +61,28 @@ class Scored:
     members: int | None = None
     without_consent: int = 0
     edited: tuple[str, ...] = ()
+    insufficient: int = 0
+    lacking: tuple[str, ...] = ()
+    reasons: int = 0
+    said: str = "all"
+    seconds: float = 0.0
 
 
 def score(
     project: Project, names: list[str], cutoff: datetime | None = None,
-    progress: Callable[[str], None] = lambda _: None, segment: str | None = None,
+    progress: Callable[[str], None] = lambda _: None, segment: str | None = None, reasons: str | None = None,
 ) -> list[Scored]:  # fmt: skip
     """Score everyone eligible at the cutoff (default: the project's now) for each task, and write the scores.
 
-    A task with targets stands for them too. Features come from Feast, and are brought to the online store; then the
-    service is told. segment: write the scores of these members only (a declared segment or a rule, as of now). Their
-    percentile is among everyone eligible all the same: it means the same whoever is asked about.
+    A task with targets stands for them too. Features are brought to the online store as well; then the service is
+    told. segment: write the scores of these members only (a declared segment or a rule, as of now). Their percentile is
+    among everyone eligible all the same: it means the same whoever is asked about. reasons: whose are worked out: all,
+    none, top:0.05 of each task, or a segment's; None: of all, or of the top if they are many.
     Raises NotReady for a task never trained.
     """
-    if segment is not None and cutoff is not None:
-        raise DataError(segment, "a segment's members are those of now, not those of another cutoff", "leave --at out")
+    of_now = segment or (reasons if reasons and reasons.partition(":")[0] not in ("all", "none", "top") else None)
+    if of_now is not None and cutoff is not None:
+        raise DataError(of_now, "a segment's members are those of now, not those of another cutoff", "leave --at out")
     cutoff = cutoff or project.now
     if cutoff > project.now:
         raise DataError(
@@ -76,18 +90,43 @@ def score(
             "what will be known then is not known yet; leave --at out",
         )  # fmt: skip
     matched = [_matching_champion(project, project.definitions.task(name)) for name in _trained(project, names)]
-    tasks, champions = [task for task, _ in matched], {task.name: model for task, model in matched}
-    members = None if segment is None else set(audience(project, segment).members["profile_id"])
+    tasks = [task for task, _ in matched]
+    members = None
+    if segment is not None:
+        members = pa.array(audience(project, segment, ["profile_id"]).members["profile_id"].tolist(), pa.string())
     dataset.build_for(project, tasks, [cutoff], progress)
-    found = [
-        replace(
-            _score_task(project, task, champions[task.name], cutoff, progress, members), edited=_edited(project, task)
-        )
-        for task in tasks
-    ]
+    found = write_scores(project, [Asked(*pair) for pair in matched], cutoff, members, reasons, progress)
     _bring_online(project, tasks, cutoff, progress)
     publish(project, progress)
+    with suppress(DataError):  # of a project that was set back in time: memberships are written forwards only
+        history.record(project, progress)
     return found
+
+
+def write_scores(
+    project: Project, asked: list[Asked], cutoff: datetime, members: pa.Array | None = None,
+    reasons: str | None = None, progress: Callable[[str], None] = lambda _: None,
+) -> list[Scored]:  # fmt: skip
+    """Answer each task for everyone eligible at a cutoff that is built, and write the scores. See `score`."""
+    made = stream.answer(project, asked, cutoff, members, progress)
+    chosen = choose(project, reasons, max(len(found.at) for found in made.found.values()))
+    writing.write(made, asked, chosen, progress)
+    scored = []
+    for one in asked:
+        found = made.found[one.name]
+        who = made.profiles.take(pa.array(found.at))
+        batch.keep(
+            project, one.model, cutoff, who, found.values, made.profiles.take(pa.array(found.lacking)), found.empty
+        )
+        mine, gone = made.wanted[found.at], int(made.wanted[found.lacking].sum())
+        mean = float(np.mean(found.values[mine])) if mine.any() else float("nan")
+        scored.append(Scored(
+            one.name, int(mine.sum()) + gone, found.added, mean, one.model.version, one.model.contract["estimator"],
+            cutoff, None if members is None else len(members), found.refused, _edited(project, one.task), gone,
+            tuple(found.empty), found.reasons, chosen.text, found.seconds,
+        ))  # fmt: skip
+    made.staging.clear()
+    return scored
 
 
 def _trained(project: Project, names: list[str]) -> list[str]:
@@ -97,45 +136,6 @@ def _trained(project: Project, names: list[str]) -> list[str]:
         family = project.definitions.family([name])
         wanted += [t for t in family if quietly(lambda t=t: trained_at(project, t))] or family[:1]
     return list(dict.fromkeys(wanted))
-
-
-def _score_task(
-    project: Project, task: PredictionTask, model: Champion, cutoff: datetime, progress: Callable[[str], None],
-    members: set[str] | None,
-) -> Scored:  # fmt: skip
-    with session(project) as con:
-        eligible = dataset.population(con, project, task, cutoff)
-        refused = dataset.left_out(con, project, task, cutoff)
-    size = None if members is None else len(members)
-    if not eligible:
-        batch.keep(project, model, cutoff, [], np.empty(0))
-        made = model.version, model.contract["estimator"], cutoff, size, refused
-        return Scored(task.name, 0, 0, float("nan"), *made)
-    progress(f"{task.name}: scoring {len(eligible):,} profiles")
-    rows = pd.DataFrame({"profile_id": pd.Series(eligible, dtype=object), "event_timestamp": pd.Timestamp(cutoff)})
-    rows = dataset.with_features(project, task, rows).sort_values("profile_id", ignore_index=True)
-    X = model.encode(rows)
-    values = model.predict(X, cutoff).to_numpy()
-    wanted = np.ones(len(rows), dtype=bool) if members is None else rows["profile_id"].isin(members).to_numpy()
-    profiles = rows.loc[wanted, "profile_id"].tolist()
-    terms = Terms(cutoff, cutoff + task.horizon, last_batch(project), task.purpose)
-    found = contract_rows(
-        model, profiles, X[wanted].reset_index(drop=True), np.sort(values), terms, values=values[wanted]
-    )  # fmt: skip
-    stored = table(project, "scores")
-    known: set[str] = set()
-    if files := stored.files():
-        with session(project) as con:
-            query = f"SELECT score_id FROM {stored.scan(files)} WHERE task = ? AND cutoff = ?"
-            known = {i for (i,) in con.execute(query, [task.name, cutoff]).fetchall()}
-    new = [row for row in found if row["score_id"] not in known]
-    if new:
-        stored.append(pa.Table.from_pylist(new, schema=SCHEMA), why=f"score {task.name} v{model.version}")
-    batch.keep(project, model, cutoff, rows["profile_id"].tolist(), values)
-    mean = float(np.mean(values[wanted])) if len(found) else float("nan")
-    return Scored(
-        task.name, len(found), len(new), mean, model.version, model.contract["estimator"], cutoff, size, refused
-    )  # fmt: skip
 
 
 def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
@@ -152,8 +152,7 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
         profile = resolve(con, project, who)
         if without(con, project, task.purpose, project.now, [profile]):
             raise refused_for(who, task.purpose)
-    scored = last.values()
-    if profile not in set(scored["profile_id"]):
+    if not (known := last.value_of(profile)):
         raise NotReady(
             who, f"is not in the population of {name} ({task.population})", "score someone who is",
             where=f"at {last.cutoff:%Y-%m-%d}",
@@ -164,6 +163,10 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
         raise NotReady(who, f"its features online are not those of {last.cutoff:%Y-%m-%d}", "run `foretell score`")
     terms = Terms(last.cutoff, last.cutoff + task.horizon, last.batch, task.purpose)
     X = encode_rows(rows.values([0]), model.contract["columns"], model.categories)
+    absent = list(last.empty) if known == [None] else []  # a view had no row of them
+    evidence = Evidence(name, model.contract["columns"], last.empty)
+    if problem := evidence.problem(X.to_numpy()[0]) or evidence.problem(X.to_numpy()[0], absent):
+        raise problem
     return contract_rows(model, [profile], X, last.crowd(), terms)[0]
 
 
@@ -174,21 +177,9 @@ def refused_for(who: str, purpose: str) -> NotReady:
 
 
 def _matching_champion(project: Project, task: PredictionTask) -> tuple[PredictionTask, Champion]:
-    """The champion, and the task as it was when the champion was trained: views edited since are what they were."""
+    """The champion, and the task as it was when the champion was trained."""
     model = quietly(lambda: champion(project, task.name))
-    if model.contract["service"] == (today := repository.service_name(project, task)):
-        return task, model
-    sources = dict(project.definitions.sources)
-    views = [thawed(said) for said in quietly(lambda: views_of(project, model))]
-    former = replace(task, views=tuple(views)) if views else task
-    broken = [view.name for view in views if contracts(view, sources) != view.contracts]
-    if broken or repository.service_name(project, former) != model.contract["service"]:
-        why = f", and a source of {', '.join(broken)} has changed" if broken else ""
-        raise DefinitionError(
-            task.name, f"its features were {model.contract['service']} when the champion was trained, now {today}{why}",
-            f"run `foretell train {task.name}` again, or take back the change to its sources",
-        )  # fmt: skip
-    return former, model
+    return as_trained(project, task, model), model
 
 
 def _edited(project: Project, task: PredictionTask) -> tuple[str, ...]:

@@ -105,7 +105,17 @@ def answers(folder: Path) -> list[tuple[str, str, str]]:
     from examples.service import serving
 
     with serving(folder, environment()) as root:
-        return [(command, shown, _ask(command, root)) for command, shown in sessions("http")]
+        found = [(command, shown, _ask(command, root)) for command, shown in sessions("http")]
+        for program in blocks("py"):  # what it prints is not in the README
+            found.append((program, "", _python(program, root)))
+        return found
+
+
+def _python(program: str, root: str) -> str:
+    code = program.replace("localhost:3000", root.removeprefix("http://"))
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _ask(command: str, root: str) -> str:

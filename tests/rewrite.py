@@ -20,7 +20,7 @@ def readme(project: Path) -> None:
     place = str(EXAMPLE.relative_to(README.parent))
     steps = [(command, run(command, project).replace(str(project), place)) for command, _ in sessions("console")]
     _replace("console", steps)
-    _replace("http", [(command, answer) for command, _, answer in answers(project)])
+    _replace("http", [(command, answer) for command, _, answer in answers(project) if command.startswith("curl")])
 
 
 def _replace(language: str, steps: list[tuple[str, str]]) -> None:

@@ -34,9 +34,13 @@ import importlib, json, os, random, signal, sys, time
 folder, words, plans, modules = json.loads(sys.argv[1])
 for module in modules:
     importlib.import_module(module)
+if small := os.environ.get("SMALL_CHUNKS"):
+    importlib.import_module("serving.stream").CHUNK_BYTES = int(small)
 from foretell.__main__ import main
 
-HOOKS = [("lake.tables", "Table", "append"), ("lake.derived", None, "write"), ("ingestion.load", None, "read"),
+HOOKS = [("lake.tables", "Table", "append"), ("lake.tables", "Table", "adopt"),
+         ("serving.staging", "Staging", "keep"), ("serving.staging", "Staging", "write"),
+         ("lake.derived", None, "write"), ("ingestion.load", None, "read"),
          ("lake.tables", "Table", "rewrite"),
          ("features.store.repository", None, "apply"), ("features.store.repository", None, "materialise")]
 
@@ -96,11 +100,14 @@ LOAD_IMPORTS = ("ibis", "rich.progress", "filelock", "pandas", "foretell.discove
 SCORE_IMPORTS = (*LOAD_IMPORTS, "feast", "mlflow.sklearn", "mlflow.artifacts", "lightgbm", "serving.score")
 
 
-def run(folder: Path, words: Sequence[str], plans: list[dict | None], modules: Sequence[str]) -> list[dict]:
-    """Run a command once for each plan (None: to its end, which must be a good one); says how each ended."""
+def run(
+    folder: Path, words: Sequence[str], plans: list[dict | None], modules: Sequence[str], **more: str
+) -> list[dict]:
+    """Run a command once for each plan (None: to its end, which must be a good one); says how each ended. more:
+    variables of its environment."""
     script = folder.parent / "kill_runner.py"
     script.write_text(RUNNER)
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **more}
     done = subprocess.run(
         [sys.executable, str(script), json.dumps([str(folder), words, plans, modules])],
         capture_output=True, text=True, timeout=500, env=environ, cwd=folder.parent,
@@ -231,7 +238,9 @@ def scores_of(project: Project) -> list[tuple]:
 def unscored(trained: TrainedShop, folder: Path) -> Project:
     """The trained project without scores, and without anything that scoring builds."""
     project = copy_of(trained.project, folder)
-    shutil.rmtree(project.home / "lake" / "scores")
+    for name in ("scores", "scored_rows", "scored_columns"):
+        shutil.rmtree(project.home / "lake" / name)
+    shutil.rmtree(project.home / "scored")
     shutil.rmtree(project.home / "features")
     shutil.rmtree(project.home / "feast")
     (project.home / "graph" / "state.json").unlink()
@@ -244,11 +253,12 @@ def test_score_killed_around_every_step(trained: TrainedShop, tmp_path: Path) ->
     project = unscored(trained, tmp_path / "shop")
     plans = [
         *at_calls(("before", 1), ("after", 2), ("after", 1), only=["write"]),
-        *at_calls(("before", 1), ("after", 1), only=["append"]),  # before and after the first task's scores
-        *at_calls(("before", 1), ("after", 1), only=["append"]),  # and the second's
-        *at_calls(
-            ("after", 1), ("before", 2), ("after", 2), ("before", 4), ("after", 4), only=["apply", "materialise"]
-        ),
+        *at_calls(("before", 1), ("after", 1), only=["keep"]),  # of the one chunk that there is
+        *at_calls(("before", 1), ("after", 1), only=["adopt"]),  # before and after the rows of features
+        *at_calls(("before", 1), ("after", 1), only=["append"]),  # what they are called
+        *at_calls(("before", 2), ("after", 2), only=["adopt"]),  # the first task's scores
+        *at_calls(("before", 2), ("after", 2), only=["adopt"]),  # and the second's
+        *at_calls(("before", 1), ("after", 1), ("before", 2), ("after", 2), only=["apply", "materialise"]),
     ]
     ends = run(project.folder, SCORE, [*plans, None], SCORE_IMPORTS)
     assert killed(ends) == len(plans) >= 10
@@ -256,10 +266,35 @@ def test_score_killed_around_every_step(trained: TrainedShop, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_batch_goes_on_at_the_chunk_where_it_was(trained: TrainedShop, tmp_path: Path) -> None:
+    """What was staged is not done again; readers see a task's batch whole or not at all."""
+    expected = scores_of(trained.project)
+    project = unscored(trained, tmp_path / "shop")
+
+    def staged() -> list[str]:
+        return sorted(file.name for file in (project.home / "staging").glob("*/*.npz"))
+
+    def ends(plans: list[dict | None]) -> int:
+        return killed(run(project.folder, SCORE, plans, SCORE_IMPORTS, SMALL_CHUNKS="12000"))
+
+    assert ends(at_calls(("after", 2), ("before", 3), only=["keep"])) == 2
+    assert staged() == [f"{chunk:05}.npz" for chunk in range(4)]  # two of the first run, two of the second
+    assert ends(at_calls(("before", 1), ("before", 2), only=["adopt"])) == 2
+    assert len(staged()) > 5
+    assert not table(project, "scores").exists
+    assert ends(at_calls(("after", 2), only=["adopt"])) == 1
+    seen = Counter(row[0] for row in scores_of(project))
+    assert seen == {"churn": sum(row[0] == "churn" for row in expected)}
+    assert ends(at_calls(("before", 1), only=["keep"])) == 0  # nothing is left to be kept: it comes to its end
+    assert scores_of(project) == expected
+    assert not (project.home / "staging").exists()
+
+
+@pytest.mark.slow
 def test_score_killed_at_random_moments(trained: TrainedShop, tmp_path: Path) -> None:
     expected = scores_of(trained.project)
     project, draw = unscored(trained, tmp_path / "shop"), Random(2)
     plans: list[dict | None] = [{"when": "clock", "seconds": draw.uniform(0.3, 3)} for _ in range(10)]
-    ends = run(project.folder, SCORE, [*plans, None], SCORE_IMPORTS)
+    ends = run(project.folder, SCORE, [*plans, None], SCORE_IMPORTS, SMALL_CHUNKS="12000")
     assert killed(ends) >= 3  # the later ones may find little left to do
     assert scores_of(project) == expected

@@ -27,7 +27,7 @@ from foretell.project import Project
 from lake.engine import last_batch
 from models import encoding, interval, registry, wording
 from models.estimators import LEARNED, candidates, trees
-from training import backtest, dataset, incumbent, leaks, lineage, metrics, season
+from training import backtest, dataset, incumbent, leaks, lineage, metrics, question, season
 from training.backtest import Backtest
 from training.cutoffs import Cutoffs, plan, shortened, told
 from training.metrics import Kind
@@ -334,7 +334,7 @@ def contract_of(project: Project, found: Contest) -> dict[str, Any]:
         "evaluated_on": [j.fold.judged.isoformat() for j in found.backtest.judgements], "rows": found.counts,
         "reason": found.reason, "tuned": found.tuned.taken if found.tuned else {}, "season": found.season,
         "allowed": found.allowed, "interval": found.interval,
-        "words": wording.words(project.definitions.views_of(task)),
+        "words": wording.words(project.definitions.views_of(task)), "question": question.said(project, task),
     }  # fmt: skip
 
 

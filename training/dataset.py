@@ -17,7 +17,7 @@ from foretell.views import FeatureView
 from lake.engine import session
 from segments.predicate import parse
 from training import entering
-from unification.consent import without
+from unification.consent import barred, without
 from unification.identity import ensure, facts_of
 
 META = ["profile_id", "cutoff", "label", "weight", "person", "split"]
@@ -79,6 +79,13 @@ def _may_be_used(
     con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime
 ) -> tuple[list[str], int]:
     """Of those that satisfy the rule of the population: who may be used for the task's purpose, how many may not."""
+    found = sorted(p for (p,) in con.execute(_asked_about(con, project, task, cutoff)).fetchall())
+    refused = without(con, project, task.purpose, cutoff, found)
+    return [p for p in found if p not in refused], len(refused)
+
+
+def _asked_about(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> str:
+    """SQL for the profiles that satisfy the rule of the population, over the view `eligible`, which it makes."""
     views = population_views(project, task)
     relation = build.read(project, views[0], cutoff)
     for view in views[1:]:
@@ -86,10 +93,22 @@ def _may_be_used(
         relation += f" JOIN ({more}) USING (profile_id)"
     con.execute(f"CREATE OR REPLACE TEMP VIEW eligible AS SELECT * FROM {relation}")
     schema = {name: kind for name, kind, *_ in con.execute("DESCRIBE eligible").fetchall()}
-    rule = parse(task.population, where=f"population of {task.name}").bind(schema)
-    found = sorted(p for (p,) in con.execute(rule.sql("eligible")).fetchall())
-    barred = without(con, project, task.purpose, cutoff, found)
-    return [p for p in found if p not in barred], len(barred)
+    return parse(task.population, where=f"population of {task.name}").bind(schema).sql("eligible")
+
+
+def population_table(
+    con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime, name: str
+) -> int:
+    """What `population` and `left_out` say, of millions: makes the table `name` (profile_id); returns how many more
+    satisfy the rule, but must not be used for the task's purpose."""
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {_asked_about(con, project, task, cutoff)}")
+    refused = 0
+    if query := barred(con, project, task.purpose, cutoff):
+        gone = con.execute(f"DELETE FROM {name} WHERE profile_id IN ({query})").fetchall()
+        refused = int(gone[0][0])
+    if isinstance(task.label, Enters):
+        entering.leave_out_inside(con, project, task, cutoff, name)
+    return refused
 
 
 def left_out(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> int:

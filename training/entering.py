@@ -58,10 +58,25 @@ def inside_at(
     con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime, eligible: list[str]
 ) -> set[str]:
     """Those among the population at T that satisfy the rule then, from views built there."""
+    return {profile for (profile,) in con.execute(_inside(con, project, task, cutoff, _values(eligible))).fetchall()}
+
+
+def leave_out_inside(
+    con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime, population: str
+) -> None:
+    """Delete those that satisfy the rule at T already from a table of the population (profile_id)."""
+    query = _inside(con, project, task, cutoff, population)
+    con.execute(f"DELETE FROM {population} WHERE profile_id IN ({query})")
+
+
+def _inside(
+    con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime, crowd: str
+) -> str:
+    """SQL for those of a crowd that satisfy the rule at T, over the table `asked`, which it makes."""
     rule = rule_of(project, task)
     views = views_of(project, rule, f"label of {task.name}")
-    _frame(con, [build.read(project, view, cutoff) for view in views], _values(eligible))
-    return _selected(con, rule)
+    _frame(con, [build.read(project, view, cutoff) for view in views], crowd)
+    return _selection(con, rule)
 
 
 def labels_at(
@@ -103,8 +118,12 @@ def _frame(con: duckdb.DuckDBPyConnection, relations: list[str], crowd: str) -> 
 
 
 def _selected(con: duckdb.DuckDBPyConnection, rule: Predicate) -> set[str]:
+    return {profile for (profile,) in con.execute(_selection(con, rule)).fetchall()}
+
+
+def _selection(con: duckdb.DuckDBPyConnection, rule: Predicate) -> str:
     schema = {name: kind for name, kind, *_ in con.execute("DESCRIBE asked").fetchall()}
-    return {profile for (profile,) in con.execute(rule.bind(schema).sql("asked")).fetchall()}
+    return rule.bind(schema).sql("asked")
 
 
 def _values(profiles: list[str]) -> str:

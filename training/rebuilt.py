@@ -15,6 +15,7 @@ from features.store import repository
 from foretell.declarations import PredictionTask
 from foretell.errors import NotReady
 from foretell.project import Project
+from lake import scored
 from lake.engine import instant, session, source_table, table
 from models.registry import champion, quietly
 from training import dataset
@@ -38,15 +39,16 @@ def as_scored(project: Project, task: PredictionTask) -> tuple[pd.DataFrame, pd.
     of = f"task = ? AND model_version = ? AND feature_service = ? AND cutoff < {instant(project.now)}"
     with session(project) as con:
         found = con.execute(
-            f"""SELECT profile_id, cutoff, features, batch FROM scores WHERE {of}
+            f"""SELECT profile_id, cutoff, score_id, batch FROM scores WHERE {of}
                 AND cutoff = (SELECT max(cutoff) FROM scores WHERE {of}) ORDER BY profile_id LIMIT {MOST}""",
             [task.name, model.version, service] * 2,
         ).df()
         if found.empty or _late(con, project, found["cutoff"].iloc[0], int(found["batch"].max())):
             return None
+        rows = scored.of_scores(con, found["score_id"].tolist())
     cutoff = found["cutoff"].iloc[0]
     columns = model.contract["columns"]
-    then = pd.DataFrame([dict(row) for row in found["features"]], columns=columns).astype(float)
+    then = pd.DataFrame([rows[score] for score in found["score_id"]], columns=columns).astype(float)
     keys = found[["profile_id", "cutoff"]].assign(event_timestamp=cutoff)
     dataset.build_for(project, [task], [cutoff.to_pydatetime()])
     built = dataset.with_features(project, task, keys)

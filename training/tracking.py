@@ -21,6 +21,7 @@ from models import registry
 from training import lineage
 from training.champion import Contest, whose
 from training.document import document
+from training.expected import EXPECTED, expected
 
 if TYPE_CHECKING:
     from training.tuning import Tuning
@@ -66,6 +67,7 @@ def _register(project: Project, found: Contest, contract: dict[str, Any]) -> tup
         mlflow.log_dict({"views": _frozen(project, task)}, registry.VIEWS)
         mlflow.log_dict(found.backtest.skipped, "skipped.json")
         mlflow.log_dict(contract, registry.CONTRACT)
+        mlflow.log_dict(expected(found), EXPECTED)
         sample = found.rows[columns].head(5)
         method = "predict_proba" if found.kind == "probability" else "predict"
         logged = sklearn_flavour.log_model(

@@ -34,6 +34,8 @@ def open_store(project: Project) -> feast.FeatureStore:
         "offline_store": {"type": "duckdb"},
         "online_store": {"type": "sqlite", "path": str(folder / "online.db")},
         "entity_key_serialization_version": 3,
+        # Feast makes an object of each value: of everybody at once they would not fit into memory.
+        "materialization": {"online_write_batch_size": 5_000},
     }
     file, text = folder / "feature_store.yaml", yaml.safe_dump(config, sort_keys=False)
     if not file.exists() or file.read_text() != text:  # others may be reading it

@@ -6,13 +6,14 @@ Ke et al., LightGBM: A Highly Efficient Gradient Boosting Decision Tree (NIPS 20
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from models.estimators import treeshap
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate
 from models.estimators.forest import Forest
 from models.explain import level
@@ -126,10 +127,6 @@ class _LightGBM(Candidate):
             self._forest = Forest(self.booster_)
         return self._forest.sum(A, self._threads(A)) + self.offset_ + self.level_
 
-    def __getstate__(self) -> Any:
-        kept: Any = super().__getstate__()
-        return {key: value for key, value in kept.items() if key != "_forest"}
-
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
 
@@ -139,12 +136,31 @@ class _LightGBM(Candidate):
         """
         columns = pd.Index(self.columns_)
         A = self.read(X)
+        made = self._tables() if len(A) else None
+        if made is not None:
+            return pd.DataFrame(treeshap.split(made, A), X.index, columns), self._base(made.base)
         both = np.zeros((0, len(columns) + 1))
         if len(A):
             threads = self.num_threads if len(A) > 100 else 1
             both = np.asarray(self.booster_.predict(A, pred_contrib=True, num_threads=threads))
         split, base = pd.DataFrame(both[:, :-1], X.index, columns), float(both[0, -1]) if len(both) else 0.0
-        return split, base + self.offset_ + self.level_
+        return split, self._base(base)
+
+    def _base(self, of_trees: float) -> float:
+        return of_trees + self.offset_ + self.level_
+
+    def _tables(self) -> treeshap.Tables | None:
+        """Made once of a fitted model, and not kept with it; None of trees too deep for them."""
+        if (known := self.__dict__.get("_made")) is None or known[0] is not self.booster_:
+            known = self.__dict__["_made"] = (self.booster_, treeshap.tables(self.booster_))
+        return known[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in cast(dict[str, Any], super().__getstate__()).items()
+            if name not in ("_made", "_forest")
+        }
 
 
 class LightGBMProbability(_LightGBM, ProbabilityCandidate):

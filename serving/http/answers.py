@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_PROFILES = 1_000
+MOST_ROWS = 100
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -29,6 +30,21 @@ class ScoresRequest(BaseModel):
     )
     reasons: bool = Field(False, description="Say why, too: this takes several times as long.")
     features: bool = Field(False, description="Hand out the very row that was scored, too.")
+
+
+class WhatIf(BaseModel):
+    """Rows of features to be scored as if they were somebody's."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True,
+        json_schema_extra={"example": {"task": "churn", "rows": [{"orders_90d": 3, "days_since_order": 12.5}]}},
+    )  # fmt: skip
+
+    task: Name
+    rows: list[dict[Name, float | bool | str | None]] = Field(
+        min_length=1, max_length=MOST_ROWS, description="Features by name; null: unknown."
+    )
+    profile: Name | None = Field(None, description="Whose row the features that are not said are taken from.")
 
 
 class Reason(BaseModel):
@@ -64,6 +80,79 @@ class Score(BaseModel):
     expires_at: datetime
     batch: int = Field(description="The last ingest batch that was known.")
     purpose: str = Field(description="What the score may be used for.")
+
+
+class WhatIfScore(BaseModel):
+    """What the model says of a row."""
+
+    value: float
+    value_low: float | None
+    value_high: float | None
+    percentile: float = Field(description="Share of everyone eligible whose score is no higher, in %.")
+    reasons: list[Reason]
+    features: dict[str, float | None] = Field(description="The row as the model reads it.")
+
+
+class WhatIfAnswer(BaseModel):
+    """One result per row asked for, in that order."""
+
+    task: str
+    profile_id: str | None = Field(description="Whose row was begun with.")
+    kind: str
+    base_rate: float
+    model_version: str
+    estimator: str
+    cutoff: datetime = Field(description="Of the batch that the percentiles are counted in.")
+    results: list[WhatIfScore]
+
+
+class Rescored(BaseModel):
+    """What the very model says of the very row now."""
+
+    value: float
+    identical: bool = Field(description="To the last bit what it said then.")
+    difference: float
+
+
+class Change(BaseModel):
+    """A feature that is another than in the row that was scored, as the model reads it."""
+
+    feature: str
+    was: float | None
+    now: float | None
+    why: list[str] = Field(description="What is known to have changed it.")
+
+
+class Rebuilt(BaseModel):
+    """The row, made again from the facts."""
+
+    agrees: bool = Field(description="The same comes out of the facts of its cutoff and batch.")
+    then: list[Change] = Field(description="What is another, by these.")
+    today: list[Change] = Field(description="What is another by all that is known now of before its cutoff.")
+    problem: str | None = Field(description="Why it cannot be made again; null if it can.")
+    batch: int = Field(description="The last ingest batch that is known by now.")
+
+
+class Behind(BaseModel):
+    """The facts behind a feature, the latest first."""
+
+    feature: str
+    value: Any
+    seen: int
+    behind: int = 0
+    facts: list[dict[str, Any]]
+    problem: str | None
+
+
+class Explained(BaseModel):
+    """A past score: its contract as it was written, whether it comes out again, and whence."""
+
+    score: dict[str, Any] = Field(description="As it was written: see Score.")
+    rescored: Rescored
+    reasons: list[Reason]
+    same_reasons: bool | None = Field(description="Whether those are as they were written; null if none were.")
+    rebuilt: Rebuilt
+    behind: list[Behind] = Field(description="Of the features of the reasons.")
 
 
 class TaskProblem(BaseModel):

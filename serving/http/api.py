@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Response
@@ -12,9 +13,11 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from pydantic import BaseModel
 
 from foretell.errors import ForetellError
+from serving.access.routes import declare
 from serving.http import answers, engine
 from serving.http.docs import page as docs_page
 from serving.http.errors import Guard, answer, error_responses, install
+from serving.http.hot import Hot
 from serving.http.metrics import exposition
 
 T = TypeVar("T")
@@ -28,7 +31,7 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         '`{"error": {"subject", "problem", "fix"}}`.',
     )  # fmt: skip
     install(app)
-    # One request at a time is worked on: the models and stores behind it are for one thread. More: more workers.
+    # Of what takes long one request at a time is worked on. More: more workers.
     thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
     async def work(what: Callable[[], T]) -> T:
@@ -45,6 +48,19 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         """
         found = await work(lambda: answering.scores(asked.profiles, asked.tasks, asked.reasons, asked.features))
         return _json(answers.ScoresAnswer, found)
+
+    @app.get(
+        "/v1/scores/{score_id}", response_model=answers.Explained, tags=["scores"], responses=error_responses(404, 409),
+    )  # fmt: skip
+    async def explained(score_id: str) -> Response:
+        """Why was a past score what it was? Any score that a batch wrote, whatever has been trained or merged since.
+
+        The model that gave it is asked again about the row that it was given; the row is made again from the facts of
+        its time, and what is another by now is named with its cause; and the facts behind its reasons are listed. This
+        takes seconds. A score that was only answered, and by no batch written, has no past: 404.
+        """
+        ask = partial(answering.aside.ask, "serving.explain", "explain", score_id)
+        return _json(answers.Explained, await asyncio.get_running_loop().run_in_executor(None, ask))
 
     @app.get(
         "/v1/profiles/{who:path}/scores", response_model=answers.Scores, tags=["scores"],
@@ -101,6 +117,19 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         """Is the process alive?"""
         return {"status": "alive"}
 
+    @app.post(
+        "/v1/whatif", response_model=answers.WhatIfAnswer, tags=["scores"],
+        responses=error_responses(400, 404, 409, 413, 415, 422),
+    )  # fmt: skip
+    async def whatif(asked: answers.WhatIf) -> Response:
+        """What would a task's model say of these features? Nobody's score: nothing of it is kept.
+
+        With a profile, its own row is taken, and these features are put in its place; without one, whatever is not said
+        is unknown to the model. Names are those of the `features` of a score, text is given as text.
+        """
+        found = await work(lambda: answering.state.whatif(asked.task, asked.profile, asked.rows))
+        return _json(answers.WhatIfAnswer, found)
+
     @app.get("/readyz", response_model=answers.Ready, tags=["operation"], responses=error_responses(503))
     async def readyz() -> Response:
         """Can it answer for some task? From which cutoff and model?"""
@@ -131,7 +160,8 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
     async def docs() -> Response:
         return HTMLResponse(docs_page(app.openapi()))
 
-    return app, Guard(app)
+    declare(app)
+    return app, Guard(Hot(app, answering, thread))
 
 
 def _json(model: type[BaseModel], found: dict[str, Any]) -> Response:

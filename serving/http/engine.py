@@ -1,28 +1,31 @@
-"""How is one request answered? Index, champions and online features of one publication, held together in memory.
+"""How is one request answered? From the index and the champions of one publication, held together in memory.
 
-A score comes from the model: its features are read online, its value is predicted, as in the batch. The publication
-says which model, features, cutoff and crowd belong together; a later one is noticed within a second and replaces all of
-them at once. A row online that is not of the publication's cutoff is never used.
+A score comes from the model: its features are read, its value is predicted, as in the batch. The publication says which
+model, features, cutoff and crowd belong together; a later one is noticed within a second and replaces all of them at
+once.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features.store.online import Online
-from foretell.errors import ForetellError, NotReady, unknown
+import numpy as np
+
+from foretell.errors import DataError, ForetellError, NotReady, unknown
 from foretell.project import Project
-from models.encoding import encode_rows
-from models.registry import Champion, Unanswered, champion, quietly
-from serving.contract import contract_rows
-from serving.http.index import Index, Task, file_of
+from models.registry import Champion
+from serving.contract import contracts
+from serving.http.aside import Aside
+from serving.http.index import REFUSED, STATES, Index, Task, file_of
+from serving.http.kept import Kept
 
 log = logging.getLogger("foretell")
 
@@ -34,9 +37,20 @@ class State:
     project: Project
     stamp: tuple[int, int]
     index: Index
-    online: Online
     champions: dict[str, Champion]
     broken: dict[str, ForetellError] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
+    stale: frozenset[str] = frozenset()
+
+    def heed_the_time(self) -> None:
+        """Forget what was answered once a task's features or scores are too old for it."""
+        now = self.project.now
+        stale = frozenset(
+            name for name in self.champions if now > min((t := self.index.tasks[name]).fresh_until, t.terms.expires_at)
+        )
+        if stale != self.stale:
+            self.stale = stale
+            self.kept.clear()
 
     def task(self, name: str) -> Task:
         if name not in self.index.tasks:
@@ -55,6 +69,66 @@ class State:
             )  # fmt: skip
         return None
 
+    def refusal(self, name: str, profile: str, row: bytes | None) -> ForetellError | None:
+        """Why a profile has no score of a task, by the byte that its row has for it; None if it has one."""
+        task, tasks = self.task(name), self.index.layout.tasks
+        packed = row[tasks.index(name)] if row and name in tasks else 0
+        if packed == STATES["scored"]:
+            return None
+        # Who did not agree has been left out of batches since, and has no row: the page knows.
+        pages = self.index.pages([profile])
+        if packed & REFUSED or task.facts["purpose"] in pages.get(profile, {}).get("refused", ()):
+            return NotReady(
+                name, f"the profile must not be scored: no consent to {task.facts['purpose']}",
+                "ask the person, and write down the answer: `foretell consent grant`",
+            )  # fmt: skip
+        if packed == STATES["insufficient"]:
+            views = ", ".join(task.facts["batch"]["empty"])
+            return NotReady(
+                name, f"insufficient evidence: no fact of the profile is known to {views}",
+                "nothing is predicted of whom nothing is known; load their facts",
+            )  # fmt: skip
+        return NotReady(
+            name, f"the profile is not in its population ({task.facts['population']})",
+            f"nothing is predicted for it as of {task.cutoff:%Y-%m-%d}; ask for another profile or task",
+        )  # fmt: skip
+
+    def scores(
+        self, asked: Sequence[str], tasks: Sequence[str] | None, reasons: bool = False, features: bool = False
+    ) -> dict[str, Any]:
+        """For each text asked: profile_id, scores and problems; or problem and fix, if it means no profile."""
+        for name in tasks or ():
+            self.task(name)
+        return _answer(self, asked, tasks, reasons, features)
+
+    def whatif(self, name: str, who: str | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What the model of a task says of rows of features (see answers.WhatIf)."""
+        if problem := self.problem(name):
+            raise problem
+        task, model = self.index.tasks[name], self.champions[name]
+        columns = model.contract["columns"]
+        profile, begin = self._row_of(who, name) if who is not None else (None, np.full(len(columns), np.nan))
+        X = np.array([_with(begin, row, columns, model) for row in rows])
+        crowd = self.index.crowds[name]
+        said = contracts(model, [""] * len(X), X, crowd, task.terms)
+        kept = ("value", "value_low", "value_high", "percentile", "reasons")
+        shared = ("kind", "base_rate", "model_version", "estimator", "cutoff")
+        return {
+            "task": name, "profile_id": profile, **{key: said[0][key] for key in shared},
+            "results": [{**{key: one[key] for key in kept}, "features": dict(one["features"])} for one in said],
+        }  # fmt: skip
+
+    def _row_of(self, who: str, name: str) -> tuple[str, np.ndarray]:
+        """A profile's id, and the features by which it is scored. Raises why it is not."""
+        (profile,) = self.index.resolve([who])
+        if isinstance(profile, ForetellError):
+            raise profile
+        layout, packed = self.index.layout, self.index.rows([profile]).get(profile)
+        if problem := self.refusal(name, profile, packed):
+            raise problem
+        assert packed is not None
+        return profile, layout.features(packed)[layout.places[name]]
+
     def open_tasks(self) -> list[str]:
         """The tasks that somebody has been scored for: those that are answered if none is named."""
         return [name for name, task in self.index.tasks.items() if task.problem is None]
@@ -65,6 +139,7 @@ class Engine:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self.aside = Aside(folder)
         self._lock = threading.Lock()
         self._state: State | None = None
         self._problem: ForetellError = NotReady("service", "is starting", "ask again in a few seconds")
@@ -83,6 +158,7 @@ class Engine:
 
     def stop(self) -> None:
         self._stopping.set()
+        self.aside.close()
 
     def _watch(self) -> None:
         parent = os.getppid()
@@ -111,6 +187,7 @@ class Engine:
                 raise NotReady("service", "nothing has been published yet", "run `foretell score` first") from None
             stamp = (found.st_ino, found.st_mtime_ns)
             if self._state is not None and self._state.stamp == stamp:
+                self._state.heed_the_time()
                 return False
             self._state = _load(project, stamp, self._state)
             log.info(
@@ -121,13 +198,8 @@ class Engine:
     def scores(
         self, asked: Sequence[str], tasks: Sequence[str] | None, reasons: bool = False, features: bool = False
     ) -> dict[str, Any]:
-        """For each text asked: profile_id, scores and problems; or problem and fix, if it means no profile."""
-        for name in tasks or ():
-            self.state.task(name)
-        found, mixed = _answer(self.state, asked, tasks, reasons, features)
-        if mixed and self.refresh():  # features are renewed just before the publication that goes with them
-            found, _ = _answer(self.state, asked, tasks, reasons, features)
-        return found
+        """See State."""
+        return self.state.scores(asked, tasks, reasons, features)
 
 
 def _said(task: Task) -> str:
@@ -138,74 +210,50 @@ def _load(project: Project, stamp: tuple[int, int], before: State | None) -> Sta
     index = Index(project)
     champions: dict[str, Champion] = {}
     broken: dict[str, ForetellError] = {}
-    for task in index.tasks.values():
-        if task.problem:
-            continue
-        known = before.champions.get(task.name) if before else None
+    for name, packed in index.models.items():
+        task = index.tasks[name]
+        known = before.champions.get(name) if before else None
         try:
-            same = known is not None and known.version == task.version
-            champions[task.name] = known if same and known else _champion(project, task)
-        except Unanswered:  # for now: what is served stays, and it is tried again
-            raise
+            same = known is not None and before is not None and before.index.models[name] == packed
+            champions[name] = known if same and known else _opened(packed, task)
         except Exception as error:
             log.exception("%s cannot be loaded", _said(task))
-            broken[task.name] = NotReady(
-                task.name, f"its model v{task.version} cannot be loaded ({type(error).__name__})",
-                f"run `foretell train {task.name}` and `foretell score {task.name}`",
+            broken[name] = NotReady(
+                name, f"its model v{task.version} cannot be loaded ({type(error).__name__})",
+                f"run `foretell train {name}` and `foretell score {name}`",
             )  # fmt: skip
-    online = quietly(lambda: Online(project, {index.tasks[name].service for name in champions}))
-    return State(project, stamp, index, online, champions, broken)
+    return State(project, stamp, index, champions, broken)
 
 
-def _champion(project: Project, task: Task) -> Champion:
-    found = quietly(lambda: champion(project, task.name, task.version))
+def _opened(packed: bytes, task: Task) -> Champion:
+    found: Champion = pickle.loads(packed)
     found.predict(found.background.to_frame().T, task.cutoff)  # the first call of a library is its slowest
     return found
 
 
 def _answer(
     state: State, asked: Sequence[str], tasks: Sequence[str] | None, reasons: bool, features: bool
-) -> tuple[dict[str, Any], bool]:
-    """The answer, and whether features online were of another cutoff than the publication."""
+) -> dict[str, Any]:  # fmt: skip
     names = list(dict.fromkeys(tasks or state.open_tasks()))
     meant = state.index.resolve(asked)
     profiles = list(dict.fromkeys(p for p in meant if isinstance(p, str)))
-    pages = state.index.pages(profiles)
+    rows = state.index.rows(profiles)
     problems = {name: state.problem(name) for name in names}
     served = [name for name in names if problems[name] is None]
-    rows = state.online.read({state.index.tasks[name].service for name in served}, profiles)
     scores: dict[str, dict[str, Any]] = {profile: {} for profile in profiles}
     refused: dict[str, dict[str, ForetellError]] = {profile: {} for profile in profiles}
-    mixed = False
+    layout = state.index.layout
     for name in names:
-        task, places = state.index.tasks[name], []
-        for place, profile in enumerate(profiles):
-            if problem := problems[name]:
+        who = []
+        for profile in profiles:
+            if problem := problems[name] or state.refusal(name, profile, rows.get(profile)):
                 refused[profile][name] = problem
-            elif task.facts["purpose"] in pages.get(profile, {}).get("refused", ()):
-                refused[profile][name] = NotReady(
-                    name, f"the profile must not be scored: no consent to {task.facts['purpose']}",
-                    "ask the person, and write down the answer: `foretell consent grant`",
-                )  # fmt: skip
-            elif name not in pages.get(profile, {}).get("eligible", ()):
-                refused[profile][name] = NotReady(
-                    name, f"the profile is not in its population ({task.facts['population']})",
-                    f"nothing is predicted for it as of {task.cutoff:%Y-%m-%d}; ask for another profile or task",
-                )  # fmt: skip
-            elif rows[task.service].times(place) != {task.cutoff}:
-                mixed = True
-                refused[profile][name] = NotReady(
-                    name, f"the features online are not those of {task.cutoff:%Y-%m-%d %H:%M}",
-                    f"ask again in a minute, if `foretell score` is running; else run `foretell score {name}`",
-                )  # fmt: skip
             else:
-                places.append(place)
-        if places:
-            model = state.champions[name]
-            X = encode_rows(rows[task.service].values(places), model.contract["columns"], model.categories)
-            who = [profiles[place] for place in places]
-            crowd = state.index.crowds[name]
-            for contract in contract_rows(model, who, X, crowd, task.terms, reasons=reasons):
+                who.append(profile)
+        if who:
+            task, model, places = state.index.tasks[name], state.champions[name], layout.places[name]
+            X = np.stack([layout.features(rows[profile])[places] for profile in who])
+            for contract in contracts(model, who, X, state.index.crowds[name], task.terms, reasons=reasons):
                 contract["features"] = dict(contract["features"]) if features else None
                 scores[contract["profile_id"]][name] = contract
     results = []
@@ -217,7 +265,24 @@ def _answer(
             "profile": text, "profile_id": profile, "scores": list(scores[profile].values()),
             "problems": [{"task": n, "problem": e.problem, "fix": e.fix} for n, e in refused[profile].items()],
         })  # fmt: skip
-    return {"cutoff": max((state.index.tasks[n].cutoff for n in served), default=None), "results": results}, mixed
+    return {"cutoff": max((state.index.tasks[n].cutoff for n in served), default=None), "results": results}
+
+
+def _with(begin: np.ndarray, row: Mapping[str, Any], columns: Sequence[str], model: Champion) -> np.ndarray:
+    """A row of features with some others in place. Refuses names and values that the model does not know."""
+    found = begin.copy()
+    for name, value in row.items():
+        if name not in columns:
+            raise unknown("feature", name, columns)
+        codes = model.categories.get(name)
+        if (codes is None) == isinstance(value, str):
+            expected = "a number or null" if codes is None else "text or null"
+            raise DataError(name, f"expected {expected}, got {value!r}", "see the `features` of a score")
+        if value is None or codes is None:
+            found[columns.index(name)] = np.nan if value is None else float(value)
+        else:  # text that training did not see is as good as unknown
+            found[columns.index(name)] = codes.index(value) if value in codes else np.nan
+    return found
 
 
 def page(state: State, who: str) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,11 +20,39 @@ from foretell.project import Project
 from ingestion.normalise import identifier, other_forms, plain
 from serving.contract import Terms
 
+AT_ONCE = 4  # threads that may ask
 MOST = 900  # parameters of one SQLite query
+STATES = {"scored": 1, "insufficient": 2}  # of a profile in a task's batch; 0: it is not in it
+REFUSED = 128  # added to the state of who did not agree to the task's purpose
 
 
 def file_of(project: Project) -> Path:
     return project.home / "serving" / "index.db"
+
+
+def read_only(file: Path) -> str:
+    """A SQLite file, as it is opened by who will not change it."""
+    return f"{file.resolve().as_uri()}?mode=ro"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a row is packed (see serving/packing.py). tasks: a byte of state each, in this order; places: where among the
+    `width` features each model's columns stand, in the model's order; digest: of the batches."""
+
+    digest: str
+    tasks: list[str]
+    places: dict[str, list[int]]
+    width: int
+
+    @property
+    def head(self) -> int:
+        """Bytes before the features."""
+        return -(-len(self.tasks) // 8) * 8
+
+    def features(self, packed: bytes) -> np.ndarray:
+        """(width,) float64."""
+        return np.frombuffer(packed, dtype=np.float64, offset=self.head)
 
 
 @dataclass(frozen=True)
@@ -61,28 +90,38 @@ class Task:
 
 
 class Index:
-    """One publication; a later one is another file, and this stays what it is. For one thread at a time."""
+    """One publication; a later one is another file, and this stays what it is. For a few threads at a time."""
 
     def __init__(self, project: Project):
         file = file_of(project)
         if not file.exists():
             raise NotReady("service", "nothing has been published yet", "run `foretell score` first")
-        self._con = sqlite3.connect(f"file:{file}?mode=ro", uri=True, check_same_thread=False)
-        about = dict(self._con.execute("SELECT key, value FROM about").fetchall())
+        # All at once, while the file is this one: a connection is used by one thread at a time.
+        self._free = deque(sqlite3.connect(read_only(file), uri=True, check_same_thread=False) for _ in range(AT_ONCE))
+        about = dict(self._all("SELECT key, value FROM about"))
         self.published_at = datetime.fromisoformat(about["published_at"])
         self.kinds: list[str] = json.loads(about["kinds"])
         self.countries: list[str] = json.loads(about.get("countries", "[]"))
+        # None: it was published before this was written down
+        self.personal = frozenset(json.loads(about["personal"])) if "personal" in about else None
         self.tasks = {
             name: Task(name, json.loads(facts))
-            for name, facts in self._con.execute("SELECT name, facts FROM task ORDER BY rowid").fetchall()
+            for name, facts in self._all("SELECT name, facts FROM task ORDER BY rowid")
         }
-        self.segments = [json.loads(f) for (f,) in self._con.execute("SELECT facts FROM segment ORDER BY name")]
-        self.crowds = {
-            task: np.frombuffer(values) for task, values in self._con.execute("SELECT task, sorted FROM crowd")
-        }
+        self.segments = [json.loads(f) for (f,) in self._all("SELECT facts FROM segment ORDER BY name")]
+        self.layout = Layout(**json.loads(about["rows"])) if "rows" in about else Layout("", [], {}, 0)
+        self.crowds = {task: np.frombuffer(values) for task, values in self._all("SELECT task, sorted FROM crowd")}
 
     def close(self) -> None:
-        self._con.close()
+        while self._free:
+            self._free.pop().close()
+
+    def _all(self, query: str, values: Sequence[str] = ()) -> list[Any]:
+        con = self._free.pop()
+        try:
+            return con.execute(query, values).fetchall()
+        finally:
+            self._free.append(con)
 
     @cached_property
     def _duck(self) -> duckdb.DuckDBPyConnection:
@@ -145,16 +184,23 @@ class Index:
         found = self._pick("SELECT profile_id, page FROM page WHERE profile_id IN", profiles)
         return {profile: json.loads(page) for profile, page in found.items()}
 
+    def rows(self, profiles: Sequence[str]) -> dict[str, bytes]:
+        """profile -> its packed row; of who is in no task's batch there is none."""
+        return self._pick("SELECT profile_id, packed FROM row WHERE profile_id IN", profiles)
+
+    @cached_property
+    def models(self) -> dict[str, bytes]:
+        """The champion that answers for each task, pickled."""
+        return dict(self._all("SELECT task, champion FROM model"))
+
     def example(self) -> str | None:
         """The id of somebody who has been scored."""
-        found = self._con.execute(
-            "SELECT profile_id FROM page WHERE page NOT LIKE '%\"eligible\":[]%' LIMIT 1"
-        ).fetchall()
+        found = self._all("SELECT profile_id FROM page WHERE page NOT LIKE '%\"eligible\":[]%' LIMIT 1")
         return found[0][0] if found else None
 
-    def _pick(self, query: str, keys: Sequence[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
+    def _pick(self, query: str, keys: Sequence[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for start in range(0, len(keys), MOST):
             some = keys[start : start + MOST]
-            found |= dict(self._con.execute(f"{query} ({', '.join('?' * len(some))})", some).fetchall())
+            found |= dict(self._all(f"{query} ({', '.join('?' * len(some))})", some))
         return found

@@ -15,12 +15,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foretell.project import Project
 from ingestion.collector.app import Collector
+from serving.access.gate import of_environment
+from serving.access.layer import Access
+from serving.access.trail import Trail
 from serving.http import api
 from serving.http.engine import Engine
 
+PACKED = Path(__file__).parents[2] / "project"  # in a bento: see serving/bento.py
+if "FORETELL_PROJECT" not in os.environ and PACKED.exists():
+    os.environ |= {"FORETELL_PROJECT": str(PACKED), "FORETELL_HOME": str(PACKED / "home")}
 folder = Path(os.environ.get("FORETELL_PROJECT") or Path.cwd())
 engine = Engine(folder)
 app, guarded = api.make(engine)
+trail = Trail(Project(folder).home)
+guarded = Access(guarded, of_environment(Project(folder)), trail, lambda: engine.state.index.personal)
 # It takes events too, if FORETELL_COLLECT is set; for those it need not be ready to answer with scores.
 collector = Collector(Project(folder).home) if os.environ.get("FORETELL_COLLECT") else None
 
@@ -66,6 +74,7 @@ class ForetellService:
     @bentoml.on_shutdown
     def stop(self) -> None:
         engine.stop()
+        trail.close()
         if collector:
             collector.close()
 

@@ -77,6 +77,18 @@ def test_order_of_rows_and_columns_and_further_columns_do_not_matter(kind, name,
 
 
 @every
+def test_a_row_is_answered_with_the_same_bits_alone_in_a_few_and_among_many(kind, name, fitted):
+    """Else a score could not be told from its stored row again: there is no knowing in which company it was scored."""
+    X, _ = shop()
+    estimator = fitted[kind, name]
+    expected = answer(estimator, X)
+    for size in (1, 2, 3, 7, 33):
+        starts = range(0, min(len(X), 40 * size), size)
+        got = np.concatenate([answer(estimator, X[start : start + size]) for start in starts])
+        np.testing.assert_array_equal(got, expected[: len(got)])
+
+
+@every
 def test_any_pattern_of_missing_values_is_answered(kind, name, fitted):
     X, _ = shop()
     holes = X.mask(np.random.default_rng(3).random(X.shape) < 0.4)

@@ -279,8 +279,10 @@ def test_equal_profiles_are_told_the_same(views: dict[str, FeatureView]) -> None
 class Sure:
     """A model for which every column adds as much as it is worth."""
 
-    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
-        return np.full((len(X), 2), 0.5)
+    columns_ = ("days_since_order", "mean_gap_days_ever")
+
+    def answers(self, A: np.ndarray) -> np.ndarray:
+        return np.full(len(A), 0.5)
 
     def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         return X.fillna(0.5), 0.0

@@ -21,6 +21,8 @@ def test_segments_are_loaded_by_name(tmp_path: Path) -> None:
     assert (found["best"].description, found["best"].path) == ("", tmp_path / "best.yaml")
     assert found["risk"].rule.columns == {"churn", "city"}
     assert found["risk"].description == "Leaving."
+    (tmp_path / "held.yaml").write_text("rule: x > 1\ncontrol: 0.25\n")
+    assert (found["best"].control, load_segments(tmp_path)["held"].control) == (0.0, 0.25)
 
 
 def test_a_folder_that_does_not_exist_holds_none(tmp_path: Path) -> None:
@@ -35,11 +37,20 @@ def test_a_folder_that_does_not_exist_holds_none(tmp_path: Path) -> None:
         ("rule: [", "expected YAML, got"),
         ("rule: 'a\n", "expected YAML, got"),
         ("description: none", "expected a rule, got none; add e.g. rule:"),
-        ("rules: a > 1", "expected the keys name, rule, description, purpose, got 'rules'; did you mean \"rule\"?"),
+        (
+            "rules: a > 1",
+            "expected the keys name, rule, description, purpose, control, got 'rules'; did you mean \"rule\"?",
+        ),
         ("rule: true", "expected text as rule, got True (bool); put the rule in quotes"),
         ("rule:", "expected text as rule, got None"),
         ("rule: a > 1\nname: 5", "expected text as name, got 5 (int)"),
         ("rule: a > 1\nname: ../etc", "expected a name of letters, digits, - and _, got '../etc'"),
+        ("rule: a > 1\ncontrol: 0.5", "expected a share above 0 and below 0.5 as control, got 0.5"),
+        ("rule: a > 1\ncontrol: 0", "got 0; write control: 0.1 to hold out a tenth"),
+        ("rule: a > 1\ncontrol: -0.1", "above 0 and below 0.5 as control, got -0.1"),
+        ("rule: a > 1\ncontrol: yes", "above 0 and below 0.5 as control, got True"),
+        ("rule: a > 1\ncontrol: a tenth", "above 0 and below 0.5 as control, got 'a tenth'"),
+        ("rule: a > 1\ncontrol: .nan", "above 0 and below 0.5 as control, got nan"),
         ("rule: a >", "syntax error at character 3"),
     ],
 )

@@ -11,6 +11,7 @@ import gzip
 import json
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,12 @@ from lake.engine import session
 from lake.erasure import receipts, tombstones, unfinished
 from lake.scan import search
 from models.registry import champion, quietly
+from segments.control import hand_out
+from segments.history import record
 from serving.consent import say
 from serving.erase import erase, plan
 from serving.export import collect, write
+from serving.grade import grade
 from serving.profile import page
 from serving.publish import publish
 from serving.score import score
@@ -75,6 +79,11 @@ def everything_about(project: Project) -> None:
     unify(project)
     say(project, OTHER_MAIL, "marketing", True, f"{NAME} called")
     score(project, list(TASKS[:1]))
+    score(project, list(TASKS[:1]), cutoff=NOW - timedelta(days=95))
+    assert grade(project)
+    (project.folder / "segments" / "held.yaml").write_text("rule: identifiers > 0\ncontrol: 0.4\n")
+    record(project)
+    hand_out(project, "held", folder / "held.csv")
     shutil.rmtree(folder)
     home = project.home
     (home / "collected" / "web").mkdir(parents=True)
@@ -101,7 +110,8 @@ def state(project: Project, but: set[str]) -> dict[str, Any]:
         found["scores"] = con.execute(
             f"SELECT * EXCLUDE (reasons, features), reasons::VARCHAR, features::VARCHAR FROM scores WHERE {rest}"
         ).fetchall()
-        found["golden"] = con.execute(f"SELECT * FROM golden WHERE {rest}").fetchall()
+        for name in ("golden", "outcomes", "memberships", "exposures"):
+            found[name] = con.execute(f"SELECT * FROM {name} WHERE {rest}").fetchall()
         for file in sorted((project.home / "features").rglob("[!.]*.parquet")):
             query = f"SELECT * FROM read_parquet('{file}', hive_partitioning=false) WHERE {rest}"
             found[str(file.relative_to(project.home))] = [str(r) for r in con.execute(query).fetchall()]
@@ -153,8 +163,9 @@ def test_the_person_had_everything(done: Done) -> None:
     assert tables == {"facts", "quarantine", "decisions", "consents"}
     assert {text for *_, text in done.hits_before} == set(TEXTS)
     erased = done.receipt["erased"]
-    assert {"facts/crm", "facts/till", "facts/web", "quarantine", "scores", "training_rows", "decisions", "consents",
-            "features", "online store", "last batches", "collected", "landing"} <= erased.keys()  # fmt: skip
+    assert {"facts/crm", "facts/till", "facts/web", "quarantine", "scores", "outcomes", "training_rows", "decisions",
+            "consents", "features", "online store", "last batches", "collected", "landing", "memberships", "exposures",
+            } <= erased.keys()  # fmt: skip
     assert erased["quarantine"] == 3
     assert erased["collected"] == erased["landing"] == erased["decisions"] == erased["consents"] == 1
     assert erased["facts/crm, blanked in rows of others"] == 1
@@ -298,6 +309,11 @@ def test_the_export_has_everything(done: Done, tmp_path: Path) -> None:
     assert [c["purpose"] for c in read["consents"]] == ["marketing"]
     assert len(read["scores"]) == done.receipt["erased"]["scores"]
     assert all(score["features"] for score in read["scores"])
+    for name in ("memberships", "exposures"):
+        assert len(read[name]) == done.receipt["erased"][name] > 0
+        assert "held" in {row["segment"] for row in read[name]}
+    assert len(read["outcomes"]) == done.receipt["erased"]["outcomes"] >= 1
+    assert {row["score_id"] for row in read["outcomes"]} <= {row["score_id"] for row in read["scores"]}
     assert [d["kind"] for d in read["decisions"]] == ["unlink"]
     assert read["models"] == done.learned
     assert read["links"]

@@ -17,7 +17,7 @@ from foretell import __main__ as program
 from foretell.errors import NotReady
 from foretell.project import Project
 from serving.http import api
-from serving.http.engine import Engine
+from serving.http.engine import Engine, State
 
 __all__ = ["mine", "trained"]
 
@@ -289,7 +289,7 @@ def test_a_failure_is_one_without_a_traceback(
 ) -> None:
     engine = Engine(copy_of(trained.project, tmp_path / "shop").folder)
     engine.refresh()
-    monkeypatch.setattr(engine, "scores", lambda *_: 1 / 0)
+    monkeypatch.setattr(State, "scores", lambda *_: 1 / 0)
     with TestClient(api.make(engine)[1]) as client:
         said = refused(client.post("/v1/scores", json={"profiles": ["jo@home.org"]}), 500)
     assert said["problem"] == "the service failed (ZeroDivisionError)"

@@ -85,8 +85,9 @@ def test_resolves_as_unification_does(index: Index, trained: TrainedShop) -> Non
 def test_a_value_that_means_two_people_is_refused(trained: TrainedShop) -> None:
     index = Index(trained.project)
     one, two = index.resolve(["card:40000001", "card:40000002"])
-    index._con.close()
-    index._con = who = sqlite3.connect(":memory:")
+    index.close()
+    who = sqlite3.connect(":memory:")
+    index._free.append(who)
     who.execute("CREATE TABLE who (key TEXT, profile_id TEXT)")
     who.executemany("INSERT INTO who VALUES (?, ?)", [("card:7", one), ("email:7", two), ("phone:1234567", one)])
     index.kinds = ["card", "phone"]

@@ -108,7 +108,9 @@ def test_a_failing_source_does_not_stop_the_others(project: Project) -> None:
     assert "shop_db: table orders: 2 facts" in said
     assert profiles(project) == 2
     told = foretell(project, "status")[1]
-    assert re.search(r"- last run \(load, unify, score\): began .*, ended .*, 2 new facts: till: no file matches", told)
+    assert re.search(
+        r"- last run \(load, unify, score, grade\): began .*, ended .*, 2 new facts: till: no file matches", told
+    )
     assert re.search(r"- till failed \d{4}-\d\d-\d\d \d\d:\d\d: till: no file matches", told)
     foretell(project, "run")
     assert "(2 times in a row)" in foretell(project, "status")[1]

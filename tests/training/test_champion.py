@@ -91,7 +91,7 @@ def test_champion_is_registered_with_its_contract(trained: TrainedShop, name: st
     assert set(contract) == {
         "task", "kind", "columns", "estimator", "base_rate", "service", "background", "horizon_days", "purpose",
         "population", "metric", "batch", "cutoffs", "evaluated_on", "rows", "reason", "categories", "tuned", "season",
-        "now", "base_rate_interval", "allowed", "words", "interval", "judged_days",
+        "now", "base_rate_interval", "allowed", "words", "interval", "judged_days", "question",
     }  # fmt: skip
     task = project.definitions.task(name)
     assert contract["columns"] == dataset.feature_columns(project, task) == list(contract["background"])

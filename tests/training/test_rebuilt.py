@@ -11,7 +11,7 @@ from fixtures_trained import NOW, load_all, mine, trained
 
 from foretell.errors import DataError
 from foretell.project import Project
-from lake.engine import table
+from lake.engine import session, table
 from training.champion import contest
 from training.leaks import changed_when_rebuilt
 from training.rebuilt import as_scored
@@ -29,13 +29,15 @@ def later(project: Project, days: int = 20) -> Project:
 
 def restate(project: Project, column: str, profiles: int) -> None:
     """Make the kept rows of some scores say otherwise, as if the feature had been another when they were scored."""
-    for file in table(project, "scores").files():
+    with session(project) as con:
+        query = "SELECT columns, places FROM scored_columns WHERE task = 'churn'"
+        columns, places = con.execute(query).fetchall()[0]
+    place = places[columns.index(column)]
+    for file in table(project, "scored_rows").files():
         rows = duckdb.execute(f"SELECT * FROM '{file}'").to_arrow_table()
-        changed = []
-        for place, row in enumerate(rows.to_pylist()):
-            if place < profiles:
-                row["features"] = [(name, -1.0 if name == column else value) for name, value in row["features"]]
-            changed.append(row)
+        changed = rows.to_pylist()
+        for row in changed[:profiles]:
+            row["values"][place - 1] = -1.0
         made = rows.from_pylist(changed, schema=rows.schema)
         duckdb.from_arrow(made).write_parquet(str(file))
 
