@@ -1,4 +1,4 @@
-"""Who is most like a seed audience, as profiles are now? Any seed: a segment, a rule, a file of identifiers.
+"""Who is most like a seed audience, as profiles are now? Any seed: a segment, a rule, identifiers, a file of them.
 
 Candidates learn to tell the seed from everyone else by what is known now, and are judged on seeds they did not see:
 each profile is ranked by a model of which it was no part. What the seed's own rule reads is kept from them, or they
@@ -11,8 +11,9 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Lookalikes:
 
     ranked: profile_id and likeness (probability of being a seed) of everyone else, the likest first.
     evaluation: model, metric, value, low, high, on seeds held out. marks: feature, seed (its typical value there),
-    others, weight (mean |effect| in the winner), the weightiest first. unknown: identifiers of a file that nobody has.
+    others, weight (mean |effect| in the winner), the weightiest first. unknown: listed identifiers that nobody has.
     """
 
     seed: str
@@ -63,12 +64,17 @@ class Lookalikes:
 
 
 def expand(
-    project: Project, seed: str, among: str | None = None, progress: Callable[[str], None] = lambda _: None
-) -> Lookalikes:
-    """Rank everyone (`among`: a rule that they satisfy) by their likeness to a seed."""
+    project: Project, seed: str | Sequence[str], among: str | None = None,
+    progress: Callable[[str], None] = lambda _: None, at: datetime | None = None,
+) -> Lookalikes:  # fmt: skip
+    """Rank everyone (`among`: a rule that they satisfy) by their likeness to a seed.
+
+    seed: a segment, a rule, a file of identifiers, or a list of them. at: by the features as of then, not as of now.
+    """
+    name = seed if isinstance(seed, str) else "the seed"
     progress("finding the seed")
     members, hidden, unknown = _members(project, seed)
-    rows = _rows(project, progress)
+    rows = _rows(project, at or project.now, progress)
     with session(project) as con:  # nobody is compared, nor found, who did not agree to it
         refused = without(con, project, _purpose(project, seed), project.now, rows["profile_id"].tolist())
     rows = rows[~rows["profile_id"].isin(refused)].reset_index(drop=True)
@@ -80,7 +86,7 @@ def expand(
     if min(seeds, others) < 2 * FOLDS:
         fix = "loosen the rule, or give more identifiers" if seeds < 2 * FOLDS else "tighten the rule"
         raise DataError(
-            seed, f"expected at least {2 * FOLDS} seeds and {2 * FOLDS} others, to hold some out, got {seeds} and "
+            name, f"expected at least {2 * FOLDS} seeds and {2 * FOLDS} others, to hold some out, got {seeds} and "
             f"{others}", fix + (", or loosen --among" if among else ""),
         )  # fmt: skip
     columns = [c for c in rows.columns if c != "profile_id" and c not in hidden]
@@ -102,15 +108,15 @@ def expand(
     everyone = pd.DataFrame({"profile_id": rows["profile_id"], "likeness": model.predict_proba(X)[:, 1]})
     ranked = everyone[y == 0].sort_values(["likeness", "profile_id"], ascending=[False, True], ignore_index=True)
     return Lookalikes(
-        seed, seeds, ranked, evaluation, winner, reason, _marks(model, X, y, categories), unknown,
+        name, seeds, ranked, evaluation, winner, reason, _marks(model, X, y, categories), unknown,
         _replayable(project, seed),
     )  # fmt: skip
 
 
-def _purpose(project: Project, seed: str) -> str:
+def _purpose(project: Project, seed: str | Sequence[str]) -> str:
     """What a lookalike of this seed is for: as the segment says, else marketing."""
     known = declared(project)
-    return (known[seed].purpose if seed in known else "") or PURPOSE
+    return (known[seed].purpose if isinstance(seed, str) and seed in known else "") or PURPOSE
 
 
 def check_file(file: Path) -> None:
@@ -160,24 +166,32 @@ from foretell import Enters, PredictionTask, days
     return file
 
 
-def _members(project: Project, seed: str) -> tuple[set[str], frozenset[str], list[str]]:
+def _members(project: Project, seed: str | Sequence[str]) -> tuple[set[str], frozenset[str], list[str]]:
     """The seed's profiles, the attributes its rule reads, and identifiers that nobody has."""
-    if (file := Path(seed)).suffix.lower() in {".csv", ".txt"}:
-        found, unknown = set(), []
-        with session(project) as con:
-            for text in _listed(file):
-                try:
-                    found.add(resolve(con, project, text))
-                except NotReady:
-                    raise
-                except ForetellError:
-                    unknown.append(text)
-        if not found:
-            raise DataError(seed, f"none of its {len(unknown)} identifiers is known", "one profile id or e-mail a line")
+    if not isinstance(seed, str) or _is_file(seed):
+        name, listed = (seed, _listed(Path(seed))) if isinstance(seed, str) else ("the seed", seed)
+        found, unknown = _found(project, name, listed)
         return found, frozenset(), unknown
     rule = rule_of(project, seed)
     hidden = rule.columns | {f"known_{trait}" for trait in rule.columns}  # a trait and the feature that knows it
     return set(audience(project, seed).members["profile_id"]), frozenset(hidden), []
+
+
+def _found(project: Project, name: str, identifiers: Iterable[str]) -> tuple[set[str], list[str]]:
+    """The profiles that identifiers mean, and those that mean none."""
+    found, unknown = set(), []
+    with session(project) as con:
+        for text in identifiers:
+            try:
+                found.add(resolve(con, project, text))
+            except NotReady:
+                raise
+            except ForetellError:
+                unknown.append(text)
+    if not found:
+        fix = "one profile id or e-mail a line" if _is_file(name) else "give profile ids or e-mails"
+        raise DataError(name, f"none of its {len(unknown)} identifiers is known", fix)
+    return found, unknown
 
 
 def _listed(file: Path) -> list[str]:
@@ -191,16 +205,15 @@ def _listed(file: Path) -> list[str]:
     return [text for text in dict.fromkeys(rows) if text.lower() not in {"profile_id", "email", "identifier"}]
 
 
-def _rows(project: Project, progress: Callable[[str], None]) -> pd.DataFrame:
-    """Every feature of every profile as of now."""
+def _rows(project: Project, at: datetime, progress: Callable[[str], None]) -> pd.DataFrame:
+    """Every feature of every profile as of one instant. Without a setting `as_of` each asking for now gives another."""
     views = list(project.definitions.of_profiles.values())
     if not views:
         raise NotReady("lookalike", "no view can be filled", "declare a source that plays a role")
-    now = project.now  # one instant: without `as_of` each asking gives another
-    build.build(project, views, [now], progress)
-    joined = f"(SELECT profile_id FROM {build.read(project, views[0], now)}) p"
+    build.build(project, views, [at], progress)
+    joined = f"(SELECT profile_id FROM {build.read(project, views[0], at)}) p"
     for view in views:
-        file = build.read(project, view, now)
+        file = build.read(project, view, at)
         joined += f" JOIN (SELECT * EXCLUDE (event_timestamp, created) FROM {file}) USING (profile_id)"
     with session(project) as con:
         return con.execute(f"SELECT * FROM {joined} ORDER BY profile_id").df()
@@ -265,9 +278,13 @@ def _typical(X: pd.DataFrame, categories: encoding.Categories) -> dict[str, Any]
     return values
 
 
-def _replayable(project: Project, seed: str) -> bool:
+def _is_file(seed: str) -> bool:
+    return Path(seed).suffix.lower() in {".csv", ".txt"}
+
+
+def _replayable(project: Project, seed: str | Sequence[str]) -> bool:
     """Whether the seed is a rule over features alone."""
-    if Path(seed).suffix.lower() in {".csv", ".txt"}:
+    if not isinstance(seed, str) or _is_file(seed):
         return False
     features = {name for view in project.definitions.of_profiles.values() for name in view.features}
     return rule_of(project, seed).columns <= features

@@ -43,6 +43,7 @@ class Route:
 TABLE = (
     Route("/v1/scores", "score", personal=True),
     Route("/v1/whatif", "score", personal=True),
+    Route("/v1/lookalikes", "score", personal=True),
     Route("/v1/scores/{score_id}", "personal", personal=True),
     Route("/v1/profiles/{who:path}/scores", "score", personal=True),
     Route("/v1/profiles/{who:path}", "read", personal=True, scores=True),

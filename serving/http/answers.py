@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 MOST_PROFILES = 1_000
 MOST_ROWS = 100
+MOST_ALIKE = 10_000
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
+# 2.0 is an integer by JSON Schema, which pydantic's strict mode forgets.
+Whole = Annotated[int, BeforeValidator(lambda said: int(said) if isinstance(said, float) and said % 1 == 0 else said)]
 
 
 class ScoresRequest(BaseModel):
@@ -45,6 +48,22 @@ class WhatIf(BaseModel):
         min_length=1, max_length=MOST_ROWS, description="Features by name; null: unknown."
     )
     profile: Name | None = Field(None, description="Whose row the features that are not said are taken from.")
+
+
+class LookalikesRequest(BaseModel):
+    """Who is like whom?"""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"example": {"seed": "best_customers", "top": 500}}
+    )
+
+    seed: Annotated[
+        Annotated[Name, Tag("segment")]
+        | Annotated[list[Name], Field(min_length=1, max_length=MOST_PROFILES), Tag("profiles")],
+        Discriminator(lambda said: "profiles" if isinstance(said, list) else "segment"),
+    ] = Field(description="A declared segment; or profile ids or identifiers, of ten people at least.")
+    among: Name | None = Field(None, description="A declared segment; only its members are found.")
+    top: Whole = Field(100, ge=1, le=MOST_ALIKE, description="How many, the likest first.")
 
 
 class Reason(BaseModel):
@@ -153,6 +172,46 @@ class Explained(BaseModel):
     same_reasons: bool | None = Field(description="Whether those are as they were written; null if none were.")
     rebuilt: Rebuilt
     behind: list[Behind] = Field(description="Of the features of the reasons.")
+
+
+class Judged(BaseModel):
+    """How well a candidate found the seeds that were held out."""
+
+    model: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Mark(BaseModel):
+    """What tells the seed apart: a feature, and what is typical of the seed and of the others."""
+
+    feature: str
+    weight: float
+    seed: float | str | None
+    others: float | str | None
+
+
+class Alike(BaseModel):
+    """Somebody who is no seed, and the probability of being one."""
+
+    profile_id: str
+    likeness: float
+
+
+class Lookalikes(BaseModel):
+    """A seed expanded, the likest first."""
+
+    cutoff: datetime = Field(description="The features are as of the last batch.")
+    seeds: int
+    others: int = Field(description="How many were ranked.")
+    unknown: list[str] = Field(description="Those of the seed that nobody has.")
+    estimator: str = Field(description="The candidate that ranks.")
+    why: str = Field(description="And why it was chosen.")
+    evaluation: list[Judged]
+    marks: list[Mark]
+    results: list[Alike]
 
 
 class TaskProblem(BaseModel):

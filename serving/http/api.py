@@ -130,6 +130,19 @@ def make(answering: engine.Engine) -> tuple[FastAPI, Guard]:
         found = await work(lambda: answering.state.whatif(asked.task, asked.profile, asked.rows))
         return _json(answers.WhatIfAnswer, found)
 
+    @app.post(
+        "/v1/lookalikes", response_model=answers.Lookalikes, tags=["scores"],
+        responses=error_responses(400, 404, 409, 413, 415, 422),
+    )  # fmt: skip
+    async def lookalikes(asked: answers.LookalikesRequest) -> Response:
+        """Who is most like a seed: the members of a segment, or those listed? And how well can that be told?
+
+        Candidates learn to tell the seed from everyone else, and are judged on seeds held out. This takes from seconds
+        to a minute; more than a minute is left to `foretell lookalike`.
+        """
+        ask = partial(answering.aside.ask, "serving.lookalike", "lookalikes", asked.model_dump_json())
+        return _json(answers.Lookalikes, await asyncio.get_running_loop().run_in_executor(None, ask))
+
     @app.get("/readyz", response_model=answers.Ready, tags=["operation"], responses=error_responses(503))
     async def readyz() -> Response:
         """Can it answer for some task? From which cutoff and model?"""

@@ -16,7 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from foretell.errors import ForetellError, NotReady, UnknownName
+from foretell import errors
+from foretell.errors import ForetellError, NotReady
 from foretell.project import Project
 
 PATIENCE = 55  # seconds for an answer: BentoML gives up after a minute
@@ -24,14 +25,13 @@ IDLE = 300  # seconds without a question after which the process ends
 
 
 def _asked(folder: Path, where: str, what: str, argument: str) -> tuple[str, Any]:
-    """("answer", what is found); or "unknown" or "error" with the words of a ForetellError, which can be sent."""
+    """("answer", what is found); or the name of a ForetellError, with its words, which can be sent."""
     try:
         return "answer", getattr(importlib.import_module(where), what)(Project(folder), argument)
     except ModuleNotFoundError:
-        return "error", (argument, "is told from the lake, which is not where the service is", "ask the project itself")
+        return "NotReady", (what, "is told from the lake, which is not where the service is", "ask the project itself")
     except ForetellError as error:
-        kind = "unknown" if isinstance(error, UnknownName) else "error"
-        return kind, (error.subject, error.problem, error.fix)
+        return type(error).__name__, (error.subject, error.problem, error.fix)
 
 
 class Aside:
@@ -55,13 +55,13 @@ class Aside:
             except (TimeoutError, BrokenProcessPool) as error:
                 self._end()
                 why = "took too long" if isinstance(error, TimeoutError) else "its process ended"
-                raise NotReady(argument, f"the answer {why}", "ask again, or ask the command line") from None
+                raise NotReady(what, f"the answer {why}", "ask again, or ask the command line") from None
             self._timer = threading.Timer(IDLE, self.close)
             self._timer.daemon = True
             self._timer.start()
         if said == "answer":
             return found
-        raise (UnknownName if said == "unknown" else NotReady)(*found)
+        raise getattr(errors, said)(*found)
 
     def close(self) -> None:
         """End the process, if there is one; the next question starts another."""

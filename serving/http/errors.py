@@ -40,7 +40,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ForetellError)
     async def foretell(_: Request, error: ForetellError) -> JSONResponse:
-        """404: nobody knows the name; 409: known, but what was asked cannot be answered now."""
+        """404: nobody knows the name; 409: it is as /docs says, but it cannot be answered now, or not for this."""
         status = 404 if isinstance(error, UnknownName) else 409
         return answer(status, error.subject or "profile", error.problem, error.fix)
 

@@ -32,8 +32,8 @@ NOWHERE = ("/schema.json", "/docs.json", "/static_content/x", "/v1/batch", "/v1/
 # The table again, by hand: what changes in it must be meant.
 OPENS = {
     "/v1/scores": "score", "/v1/profiles/{who:path}/scores": "score", "/v1/profiles/{who:path}": "read",
-    "/v1/whatif": "score", "/v1/scores/{score_id}": "personal", "/v1/tasks": "read", "/v1/segments": "read",
-    "/metrics": "admin",
+    "/v1/whatif": "score", "/v1/lookalikes": "score", "/v1/scores/{score_id}": "personal",
+    "/v1/tasks": "read", "/v1/segments": "read", "/metrics": "admin",
     **dict.fromkeys(("/livez", "/healthz", "/readyz", "/docs", "/", "/openapi.json"), ANYBODY),
 }  # fmt: skip
 
@@ -56,8 +56,11 @@ def ask(service: Behind, method: str, path: str, headers: dict[str, str]):
             ids = con.execute("SELECT min(score_id) FROM scores WHERE task = 'churn'").fetchall()
         filled = path.replace("{score_id}", ids[0][0])
     assert "{" not in filled, f"{path}: say here how to ask for it"
-    asked = {"task": "churn", "profile": PERSON, "rows": [{}]} if path == "/v1/whatif" else {"profiles": [PERSON]}
-    body = {"json": asked} if method in ("POST", "PUT") else {}
+    bodies = {
+        "/v1/whatif": {"task": "churn", "profile": PERSON, "rows": [{}]},
+        "/v1/lookalikes": {"seed": "osloers", "top": 3},
+    }
+    body = {"json": bodies.get(path, {"profiles": [PERSON]})} if method in ("POST", "PUT") else {}
     service.gate._failures._held.clear()  # so many come here without a key that they would be slowed down
     return service.client.request(method, filled, headers=headers, **body)
 
@@ -65,7 +68,7 @@ def ask(service: Behind, method: str, path: str, headers: dict[str, str]):
 def test_the_table_is_the_one_meant() -> None:
     assert {route.path: route.scope for route in TABLE} == OPENS
     assert {route.path for route in TABLE if route.personal} == {path for path in OPENS if path.startswith(
-        ("/v1/scores", "/v1/profiles", "/v1/whatif"))}  # fmt: skip
+        ("/v1/scores", "/v1/profiles", "/v1/whatif", "/v1/lookalikes"))}  # fmt: skip
     assert {path for _, path in routes()} == OPENS.keys()
 
 

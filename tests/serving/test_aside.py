@@ -11,10 +11,13 @@ from starlette.testclient import TestClient
 from test_score import rows_of
 
 from foretell.errors import NotReady, UnknownName
+from segments.audience import audience
+from serving.batch import last
 from serving.explain import explain
 from serving.http import api, aside
 from serving.http.aside import Aside
 from serving.http.engine import Engine
+from training.lookalike import Lookalikes, expand
 
 __all__ = ["trained"]
 
@@ -49,6 +52,58 @@ def test_an_id_that_no_score_has(client: TestClient) -> None:
     assert answer.status_code == 404
     assert answer.json()["error"]["problem"] == "no score has this id"
     assert "32 hexadecimal digits" in answer.json()["error"]["fix"]
+
+
+def expanded(trained: TrainedShop, seed, among: str | None = None) -> Lookalikes:
+    """As of the batch, by `training.lookalike`."""
+    batch = last(trained.project, "churn")
+    assert batch
+    return expand(trained.project, seed, among, at=batch.cutoff)
+
+
+def test_a_segment_is_expanded_as_on_the_command_line(client: TestClient, trained: TrainedShop) -> None:
+    answer = client.post("/v1/lookalikes", json={"seed": "osloers", "top": 50})
+    assert answer.status_code == 200, answer.text
+    said, found = answer.json(), expanded(trained, "osloers")
+    assert said["results"] == found.ranked.head(50).to_dict("records")
+    assert (said["seeds"], said["others"], said["estimator"]) == (found.seeds, len(found.ranked), found.winner)
+    assert [mark["feature"] for mark in said["marks"]] == found.marks["feature"].tolist()
+    judged = {(one["model"], one["metric"]): one["value"] for one in said["evaluation"]}
+    assert judged["lightgbm", "auc"] > 0.8
+
+
+def test_a_list_is_expanded_among_a_segment(client: TestClient, trained: TrainedShop) -> None:
+    seed = [f"card:{40_000_000 + n}" for n in range(1, 121, 4)]
+    answer = client.post("/v1/lookalikes", json={"seed": [*seed, "nobody@x"], "among": "osloers"})
+    assert answer.status_code == 200, answer.text
+    said, found = answer.json(), expanded(trained, seed, "osloers")
+    members = set(audience(trained.project, "osloers").members["profile_id"])
+    assert {one["profile_id"] for one in said["results"]} <= members
+    assert said["results"] == found.ranked.head(100).to_dict("records")
+    assert said["unknown"] == ["nobody@x"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "subject", "problem"),
+    [
+        ({"seed": "oslorers"}, 404, "oslorers", "no such segment"),
+        ({"seed": "city = 'Oslo'"}, 404, "city = 'Oslo'", "no such segment"),
+        ({"seed": "osloers", "among": "nobody"}, 404, "nobody", "no such segment"),
+        ({"seed": ["person1@example.org"]}, 409, "the seed", "expected at least 10 seeds and 10 others"),
+        ({"seed": ["nobody@x"]}, 409, "the seed", "none of its 1 identifiers is known"),
+        ({"top": 5}, 422, "seed", "Field required"),
+        ({"seed": []}, 422, "seed.profiles", "at least 1 item"),
+        ({"seed": "osloers", "top": 0}, 422, "top", "greater than or equal to 1"),
+    ],
+)
+def test_a_seed_that_cannot_be_expanded(
+    client: TestClient, body: dict, status: int, subject: str, problem: str
+) -> None:
+    answer = client.post("/v1/lookalikes", json=body)
+    assert answer.status_code == status, answer.text
+    said = answer.json()["error"]
+    assert said["subject"] == subject
+    assert problem in said["problem"]
 
 
 def test_errors_come_through(tmp_path: Path) -> None:
