@@ -46,6 +46,11 @@ class Peer:
         return {task: encode(found, c["columns"], c["categories"]) for task, c in self.contracts.items()}
 
     @bentoml.api
+    async def constant(self) -> dict:
+        """What BentoML itself takes."""
+        return {"status": "alive"}
+
+    @bentoml.api
     def score(self, profile: str) -> dict:
         """{task: value}"""
         rows = self._rows(profile)

@@ -100,9 +100,18 @@ def generate(file: Path, people: int, seed: int = 7) -> None:
 
 def prepare(folder: Path, sizes: Sizes) -> None:
     """A project with four champions, and its views built at its now for as many people as are asked for."""
+    from training.dataset import build_for
+
+    project = trained(folder, sizes.people)
+    build_for(project, [project.definitions.task(name) for name in TASKS], [project.now])
+    for view in VIEWS:
+        enlarge(project, view, sizes.profiles)
+
+
+def trained(folder: Path, people: int) -> Project:
+    """A project with four champions, of a shop of so many people."""
     from ingestion.load import load
     from training.champion import train
-    from training.dataset import build_for
     from unification.identity import unify
 
     texts = {f"tasks/{name}.py": TASK.format(name=name, views=VIEWS) for name in TASKS}
@@ -110,7 +119,7 @@ def prepare(folder: Path, sizes: Sizes) -> None:
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    generate(folder / "exports" / "shop" / "lines.parquet", sizes.people)
+    generate(folder / "exports" / "shop" / "lines.parquet", people)
     project = Project(folder)
     for loaded in load(project, ["shop"]):
         if isinstance(loaded, Exception):
@@ -118,9 +127,7 @@ def prepare(folder: Path, sizes: Sizes) -> None:
     unify(project)
     for name in TASKS:
         progress(f"{name}: {train(project, name, progress).winner}")
-    build_for(project, [project.definitions.task(name) for name in TASKS], [project.now])
-    for view in VIEWS:
-        enlarge(project, view, sizes.profiles)
+    return project
 
 
 def enlarge(project: Project, name: str, profiles: int) -> None:

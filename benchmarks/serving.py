@@ -1,9 +1,11 @@
 """How fast does the service answer, and what does it cost over HTTP itself?
 
-A shop is generated, loaded, unified, trained and scored for four tasks (or --project: one that is), and `foretell
-serve` is started on it, beside it the service that one writes first (_serving_peer.py): BentoML, Feast's
-get_online_features and a model of MLflow's for each task. Both have one process, and take turns. Clients keep their
-connections open, and share the machine with the services. Cold: whoever is asked for was not asked for before.
+The shop of `benchmarks.batch`, in which learned models win, is generated, loaded, unified, trained and scored for four
+tasks (or --project: one that is), and `foretell serve` is started on it. Beside it two more: the service that one
+writes first (_serving_peer.py: BentoML, Feast's get_online_features and a model of MLflow's for each task), and the
+product's own application under uvicorn alone, without BentoML (_serving_bare.py). Each has one process, and they take
+turns. Clients keep their connections open, and share the machine with the services. Cold: whoever is asked for was not
+asked for before.
 
   serving.cold_c1_vs_naive       answers a second of all tasks for one profile, 1 client, over the naive service's
   serving.cold_c16_vs_naive      the same of 16 clients
@@ -13,7 +15,9 @@ connections open, and share the machine with the services. Cold: whoever is aske
   serving.p99_over_p50_c16       of the cold ones
   serving.non_2xx                answers other than 2xx, and others than scores, in all of it
 
-Seconds to start, latencies, and of 100 profiles at a time are in the details.
+In the details: seconds to start, latencies, 100 profiles at a time; and BentoML's own share of a request, as a part of
+the time that the service takes for a cold one and for a constant, and what it is of a constant that an API of BentoML's
+gives (`bentoml_*`).
 """
 
 from __future__ import annotations
@@ -27,41 +31,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import features, report
-from benchmarks.load import Heard, Load, Request
-from benchmarks.report import progress
+from benchmarks import batch, report
+from benchmarks._load import Heard, Load, Request
+from benchmarks.report import apart, progress
 from foretell.project import Project
 
 PATIENCE = 300  # seconds until the service must be ready
 ROOT = Path(__file__).parents[1]
-TASKS = ("churn", "propensity", "clv", "next_order")
-FULL, QUICK = features.Sizes(2_000_000, 100_000, 2), features.Sizes(24_000, 3_000, 1)
+FULL, QUICK = 100_000, 3_000  # people
 
 
-def prepare(folder: Path, sizes: features.Sizes) -> None:
-    """A project that can be served: four tasks, trained on as many cutoffs as said, and scored."""
+def prepare(folder: Path, people: int) -> None:
+    """A project that can be served: four tasks, trained and scored."""
     from serving.score import score
-    from training.champion import train
 
-    os.environ |= {"FORETELL_CUTOFFS": str(sizes.cutoffs), "FORETELL_FOLDS": "1"}
-    features.prepare(folder, sizes)
-    project = Project(folder)
-    for task in TASKS:
-        train(project, task, progress, trials=0)
-    score(project, list(TASKS), progress=progress, reasons="none")
+    score(batch.trained(folder, people), list(batch.TASKS), progress=progress, reasons="none")
 
 
 def eligible(project: Project, tasks: Sequence[str]) -> list[str]:
     """Everyone that the last batch of all these tasks scored, in an order that means nothing."""
-    from serving import batch
+    from serving.batch import last
 
-    found = [set(last.values()["profile_id"]) for task in tasks if (last := batch.last(project, task))]
+    found = [set(known.values()["profile_id"]) for task in tasks if (known := last(project, task))]
     everyone = sorted(set.intersection(*found))
     return [everyone[place] for place in np.random.default_rng(7).permutation(len(everyone))]
 
@@ -97,16 +93,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, prepare, measure, report."""
     parser = report.options(__doc__ or "", "serving")
     parser.add_argument("--project", type=Path, help="a scored project to serve (default: one is generated)")
-    parser.epilog = f"Full size: {FULL.profiles:,} people. Quick: {QUICK.profiles:,}."
+    parser.add_argument("--keep", type=Path, help="leave the project in this folder")
+    parser.epilog = f"Full size: {FULL:,} people. Quick: {QUICK:,}."
     given = parser.parse_args(arguments)
-    sizes, repeats = QUICK if given.quick else FULL, report.repeats(given)
+    people, repeats = QUICK if given.quick else FULL, report.repeats(given)
     with tempfile.TemporaryDirectory(prefix="foretell-bench-") as name:
-        folder = given.project or Path(name) / "shop"
+        folder = given.project or given.keep or Path(name) / "shop"
         if not given.project:
-            folder.mkdir()
-            prepare(folder, sizes)
+            folder.mkdir(parents=True)
+            apart(prepare, folder, people)
         project = Project.find(folder)
-        ports = _free(2)
+        ports = _free(3)
         progress("starting the services")
         command = [sys.executable, "-m", "foretell", "--project", str(project.folder), "serve", "--port"]
         process, ready_s = start([*command, str(ports[0])], ports[0], Path(name) / "log", "/readyz", {})
@@ -119,12 +116,17 @@ def main(arguments: list[str] | None = None) -> None:
                     "PEER_TASKS": json.dumps({task: facts["version"] for task, facts in served.items()}),
                 },
             )  # fmt: skip
+            bare, _ = start(
+                [sys.executable, "-m", "benchmarks._serving_bare", str(ports[2])],
+                ports[2], Path(name) / "bare", "/readyz", {"FORETELL_PROJECT": str(project.folder)},
+            )  # fmt: skip
             try:
                 profiles = eligible(project, list(served))
                 measured = measure(ports, profiles, repeats, 200 if given.quick else 4_000)
             finally:
-                peer.terminate()
-                peer.wait(60)
+                for other in (peer, bare):
+                    other.terminate()
+                    other.wait(60)
         finally:
             process.terminate()
             process.wait(60)
@@ -134,11 +136,16 @@ def main(arguments: list[str] | None = None) -> None:
         ours, theirs = ([heard.per_second for heard in measured[name]] for name in (one, other))
         return report.ratio(f"serving.{one}_vs_{other.partition('_')[0]}", ours, theirs, limit)
 
+    def added(whole: str, bare: str) -> float:
+        """What part of the time of the whole is not the bare one's."""
+        took = [report.summary([heard.per_second for heard in measured[name]])[0] for name in (bare, whole)]
+        return 1 - took[1] / took[0]
+
     report.Report(
         benchmark="serving",
         versions=report.versions("bentoml", "feast", "lightgbm", "mlflow", "shap", "uvicorn"),
         sizes={
-            **({} if given.project else asdict(sizes)), "tasks": list(served), "profiles_asked": len(profiles),
+            **({} if given.project else {"people": people}), "tasks": list(served), "profiles_asked": len(profiles),
             "repeats": repeats, "quick": given.quick, "load": os.getloadavg()[0],
         },
         bars=[
@@ -152,6 +159,9 @@ def main(arguments: list[str] | None = None) -> None:
         ],
         details={
             "ready_s": ready_s, "estimators": {task: facts["estimator"] for task, facts in served.items()},
+            "bentoml_of_cold": added("cold_c16", "bare_cold_c16"),
+            "bentoml_of_constant": added("constant_c16", "bare_constant_c16"),
+            "bentoml_of_its_own_constant": added("naive_constant_c16", "bare_constant_c16"),
             "bad": next((heard.said for heard in everything if heard.said), ""),
             **{
                 name: {
@@ -168,7 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(ports: Sequence[int], profiles: list[str], repeats: int, most: int) -> dict[str, list[Heard]]:
     """Every question in every round; nobody is asked for twice, but where that is the question."""
     found: dict[str, list[Heard]] = {}
-    ours, theirs = ports
+    ours, theirs, bare = ports
     few, rest = max(20, most // 20), list(profiles)
     hot = [rest.pop() for _ in range(max(50, few))]
 
@@ -180,6 +190,7 @@ def measure(ports: Sequence[int], profiles: list[str], repeats: int, most: int) 
     with Load() as load:
         for asked in (one_each(fresh(5)), one_each(fresh(5), True)):  # warm
             load.ask(ours, asked, 1)
+        load.ask(bare, one_each(fresh(5)), 1)
         for route in ("score", "explained"):
             load.ask(theirs, naive(fresh(5), route), 1)
         for n in range(repeats):
@@ -189,6 +200,9 @@ def measure(ports: Sequence[int], profiles: list[str], repeats: int, most: int) 
                 "cold_c16": (ours, one_each(fresh(most)), 16, '"value"'),
                 "hot_c16": (ours, one_each(hot) * max(1, most // len(hot)), 16, '"value"'),
                 "constant_c16": (ours, [("GET", "/livez", "")] * most, 16, "alive"),
+                "bare_cold_c16": (bare, one_each(fresh(most)), 16, '"value"'),
+                "bare_constant_c16": (bare, [("GET", "/livez", "")] * most, 16, "alive"),
+                "naive_constant_c16": (theirs, [("POST", "/constant", "{}")] * (most // 4), 16, "alive"),
                 "constant_c1": (ours, [("GET", "/livez", "")] * (most // 4), 1, "alive"),
                 "reasons_c1": (ours, one_each(fresh(few), True), 1, '"value"'),
                 "reasons_c16": (ours, one_each(fresh(few), True), 16, '"value"'),

@@ -122,7 +122,7 @@ def declare(app: Any, table: Iterable[Route] = TABLE) -> None:
 
 _REFUSED = {
     "401": "It is not known who asks.", "403": "The caller lacks a scope.", "429": "The caller asks too often.",
-    "503": "It cannot be told who asks, or not be written down what is answered.",
+    "503": "It cannot be told who asks, or not be written down what is answered; or it took too long.",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from foretell import errors
 from foretell.errors import ForetellError, NotReady
 from foretell.project import Project
 
-PATIENCE = 55  # seconds for an answer: BentoML gives up after a minute
+PATIENCE = 55  # seconds for an answer, less than the service has (serving.http.errors.LONGEST)
 IDLE = 300  # seconds without a question after which the process ends
 
 

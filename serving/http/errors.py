@@ -6,6 +6,7 @@ the last to catch what nobody expected.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import traceback
@@ -21,6 +22,7 @@ from foretell.errors import ForetellError, UnknownName, did_you_mean
 from serving.http.metrics import observe
 
 LARGEST = 1_000_000  # bytes of a body
+LONGEST = 60  # seconds for an answer
 DRAINED = 20 * LARGEST  # what is read of one that is too large, so that its sender hears the answer
 
 PROBES = ("/livez", "/healthz", "/readyz", "/metrics")  # asked every few seconds: not logged
@@ -94,7 +96,12 @@ class Guard:
             await send(message)
 
         try:
-            await self._guarded(scope, receive, noted)
+            async with asyncio.timeout(LONGEST):
+                await self._guarded(scope, receive, noted)
+        except TimeoutError:
+            if not status:
+                late = answer(503, "service", f"the answer took longer than {LONGEST} s", "ask for less at a time")
+                await late(scope, receive, noted)
         except Exception as error:
             # Its message may hold personal data: the log gets its type and where it came from.
             log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))

@@ -20,6 +20,7 @@ from serving.access.layer import Access
 from serving.access.trail import Trail
 from serving.http import api
 from serving.http.engine import Engine
+from serving.http.errors import LONGEST
 
 PACKED = Path(__file__).parents[2] / "project"  # in a bento: see serving/bento.py
 if "FORETELL_PROJECT" not in os.environ and PACKED.exists():
@@ -36,13 +37,18 @@ collector = Collector(Project(folder).home) if os.environ.get("FORETELL_COLLECT"
 class ApiFirst:
     """BentoML has routes of its own, such as /readyz, and a shape of its own for errors. The API goes before them.
 
-    Before the API goes the collector, which has limits of its own.
+    It also goes before what BentoML does for each request, of which nothing is needed here: its tracing and the task
+    that it starts to limit the time take about as long as a score. Before the API goes the collector, which has limits
+    of its own.
     """
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":  # what a server calls an application for first
+            whole = scope["app"]
+            whole.middleware_stack = ApiFirst(whole.middleware_stack)
         if collector and scope["type"] == "http" and collector.mine(scope["path"]):
             await collector.collect(scope, receive, send)
             return
@@ -53,7 +59,7 @@ class ApiFirst:
 @bentoml.service(
     name="foretell",
     workers=int(os.environ.get("FORETELL_WORKERS", "1")),
-    traffic={"timeout": 60},
+    traffic={"timeout": LONGEST},
     # Both would keep the path of each request, which may name a person. The API logs its own line instead.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
