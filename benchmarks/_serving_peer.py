@@ -63,7 +63,7 @@ class Peer:
 
         rows, said = self._rows(profile), {}
         for task, model in self.models.items():
-            plain = model.unwrap_python_model() if hasattr(model, "unwrap_python_model") else model.get_raw_model()
+            plain = model.get_raw_model()
             if task not in self.explainers:
                 parts = [*getattr(plain, "parts_", {}).values(), plain]
                 self.explainers[task] = [

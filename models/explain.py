@@ -7,8 +7,8 @@ hazard (so it divides the chance that it happens the next day).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Container, Sequence
+from functools import lru_cache, partial
 from math import factorial, isfinite
 from typing import Any
 
@@ -68,9 +68,16 @@ def base(model: Any, background: pd.Series) -> float:
 
 def split(model: Any, X: pd.DataFrame, background: pd.Series) -> tuple[pd.DataFrame, float]:
     """(contributions of the columns that the model reads, base): see `contributions`."""
-    if hasattr(model, "margin_contributions"):
-        return model.margin_contributions(X)
+    if hasattr(model, "effects"):
+        added, start = model.effects(model.read(X))
+        return pd.DataFrame(added, X.index, pd.Index(told(model, X.columns))), start
     return shapley(partial(margin, model), list(model.columns_), X, background, type(model).__name__)
+
+
+def told(model: Any, columns: Container[str]) -> list[str]:
+    """What the columns that a model reads are called in its reasons: one may be known by another name (told_as)."""
+    others: dict[str, str] = getattr(model, "told_as", {})
+    return [name if (name := others.get(column) or column) in columns else column for column in model.columns_]
 
 
 def shapley(
@@ -85,7 +92,7 @@ def shapley(
         raise DataError(
             subject,
             f"expected a model of at most {MAX_SHAPLEY_COLUMNS} columns, got {len(columns)}",
-            "give it a method margin_contributions",
+            "give it a method effects",
         )
     if lacking := [column for column in columns if column not in background.index]:
         raise DataError(
@@ -95,21 +102,40 @@ def shapley(
         )
     k, rows = len(columns), X.reindex(columns=columns).to_numpy(dtype=float)
     typical = background.reindex(columns).to_numpy(dtype=float)
-    subsets = np.arange(2**k)  # a subset is a number: its bits are the columns taken from the row
-    taken = (subsets[:, None] >> np.arange(k)) & 1 == 1
-    margins = np.empty((len(subsets), len(rows)))
+    taken = subsets(k)
+    margins = np.empty((len(taken), len(rows)))
     together = max(1, MOST_ROWS // max(1, len(rows)))  # one prediction of many rows, not many of one
-    for some in (slice(start, start + together) for start in range(0, len(subsets), together)):
+    for some in (slice(start, start + together) for start in range(0, len(taken), together)):
         mixed = np.where(taken[some, None, :], rows, typical).reshape(-1, k)
         margins[some] = of(pd.DataFrame(mixed, columns=pd.Index(columns))).reshape(margins[some].shape)
-    sizes = taken.sum(axis=1)
-    result = np.zeros((len(rows), k))
-    for column in range(k):
-        without = subsets[~taken[:, column]]
-        share = np.array([factorial(n) * factorial(k - n - 1) / factorial(k) for n in sizes[without]])
-        result[:, column] = share @ (margins[without | (1 << column)] - margins[without])
     started = of(pd.DataFrame(typical[None], columns=pd.Index(columns)))[0]
-    return pd.DataFrame(result, X.index, pd.Index(columns)), float(started)
+    return pd.DataFrame(values_of(margins), X.index, pd.Index(columns)), float(started)
+
+
+@lru_cache
+def subsets(k: int) -> np.ndarray:
+    """(2^k, k) bool: which of k players are in each subset. A subset is a number, its bits are its players."""
+    return (np.arange(2**k)[:, None] >> np.arange(k)) & 1 == 1
+
+
+@lru_cache
+def _orders(k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each of k players the subsets without it, and in what share of all orders it comes right after each."""
+    taken, found = subsets(k), []
+    for player in range(k):
+        without = np.flatnonzero(~taken[:, player])
+        sizes = taken[without].sum(axis=1).tolist()
+        found.append((without, np.array([factorial(n) * factorial(k - n - 1) / factorial(k) for n in sizes])))
+    return found
+
+
+def values_of(margins: np.ndarray) -> np.ndarray:
+    """(n, k): Shapley values of k players, from the margins of n rows for each of their subsets, (2^k, n)."""
+    k = len(margins).bit_length() - 1
+    result = np.zeros((margins.shape[1], k))
+    for player, (without, share) in enumerate(_orders(k)):
+        result[:, player] = share @ (margins[without | (1 << player)] - margins[without])
+    return result
 
 
 def top_reasons(
@@ -123,11 +149,19 @@ def top_reasons(
     A reason: feature; value (None when unknown); effect on the margin, to six decimals (so that rounding errors
     neither order reasons nor make any); text, in words: "3 orders in 90 days (typical: 1), which lowers the score".
     """
-    names = sorted(map(str, contrib.columns))
-    effects = contrib[names].to_numpy(dtype=float).round(6)
-    values = X[names].to_numpy(dtype=float)
+    names = [str(name) for name in contrib.columns]
     typical = dict(zip(names, background.reindex(names).astype(float).tolist(), strict=True))
     wording = Wording(words or {}, categories or {}, typical)
+    return largest(contrib.to_numpy(dtype=float), X[names].to_numpy(dtype=float), names, wording, n)
+
+
+def largest(
+    effects: np.ndarray, values: np.ndarray, columns: Sequence[str], wording: Wording, n: int = 3
+) -> list[list[dict[str, Any]]]:
+    """`top_reasons` of arrays: effects and values are of the same rows and columns."""
+    by_name = sorted(range(len(columns)), key=columns.__getitem__)
+    names: list[str] = [columns[place] for place in by_name]
+    effects, values = effects[:, by_name].round(6), values[:, by_name]
     order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
 
     def reason(said: dict[str, float], name: str, effect: float) -> dict[str, Any]:
@@ -140,10 +174,10 @@ def top_reasons(
         }
 
     made = []
-    largest = np.take_along_axis(effects, order, axis=1).tolist()
-    for columns, those, row in zip(order.tolist(), largest, values.tolist(), strict=True):
+    sizes = np.take_along_axis(effects, order, axis=1).tolist()
+    for places, those, row in zip(order.tolist(), sizes, values.tolist(), strict=True):
         said = dict(zip(names, row, strict=True))
         made.append([
-            reason(said, names[column], effect) for column, effect in zip(columns, those, strict=True) if effect != 0
+            reason(said, names[place], effect) for place, effect in zip(places, those, strict=True) if effect != 0
         ])  # fmt: skip
     return made

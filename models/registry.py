@@ -24,8 +24,9 @@ import pandas as pd
 from foretell.errors import ForetellError, NotReady
 from foretell.project import Project
 from models.encoding import encode
-from models.explain import shifted
+from models.explain import contributions, largest, shifted, told
 from models.interval import interval
+from models.wording import Wording
 
 ALIAS = "champion"
 CONTRACT = "contract.json"
@@ -82,10 +83,24 @@ class Champion:
 
     def answers(self, A: np.ndarray, at: datetime) -> np.ndarray:
         """(n,): the same of rows of floats whose columns are the contract's, in order, NaN being the unknown."""
+        return shifted(self.model.answers(self._read(A)), self.contract["kind"], self.season(at))
+
+    def effects(self, A: np.ndarray) -> np.ndarray:
+        """(n, columns): what each column adds to the margin of each such row. See models.explain.contributions."""
+        if not hasattr(self.model, "effects"):
+            rows = pd.DataFrame(A, columns=pd.Index(self.contract["columns"]))
+            return contributions(self.model, rows, self.background).to_numpy()
+        found = np.zeros(A.shape)
+        found[:, self._told] = self.model.effects(self._read(A))[0]
+        return found
+
+    def reasons(self, A: np.ndarray) -> list[list[dict[str, Any]]]:
+        """Of each such row the largest effects, in words. See models.explain.top_reasons."""
+        return largest(self.effects(A), A, self.contract["columns"], self._wording)
+
+    def _read(self, A: np.ndarray) -> np.ndarray:
         read = A if self._places is None else A[:, self._places]
-        if np.isinf(read).any():
-            read = np.where(np.isinf(read), np.nan, read)
-        return shifted(self.model.answers(read), self.contract["kind"], self.season(at))
+        return np.where(np.isinf(read), np.nan, read) if np.isinf(read).any() else read
 
     @cached_property
     def _places(self) -> np.ndarray | None:
@@ -93,6 +108,16 @@ class Champion:
         columns = list(self.contract["columns"])
         places = [columns.index(column) for column in self.model.columns_]
         return None if places == list(range(len(columns))) else np.array(places, dtype=np.int64)
+
+    @cached_property
+    def _told(self) -> list[int]:
+        """Which of the contract's columns the model's effects are told as."""
+        columns = list(self.contract["columns"])
+        return [columns.index(column) for column in told(self.model, columns)]
+
+    @cached_property
+    def _wording(self) -> Wording:
+        return Wording(self.words, self.categories, self.contract["background"])
 
     def season(self, at: datetime) -> float:
         """What the time of the year adds to the margin; between two days that it knows, a part of each."""

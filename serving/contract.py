@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa
 from numba import njit
 
-from models.explain import contributions, top_reasons
 from models.registry import Champion
 
 _STAMP = pa.timestamp("us", tz="UTC")
@@ -68,13 +67,6 @@ def percentiles(crowd: np.ndarray, values: np.ndarray) -> np.ndarray:
     return found
 
 
-def why(model: Champion, X: np.ndarray) -> list[list[dict[str, Any]]]:
-    """The reasons of each encoded row."""
-    rows = pd.DataFrame(X, columns=pd.Index(model.contract["columns"]))
-    effects = contributions(model.model, rows, model.background)
-    return top_reasons(effects, rows, model.background, categories=model.categories, words=model.words)
-
-
 def contract_rows(
     model: Champion, profiles: Sequence[str], X: pd.DataFrame, crowd: np.ndarray, terms: Terms, *,
     values: np.ndarray | None = None, reasons: bool = True,
@@ -99,7 +91,7 @@ def contracts(
         values = answers(model, X, terms.cutoff)
     shares = percentiles(crowd, values).tolist()
     low, high = ([None if end != end else end for end in side.tolist()] for side in model.interval(values))
-    said: list[Any] = list(why(model, X)) if reasons else [None] * len(X)
+    said: list[Any] = list(model.reasons(X)) if reasons else [None] * len(X)
     made = score_ids(model, terms.cutoff, profiles, X).astype("<u8").tobytes().hex()
     shared, plain, columns, told = _shared(model, terms), X.tolist(), model.contract["columns"], values.tolist()
     return [

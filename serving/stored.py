@@ -14,7 +14,7 @@ from foretell.project import Project
 from lake import scored
 from lake.engine import session, table
 from models.registry import Champion, champion, quietly
-from serving.contract import answers, why
+from serving.contract import answers
 
 Score = dict[str, Any]
 """A row of the view `scores`, by column; features: column -> number, in the order of the model's columns."""
@@ -60,7 +60,7 @@ def rescored(project: Project, scores: Mapping[str, Score], reasons: bool = True
             asked = [score for score in some if score["cutoff"] == cutoff]
             X = rows_of(model, asked)
             values = answers(model, X, cutoff)
-            said = why(model, X) if reasons else [[] for _ in asked]
+            said = model.reasons(X) if reasons else [[] for _ in asked]
             for score, value, reason in zip(asked, values.tolist(), said, strict=True):
                 found[score["score_id"]] = Rescored(value, value == score["value"], reason)
     return found

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from lake.engine import table
 from lake.scored import COLUMNS, ROWS
-from serving.contract import STORED, Terms, contract_table, percentiles, why
+from serving.contract import STORED, Terms, contract_table, percentiles
 from serving.reasons import Chosen
 from serving.stream import Asked, Batch, is_known, known_ids, small_session
 
@@ -100,7 +100,7 @@ def _reasons(batch: Batch, one: Asked, new: np.ndarray, chosen: Chosen, progress
         places = picked[low:high]
         X = _stored(batch, chunk)[np.searchsorted(batch.kept[chunk], found.at[places] - start)]
         columns = batch.wide.places[one.name]
-        said |= dict(zip(places.tolist(), why(one.model, np.ascontiguousarray(X[:, columns])), strict=True))
+        said |= dict(zip(places.tolist(), one.model.reasons(np.ascontiguousarray(X[:, columns])), strict=True))
     found.reasons, found.seconds = len(picked), time.perf_counter() - began
     return said
 

@@ -249,7 +249,7 @@ def _marks(model: Any, X: pd.DataFrame, y: np.ndarray, categories: encoding.Cate
     sample = X.sample(min(len(X), 2_000), random_state=0)
     background = pd.Series(encoding.background(X, categories))
     columns = list(getattr(model, "columns_", X.columns))
-    if hasattr(model, "margin_contributions") or len(columns) <= 12:
+    if hasattr(model, "effects") or len(columns) <= 12:
         weight = contributions(model, sample, background).abs().mean()
     else:  # too many columns for exact Shapley values: how far the seed's mean lies from the others', in deviations
         weight = ((X[y == 1].mean() - X[y == 0].mean()) / X.std()).abs().fillna(0.0)

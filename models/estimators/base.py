@@ -18,15 +18,19 @@ class Candidate(BaseEstimator):
     """An estimator over named feature columns. A subclass writes `_fit` and `_predict`; the checks are here.
 
     A table is checked at the door. What lies behind reads plain arrays, so that one row costs microseconds.
+    An estimator that can split its margin has `effects(A)`: (effects, base), the former (n, columns_), what each column
+    adds to the margin of each row, the latter what all rows start from; row sum + base = margin.
 
     horizon_days: how many days after the cutoff the label looks.
     name: what it is called in reports; requires: the columns it reads (none named: every column it was fitted on).
+    told_as: column read -> the name by which reasons speak of it, where the features have one of that name.
     by_cutoff: whether its `_fit` takes `places` too: for each row the place of its cutoff among all of them, or None.
     After `fit`: feature_names_in_, n_features_in_; typical_, the median of each column read (0 where it has none).
     """
 
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
+    told_as: ClassVar[dict[str, str]] = {}
     by_cutoff: ClassVar[bool] = False
 
     def __init__(self, horizon_days: float):

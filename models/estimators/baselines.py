@@ -57,10 +57,9 @@ class _Everyone(Candidate):
     def _predict(self, A: np.ndarray) -> np.ndarray:
         return np.full(len(A), self.mean_)
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
         """(zeros, the margin): no feature adds anything."""
-        nothing = pd.DataFrame(0.0, X.index, pd.Index(self.columns_))
-        return nothing, float(self.margins(self.typical_.to_numpy()[None])[0])
+        return np.zeros(A.shape), float(self.margins(self.typical_.to_numpy()[None])[0])
 
 
 class BaseRate(_Everyone, ProbabilityCandidate):

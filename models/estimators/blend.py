@@ -27,6 +27,7 @@ from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandid
 from models.estimators.boosting import LightGBMAmount, LightGBMProbability
 from models.estimators.btyd import BGNBDProbability, BGNBDSpend
 from models.estimators.linear import POWER, LogLogistic, LogTweedie
+from models.explain import told
 
 FADING = 0.7  # what a row counts to trees and regressions, of one that was asked a cutoff later
 REACH = 6.0  # how far from the mean a history may be, on the margin: beyond, it is as good as certain
@@ -41,7 +42,8 @@ class _Blend(Candidate):
 
     tuned: parameters of the trees that differ from their defaults. categorical: columns whose numbers are codes of
     text.
-    After `fit`: parts_, name -> fitted model; places_, name -> which columns it reads; shares_, name -> its share in
+    After `fit`: parts_, name -> fitted model; places_, name -> which columns it reads; told_, name -> which columns its
+    effects are told as; shares_, name -> its share in
     the margin; skipped_, name -> why it has no opinion of its own; level_, what is added to the margin; middle_, the
     margin of the mean label; stretch_, how many times farther from there than the model of histories says.
     """
@@ -123,6 +125,7 @@ class _Blend(Candidate):
         self.shares_ = {name: count / len(opinions) for name, count in voices.items()}
         at = {column: place for place, column in enumerate(X.columns)}
         self.places_ = {name: np.array([at[c] for c in part.columns_]) for name, part in self.parts_.items()}
+        self.told_ = {name: np.array([at[c] for c in told(part, at)]) for name, part in self.parts_.items()}
         self.level_ = 0.0
         self.level_ = self._level(X, np.maximum(y, 0.0), weight, now if stands else None, ago)
         if now is not None and not stands:
@@ -195,17 +198,23 @@ class _Blend(Candidate):
     def _predict(self, A: np.ndarray) -> np.ndarray:
         return self._from_margin(self._margin(A))
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """(contributions, base): its parts' own, by their shares; row sum + base = margin. See LightGBM's."""
-        total, base = pd.DataFrame(0.0, X.index, pd.Index(self.columns_)), self.level_
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
+        """(effects, base): its parts' own, by their shares; see Candidate."""
+        total, base = np.zeros(A.shape), self.level_
         for name, part in self.parts_.items():
+            B = A[:, self.places_[name]]
             if name == "history":
-                found, start = part.contributions_of(partial(self._said, part), X, self.typical_)
+                found, start = part.effects_of(partial(self._said, part), B, self._usual)
             else:
-                found, start = part.margin_contributions(X)
-            total[found.columns] += self.shares_[name] * found
+                found, start = part.effects(B)
+            total[:, self.told_[name]] += self.shares_[name] * found
             base += self.shares_[name] * start
         return total, base
+
+    @property
+    def _usual(self) -> np.ndarray:
+        """A typical history."""
+        return self.typical_.to_numpy()[self.places_["history"]]
 
 
 class BlendProbability(_Blend, ProbabilityCandidate):

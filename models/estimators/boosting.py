@@ -127,24 +127,18 @@ class _LightGBM(Candidate):
             self._forest = Forest(self.booster_)
         return self._forest.sum(A, self._threads(A)) + self.offset_ + self.level_
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
-
-        The margin is the log-odds of true, or the log of the amount. TreeSHAP over the training rows that reached each
-        node: Lundberg et al., From local explanations to global understanding (Nature Machine Intelligence 2020).
-        contributions: n rows with X's index, columns as in fit; row sum + base = margin.
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
+        """(effects, base), the former (n, columns_): see Candidate. The margin is the log-odds of true, or the log of
+        the amount. TreeSHAP over the training rows that reached each node: Lundberg et al., From local explanations to
+        global understanding (Nature Machine Intelligence 2020).
         """
-        columns = pd.Index(self.columns_)
-        A = self.read(X)
-        made = self._tables() if len(A) else None
-        if made is not None:
-            return pd.DataFrame(treeshap.split(made, A), X.index, columns), self._base(made.base)
-        both = np.zeros((0, len(columns) + 1))
-        if len(A):
-            threads = self.num_threads if len(A) > 100 else 1
-            both = np.asarray(self.booster_.predict(A, pred_contrib=True, num_threads=threads))
-        split, base = pd.DataFrame(both[:, :-1], X.index, columns), float(both[0, -1]) if len(both) else 0.0
-        return split, self._base(base)
+        if not len(A):
+            return np.zeros(A.shape), self._base(0.0)
+        if (made := self._tables()) is not None:
+            return treeshap.split(made, A), self._base(made.base)
+        threads = self.num_threads if len(A) > 100 else 1
+        both = np.asarray(self.booster_.predict(A, pred_contrib=True, num_threads=threads))
+        return both[:, :-1], self._base(float(both[0, -1]))
 
     def _base(self, of_trees: float) -> float:
         return of_trees + self.offset_ + self.level_

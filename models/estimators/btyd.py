@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
-from math import comb
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from foretell.errors import DataError
 from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandidate, linear
 from models.estimators.lifetime import BGNBD, MBGNBD, GammaGamma, ParetoNBD
+from models.explain import subsets, values_of
 
 ABOUT = 1.5  # times as many: a season's difference, not another unit
 NONE = 1e-6  # purchases: as good as none are expected
@@ -31,6 +30,7 @@ class _BuyTillYouDie(Candidate):
     """
 
     purchases: ClassVar[type[BGNBD] | type[ParetoNBD]]
+    told_as: ClassVar[dict[str, str]] = {HISTORY[1]: "days_since_order"}
 
     def __init__(self, horizon_days: float, *, penalizer: float = 0.0):
         super().__init__(horizon_days)
@@ -48,44 +48,33 @@ class _BuyTillYouDie(Candidate):
         self._fit_models(histories, counts)
         self._fit_labels(A[known], y[known], weight[known])
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """(contributions, base) against a typical history; row sum + base = margin. See `contributions_of`."""
-        return self.contributions_of(self.margins, X, self.typical_)
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
+        """(effects, base) against a typical history: see `effects_of`."""
+        return self.effects_of(self.margins, A, self.typical_.to_numpy())
 
-    def contributions_of(
-        self, of: Callable[[np.ndarray], np.ndarray], X: pd.DataFrame, typical: pd.Series
-    ) -> tuple[pd.DataFrame, float]:
+    def effects_of(
+        self, of: Callable[[np.ndarray], np.ndarray], A: np.ndarray, typical: np.ndarray
+    ) -> tuple[np.ndarray, float]:
         """Shapley values of how often one orders, how long ago the last order is, and the value of one; n rows each.
 
         of: the margin of rows of histories. Its columns are no reasons by themselves: the span from the first order to
         the last raises what the time since the first lowers. So the number of orders goes with the time since the first
-        (as `order_days_ever`), and the time since the last is one of its own (as `days_since_order`, if X has it).
+        (as `order_days_ever`), and the time since the last is one of its own (as `days_since_order`, where it is known;
+        in the place of the span).
         """
-        x, span, since = HISTORY
-        columns = list(self.columns_)
-        rows = self._columns(X, tuple(columns)).set_axis(X.index)
-        ago = X.columns.intersection(["days_since_order"]).tolist()[:1] or [span]
-        players = [[x, since], ago, *[[column] for column in columns if column not in HISTORY]]
-        told = [x, *ago, *[column for column in columns if column not in HISTORY]]
-        row = rows.assign(**{ago[0]: rows[since] - rows[span]})
-        usual = typical.reindex(columns).to_frame().T.astype(float)
-        usual = usual.assign(**{ago[0]: usual[since] - usual[span]}).iloc[0]
-
-        def mixed(taken: list[str]) -> np.ndarray:
-            both = pd.DataFrame({c: row[c] if c in taken else np.full(len(row), usual[c]) for c in row.columns})
-            return of(both.assign(**{span: np.maximum(both[since] - both[ago[0]], 0.0)})[columns].to_numpy())
-
-        margins = {
-            subset: mixed([c for place in subset for c in players[place]])
-            for size in range(len(players) + 1) for subset in combinations(range(len(players)), size)
-        }  # fmt: skip
-        found = pd.DataFrame(0.0, X.index, pd.Index(told))
-        for place, name in enumerate(told):
-            for subset, before in margins.items():
-                if place not in subset:
-                    share = 1 / (len(players) * comb(len(players) - 1, len(subset)))
-                    found[name] += share * (margins[tuple(sorted((*subset, place)))] - before)
-        return found, float(of(usual[columns].to_numpy()[None])[0])
+        count, span, since = range(len(HISTORY))
+        players = [[count, since], [span], *([place] for place in range(len(HISTORY), A.shape[1]))]
+        rows, usual = _with_ago(A), _with_ago(typical[None])
+        whose = subsets(len(players))
+        taken = np.zeros((len(whose), A.shape[1]), dtype=bool)
+        for player, places in enumerate(players):
+            taken[:, places] = whose[:, [player]]
+        mixed = np.where(taken[:, None, :], rows, usual)
+        mixed[:, :, span] = np.maximum(mixed[:, :, since] - mixed[:, :, span], 0.0)
+        margins = of(mixed.reshape(-1, A.shape[1])).reshape(len(whose), len(A))
+        found = np.zeros(A.shape)
+        found[:, [places[0] for places in players]] = values_of(margins)
+        return found, float(of(typical[None])[0])
 
     def _predict(self, A: np.ndarray) -> np.ndarray:
         known = _complete(A)
@@ -284,6 +273,13 @@ class ParetoNBDGammaGamma(_Amount):
     """By Pareto/NBD and Gamma-Gamma."""
 
     name, purchases = "pareto_nbd_gamma_gamma", ParetoNBD
+
+
+def _with_ago(A: np.ndarray) -> np.ndarray:
+    """Rows of histories with the days since the last order in the place of the span from the first to it."""
+    found = A.copy()
+    found[:, 1] = A[:, 2] - A[:, 1]
+    return found
 
 
 def _complete(A: np.ndarray) -> np.ndarray:

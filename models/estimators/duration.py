@@ -27,7 +27,7 @@ from models.estimators.boosting import _LightGBM
 from models.estimators.btyd import HISTORY, _BuyTillYouDie, _complete, _history
 from models.estimators.lifetime import BGNBD
 from models.estimators.linear import _OnLogs
-from models.explain import split
+from models.explain import told
 
 STEPS = 91  # moments of the horizon at which a curve is known; between them it is a line
 LEAST = 1e-6  # an exposure below counts as this: who orders within the hour was watched for some of it
@@ -132,9 +132,9 @@ class Everyone(_Proportional):
     def _log_factor(self, A: np.ndarray) -> np.ndarray:
         return np.zeros(len(A))
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
         """(zeros, the margin): no feature adds anything."""
-        return pd.DataFrame(0.0, X.index, pd.Index(self.columns_)), -float(np.log(self.baseline_[-1]))
+        return np.zeros(A.shape), -float(np.log(self.baseline_[-1]))
 
 
 class LogCox(_Proportional, _OnLogs):
@@ -167,9 +167,9 @@ class LogCox(_Proportional, _OnLogs):
     def _log_factor(self, A: np.ndarray) -> np.ndarray:
         return self._terms(A).sum(axis=1)
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """(contributions, base), as of a regression on logs, with the sign of the margin."""
-        added, start = _OnLogs.margin_contributions(self, X)
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
+        """(effects, base), as of a regression on logs, with the sign of the margin."""
+        added, start = _OnLogs.effects(self, A)
         return -added, -start - float(np.log(self.baseline_[-1]))
 
 
@@ -232,9 +232,9 @@ class LightGBMDuration(_Proportional, _LightGBM):
     def _log_factor(self, A: np.ndarray) -> np.ndarray:
         return _LightGBM._margin(self, A)
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """(contributions, base), as of the trees, with the sign of the margin."""
-        added, start = _LightGBM.margin_contributions(self, X)
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
+        """(effects, base), as of the trees, with the sign of the margin."""
+        added, start = _LightGBM.effects(self, A)
         return -added, -start - float(np.log(self.baseline_[-1]))
 
 
@@ -244,8 +244,8 @@ class BlendDuration(_Proportional):
     The baseline is moved until the blend foretells those who will be asked about the same mean as BG/NBD, which knows
     the purchases of the last months too: labels are of the months before.
     tuned: parameters of the trees that differ from their defaults. categorical: columns whose numbers are codes of
-    text. After `fit`: parts_, name -> fitted model; places_, name -> which columns it reads; skipped_, name -> why it
-    is none.
+    text. After `fit`: parts_, name -> fitted model; places_, name -> which columns it reads; told_, name -> which
+    columns its effects are told as; skipped_, name -> why it is none.
     """
 
     name = "blend"
@@ -281,6 +281,7 @@ class BlendDuration(_Proportional):
             raise DataError(self.name, "none of its parts could be fitted", "; ".join(self.skipped_.values()))
         at = {column: place for place, column in enumerate(X.columns)}
         self.places_ = {name: np.array([at[c] for c in part.columns_]) for name, part in self.parts_.items()}
+        self.told_ = {name: np.array([at[c] for c in told(part, at)]) for name, part in self.parts_.items()}
         self.baseline_, _ = self._breslow(y, weight, np.exp(self._log_factor(X.to_numpy())))
         history = self.parts_.get(BGNBDDuration.name)
         if now is not None and history is not None:
@@ -304,11 +305,11 @@ class BlendDuration(_Proportional):
         said = np.mean([part.margins(A[:, self.places_[name]]) for name, part in self.parts_.items()], axis=0)
         return np.clip(-said, -FARTHEST, FARTHEST)
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """(contributions, base): the mean of its parts' own; row sum + base = margin."""
-        total, base = pd.DataFrame(0.0, X.index, pd.Index(self.columns_)), -float(np.log(self.baseline_[-1]))
-        for part in self.parts_.values():
-            added, start = split(part, X, self.typical_)
-            total[added.columns] += added / len(self.parts_)
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
+        """(effects, base): the mean of its parts' own; see Candidate."""
+        total, base = np.zeros(A.shape), -float(np.log(self.baseline_[-1]))
+        for name, part in self.parts_.items():
+            added, start = part.effects(A[:, self.places_[name]])
+            total[:, self.told_[name]] += added / len(self.parts_)
             base += start / len(self.parts_)
         return total, base

@@ -91,16 +91,12 @@ class _OnLogs(Candidate):
         or few, and a score must be the same to the last."""
         return self._scaled(self._design(A)) * self.coef_
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """(contributions, base): what each feature adds to the margin of each row, and what all rows start from.
-
-        The margin is a sum, so the split is exact: each feature's terms, against the mean of the training rows.
-        """
-        columns = self.columns_
-        terms = self._terms(self.read(X))
-        split = np.zeros((len(X), len(columns)))
-        np.add.at(split.T, self.owners_, terms.T)
-        return pd.DataFrame(split, X.index, pd.Index(columns)), self.intercept_
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
+        """(effects, base): see Candidate. The margin is a sum, so the split is exact: each feature's terms, against the
+        mean of the training rows."""
+        split = np.zeros(A.shape)
+        np.add.at(split.T, self.owners_, self._terms(A).T)
+        return split, self.intercept_
 
 
 class LogLogistic(_OnLogs, ProbabilityCandidate):

@@ -340,8 +340,8 @@ def test_the_level_of_a_cutoff_is_no_profiles_doing(name):
         fitted = new("probability", name).fit(X, y, **told)
         by = np.abs(answer(fitted, X.assign(month=1.0)) - answer(fitted, X.assign(month=0.0))).mean()
         assert answer(fitted, X).mean() == pytest.approx(y.mean(), abs=0.05)
-        split, start = fitted.margin_contributions(X)
-        np.testing.assert_allclose(expit(split.sum(axis=1) + start), answer(fitted, X), atol=1e-6)
+        added, start = fitted.effects(fitted.read(X))
+        np.testing.assert_allclose(expit(added.sum(axis=1) + start), answer(fitted, X), atol=1e-6)
         return float(by), roc_auc_score(amount > 0, answer(fitted, X))
 
     (untold, _), (told, auc) = moved(), moved(cutoffs=cutoffs)

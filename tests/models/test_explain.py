@@ -41,14 +41,14 @@ def test_contributions_add_up_to_the_margin(kind, name, fitted):
     least = np.log(CENT) if kind == "amount" else -np.inf  # amounts below a cent are all the same to people
     np.testing.assert_allclose(np.maximum(total, least), margin(model, X), atol=1e-8)
     if model.requires:
-        read = {*model.requires, *(["days_since_order"] if hasattr(model, "contributions_of") else [])}
+        read = {*model.requires, *(model.told_as.values())}
         assert (got.drop(columns=list(read)) == 0).all(axis=None)
     pd.testing.assert_frame_equal(contributions(model, X[::-1], BACKGROUND)[::-1], got)
     assert contributions(model, X[:0], BACKGROUND).shape == (0, len(COLUMNS))
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [k for k, v in estimators().items() if v.requires and not hasattr(v, "margin_contributions")]
+    ("kind", "name"), [k for k, v in estimators().items() if v.requires and not hasattr(v, "effects")]
 )
 def test_shapley_values_are_those_of_the_shap_library(kind, name, fitted):
     model, X = fitted[kind, name], some(5)

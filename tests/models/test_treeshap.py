@@ -67,12 +67,12 @@ def test_trees_that_never_split() -> None:
 def test_trees_that_are_too_deep_are_left_to_lightgbm(monkeypatch: pytest.MonkeyPatch) -> None:
     X, amount = shop()
     model = trees("probability", HORIZON).fit(X, labels("probability", amount))
-    expected, base = model.margin_contributions(X)
+    expected, base = model.effects(model.read(X))
     assert "_made" in model.__dict__
     again = pickle.loads(pickle.dumps(model))
     assert "_made" not in again.__dict__  # what a registered model is does not hang on whether it was asked
     monkeypatch.setattr(treeshap, "MOST_FEATURES", 1)
-    found, also = again.margin_contributions(X)
+    found, also = again.effects(again.read(X))
     assert again._tables() is None
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert also == pytest.approx(base, abs=1e-12)

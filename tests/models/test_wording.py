@@ -284,8 +284,8 @@ class Sure:
     def answers(self, A: np.ndarray) -> np.ndarray:
         return np.full(len(A), 0.5)
 
-    def margin_contributions(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        return X.fillna(0.5), 0.0
+    def effects(self, A: np.ndarray) -> tuple[np.ndarray, float]:
+        return np.where(np.isnan(A), 0.5, A), 0.0
 
 
 def test_a_score_is_told_in_the_words_its_model_was_trained_with(views: dict[str, FeatureView]) -> None:
