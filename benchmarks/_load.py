@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 Request = tuple[str, str, str]
-"""Method, path, body."""
+"""Method, path, body. What follows the path on lines of its own are headers."""
 
 
 @dataclass
@@ -83,7 +83,8 @@ class _Client(asyncio.Protocol):
 
 def _bytes(request: Request, port: int) -> bytes:
     method, path, body = request
-    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+    path, _, headers = path.partition("\n")
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{headers}"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n"
     return f"{head}\r\n{body}".encode()
