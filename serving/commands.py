@@ -82,6 +82,7 @@ def score(
             features = {name: value if math.isfinite(value) else None for name, value in answer["features"]}
             click.echo(json.dumps({**answer, "features": features}, indent=2, default=_text, allow_nan=False))
         return
+    from serving.reasons import FEW
     from serving.score import score as run
 
     with home.writing("score"), progress("scoring") as step:
@@ -100,7 +101,7 @@ def score(
             for s in found
         ],
     )
-    if (added := sum(s.added for s in found)) and (found[0].said != "all" or sum(s.seconds for s in found) >= 1):
+    if (added := sum(s.added for s in found)) and (found[0].said != "all" or added > FEW):
         cost = f"{sum(s.reasons for s in found):,} of {added:,}: {sum(s.seconds for s in found):.1f} s"
         click.echo(f"- reasons for {cost} (--reasons {found[0].said}); `foretell score explain ID` says any other's")
     for s in found:

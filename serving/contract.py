@@ -94,9 +94,10 @@ def contracts(
     said: list[Any] = list(model.reasons(X)) if reasons else [None] * len(X)
     made = score_ids(model, terms.cutoff, profiles, X).astype("<u8").tobytes().hex()
     shared, plain, columns, told = _shared(model, terms), X.tolist(), model.contract["columns"], values.tolist()
+    first = dict.fromkeys(SCHEMA.names) | shared  # the order in which a contract is read
     return [
         {
-            **shared, "score_id": made[32 * i : 32 * i + 32], "profile_id": profile, "value": told[i],
+            **first, "score_id": made[32 * i : 32 * i + 32], "profile_id": profile, "value": told[i],
             "value_low": low[i], "value_high": high[i], "percentile": shares[i], "reasons": said[i],
             "features": list(zip(columns, plain[i], strict=True)),
         }

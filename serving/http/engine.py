@@ -227,7 +227,9 @@ def _load(project: Project, stamp: tuple[int, int], before: State | None) -> Sta
 
 def _opened(packed: bytes, task: Task) -> Champion:
     found: Champion = pickle.loads(packed)
-    found.predict(found.background.to_frame().T, task.cutoff)  # the first call of a library is its slowest
+    row = found.background.reindex(found.contract["columns"]).to_numpy(dtype=float)[None]
+    found.answers(row, task.cutoff)  # the first call of a library is its slowest
+    found.reasons(row)
     return found
 
 

@@ -115,7 +115,7 @@ class BGNBD:
         """
         tau, shape = t / (self.alpha + T), self.r + x
         alive = np.empty(len(x))
-        for repeats in np.unique(x):
+        for repeats in x if len(x) == 1 else np.unique(x):  # to sort one takes longer than all the rest
             of = x == repeats
             p, share = _beta_nodes(self.a, self.b + float(repeats) + self.early)
             some = -np.expm1(-shape[of, None] * np.log1p(tau[of, None] * p))
