@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import MORE_SOURCES, START, make_shop, more_facts, record, shop_facts
 from fixtures_trained import mine, trained
+from starlette.testclient import TestClient
 
 from features import build
 from features.wide import Wide
@@ -24,6 +25,8 @@ from models.registry import Champion
 from serving import batch
 from serving.batch import empty_rows
 from serving.evidence import Evidence, Insufficient
+from serving.http import api
+from serving.http.engine import Engine
 from serving.http.index import Index
 from serving.score import score, score_one
 from training import dataset
@@ -184,6 +187,15 @@ def test_in_a_batch_and_online(anybody: Project, capsys: pytest.CaptureFixture[s
     assert ("anybody" in page["eligible"], page["insufficient"]) == (False, ["anybody"])
     assert index.tasks["anybody"].facts["batch"]["empty"] == last.empty
     index.close()
+    engine = Engine(project.folder)
+    engine.refresh()
+    with TestClient(api.make(engine)[1]) as client:
+        said = client.post("/v1/scores", json={"profiles": [who], "tasks": ["anybody"]}).json()["results"][0]
+        assert said["scores"] == []
+        assert "insufficient evidence: no fact of the profile is known to orders" in said["problems"][0]["problem"]
+        answer = client.get(f"/v1/profiles/{who}/scores?task=anybody")
+        assert (answer.status_code, answer.json()["error"]["problem"]) == (409, said["problems"][0]["problem"])
+    engine.stop()
     monkeypatch.setattr("sys.argv", ["foretell", "--project", str(project.folder), "score", "anybody"])
     with suppress(SystemExit):
         program.main()
