@@ -7,7 +7,7 @@ features of one of the shop's, amounts and times a few percent off. All contesta
 
   product   what `foretell score` does before it brings features online: who is eligible, features of a chunk at a time,
             answers, and the contract of each score (interval, percentile among all, ids, features), committed whole
-  naive     pandas and the models as they are, with LightGBM's own predict: the files read and merged, each task predicted
+  naive     pandas and the models as they are, asked by LightGBM itself: the files read and merged, each task predicted
             for all eligible at once, percentiles by rank, a Parquet file a task with the features
   bare      the models' answers alone, for the same rows, which are in memory already
 
