@@ -6,8 +6,8 @@ them `top`, over two traits, a feature and three scores is answered by `segments
 analyst would write over the same files for just this rule: it knows which tasks there are, that nobody has merged and
 that nobody was asked for consent. Both return the members with the attributes of the rule, and the same ones.
 
-  segments.rule_vs_sql      `audience`, from opening the session on, over the query, from opening the session on
-  segments.hundred_vs_one   the sizes of a hundred such segments in one pass, over the size of one
+  segments.vs_sql           `audience`, from opening the session on, over the query, from opening the session on
+  segments.hundred_over_one the sizes of a hundred such segments in one pass, over the size of one
 
 `refresh` in the details is the membership history of the hundred: `first`, when everybody enters, and `again`, a week
 later by new scores.
@@ -221,8 +221,8 @@ def found(people: int, repeats: int) -> report.Report:
         versions=report.versions("duckdb", "deltalake"),
         sizes=rows,
         bars=[
-            report.ratio("segments.rule_vs_sql", walls["rule"], walls["sql"], "<=1.5"),
-            report.ratio("segments.hundred_vs_one", walls["hundred"], walls["one"], "<=10"),
+            report.ratio("segments.vs_sql", walls["rule"], walls["sql"], "<=1.5"),
+            report.ratio("segments.hundred_over_one", walls["hundred"], walls["one"], "<=10"),
         ],
         details=report.medians(usages | {name: [used] for name, used in once.items()}),
     )
