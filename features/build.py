@@ -83,11 +83,12 @@ def rows_at(
 
 def rows_of(
     con: duckdb.DuckDBPyConnection, project: Project, views: Iterable[FeatureView], cutoff: datetime,
-    known_by: datetime | None = None, only: str | None = None,
+    known_by: datetime | None = None, only: str | None = None, empties: dict[str, str] | None = None,
 ) -> Iterator[tuple[FeatureView, str]]:  # fmt: skip
     """Of several views at once what `rows_at` gives of one; each query must be run before the next is asked for.
 
-    Views of one source and lookback read its facts together, and as a rule are one aggregation.
+    Views of one source and lookback read its facts together, and as a rule are one aggregation. empties: of who asks
+    the same connection again and again, what is kept there of empty rows, which are the same at every cutoff.
     """
     if not (views := list(views)):
         return
@@ -107,9 +108,14 @@ def rows_of(
         con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {joined}")
         for alike, (grouped, empty) in zip(alikes, queries, strict=True):
             con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
-            con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
+            if empties is None or empty not in empties:
+                name = "empty_row" if empties is None else f"empty_row_{len(empties)}"
+                con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {empty}")
+                nobody = name if empties is None else empties.setdefault(empty, name)
+            else:
+                nobody = empties[empty]
             for place, view in enumerate(alike):
-                yield view, _rows(view, place, cutoff)
+                yield view, _rows(view, place, cutoff, nobody)
 
 
 @lru_cache(maxsize=1024)
@@ -160,8 +166,8 @@ def _about_accounts(view: FeatureView) -> bool:
     return "account" in (view.entity, view.facts_of)
 
 
-def _rows(view: FeatureView, place: int, cutoff: datetime) -> str:
-    """SQL over the tables `made` and `empty_row` for the rows of one of the views that were made together."""
+def _rows(view: FeatureView, place: int, cutoff: datetime, nobody: str) -> str:
+    """SQL for the rows of one of the views that were made together, over the tables `made` and that of the empty row."""
     stamps = f"{instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created"
     keys = ", ".join(view.keys)
     if len(view.keys) > 1:  # rows are where facts are
@@ -174,7 +180,7 @@ def _rows(view: FeatureView, place: int, cutoff: datetime) -> str:
     )
     everyone = "account_of" if view.facts_of == "account" else f"{view.entity}_at"
     return f"""SELECT p.{keys}, {stamps}, {columns} FROM {everyone} p
-        LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN empty_row e ORDER BY p.{keys}"""
+        LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN {nobody} e ORDER BY p.{keys}"""
 
 
 def _by_facts(

@@ -7,7 +7,7 @@ without a row of a view is told apart from one whose features are unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -38,11 +38,11 @@ class Wide:
     """The features of several sets of columns (one a model), each read once. Built for a cutoff that is built.
 
     columns: what is read, each once; places: by the name of the set, where its columns stand among them. sizes: bytes
-    of a row.
+    of a row. where: where the rows of a view lie, by its version, if not in the files built for the cutoff.
     """
 
-    def __init__(self, project: Project, cutoff: datetime):
-        self._project, self._cutoff = project, cutoff
+    def __init__(self, project: Project, cutoff: datetime, where: Callable[[str], str] | None = None):
+        self._project, self._cutoff, self._where = project, cutoff, where
         self._views: dict[str, FeatureView] = {}
         self._sources = dict(project.definitions.sources)
         self.columns: list[Column] = []
@@ -95,13 +95,14 @@ class Wide:
             for feature, is_number in wanted.items():
                 name = read[version, feature] = f"c{len(read)}"
                 listed.append(f'"{feature}"{"::DOUBLE" if is_number else ""} AS {name}')
-            table = build.read(self._project, view, self._cutoff)
+            table = self._where(version) if self._where else build.read(self._project, view, self._cutoff)
             joins.append(
                 f"""LEFT JOIN (SELECT profile_id, {", ".join(listed)} FROM {table}
                     WHERE profile_id BETWEEN '{low}' AND '{high}') USING (profile_id)"""
             )
         has = [f"has_{at}" for at in range(len(self._views))]
-        found = con.sql(f"SELECT nr, {', '.join([*has, *read.values()])} FROM chunk {' '.join(joins)}").to_arrow_table()
+        query = f"SELECT nr, {', '.join([*has, *read.values()])} FROM chunk {' '.join(joins)}"
+        found = con.execute(query).to_arrow_table()  # not `sql`, which binds it twice
         con.unregister("chunk")
         order = found["nr"].to_numpy()
         if len(order) != n:

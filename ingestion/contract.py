@@ -98,6 +98,8 @@ def plan(
 
     now = f"TIMESTAMPTZ '{received_at}'"
     received = "_received" if again else now
+    if source.stream and not again:  # the collector had it before it was loaded, and says when
+        received = f"coalesce(TRY_CAST(json_extract_string(_payload, '$.receivedAt') AS TIMESTAMPTZ), {now})"
     if source.event_at:
         text = sql(source.event_at)
         happened = _time(text, source.times_in or source.timezone)
@@ -119,7 +121,7 @@ def plan(
                 THEN '{column}: expected a time, got "' || ({said})::VARCHAR || '"'"""
         )
     elif source.delay is None:
-        known = now
+        known = now if again else received
     elif source.event_at:
         known = f"{happened} + to_microseconds({int(source.delay.total_seconds() * 1e6)})"
     else:

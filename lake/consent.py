@@ -25,7 +25,7 @@ SCHEMA = pa.schema([
     ("consent_id", pa.string()), ("node", pa.string()), ("purpose", pa.string()), ("granted", pa.bool_()),
     ("event_at", _STAMP), ("known_at", _STAMP), ("written_at", _STAMP), ("reason", pa.string()),
 ])  # fmt: skip
-_NOTHING = """SELECT NULL::VARCHAR AS node, NULL::VARCHAR AS purpose, NULL::BOOLEAN AS granted,
+NOTHING = """SELECT NULL::VARCHAR AS node, NULL::VARCHAR AS purpose, NULL::BOOLEAN AS granted,
     NULL::TIMESTAMPTZ AS event_at, NULL::TIMESTAMPTZ AS known_at, NULL::TIMESTAMPTZ AS received_at,
     NULL::VARCHAR AS source, NULL::VARCHAR AS fact_id WHERE false"""
 
@@ -51,7 +51,12 @@ def say(
 
 def create_view(con: duckdb.DuckDBPyConnection, project: Project, sources: Iterable[str]) -> None:
     """Make the view `consents` in a session that has a view of each of these sources."""
-    parts = [_NOTHING]
+    view_of(con, project, sources, by_hand(project))
+
+
+def view_of(con: duckdb.DuckDBPyConnection, project: Project, sources: Iterable[str], *more: str) -> None:
+    """The same, with what else says so (SQL) in place of what was written by hand."""
+    parts = [NOTHING]
     for name in sources:
         has = {column for column, *_ in con.execute(f'DESCRIBE "{name}"').fetchall()}
         parts += [
@@ -60,13 +65,16 @@ def create_view(con: duckdb.DuckDBPyConnection, project: Project, sources: Itera
             for purpose in project.definitions.sources[name].consents
             if f"{CONSENT}{purpose}" in has
         ]
+    con.execute(f"CREATE OR REPLACE VIEW consents AS {' UNION ALL '.join([*parts, *more])}")
+
+
+def by_hand(project: Project) -> str:
+    """SQL for what was written by hand, as the view `consents` has it."""
     stored = Table(project.home / "lake" / TABLE)
-    if files := stored.files():
-        parts.append(
-            f"""SELECT node, purpose, granted, event_at, known_at, written_at AS received_at, '{BY_HAND}' AS source,
-                consent_id AS fact_id FROM {stored.scan(files)}"""
-        )
-    con.execute(f"CREATE VIEW consents AS {' UNION ALL '.join(parts)}")
+    if not (files := stored.files()):
+        return NOTHING
+    return f"""SELECT node, purpose, granted, event_at, known_at, written_at AS received_at, '{BY_HAND}' AS source,
+        consent_id AS fact_id FROM {stored.scan(files)}"""
 
 
 def purposes(project: Project, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import pickle
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from models.registry import champion, quietly
 from serving.batch import Batch
 from serving.http.index import REFUSED, STATES, Layout, read_only
 from serving.rebuild import as_trained
+from serving.stream import Asked
 from training import dataset
 
 TABLES = """
@@ -61,7 +62,7 @@ def prepare(project: Project, served: Mapping[str, Batch], before: Path) -> Pack
     if known := _known(before, digest := hashlib.sha256(stamp.encode()).hexdigest()):
         return Packing(*known, {}, [], before)
     models, broken = {}, {}
-    wides: dict[datetime, Wide] = {}
+    found: list[tuple[Asked, Batch]] = []
     for name, last in served.items():
         try:
             model = quietly(lambda n=name, v=last.version: champion(project, n, v))
@@ -70,17 +71,30 @@ def prepare(project: Project, served: Mapping[str, Batch], before: Path) -> Pack
         except ForetellError as error:
             broken[name] = error
             continue
-        wide = wides.setdefault(last.cutoff, Wide(project, last.cutoff))
-        wide.add(name, project.definitions.views_of(task), model.contract["columns"], model.categories)
+        found.append((Asked(task, model), last))
         models[name] = pickle.dumps(model)
-    starts = np.cumsum([0, *(len(wide.columns) for wide in wides.values())]).tolist()
-    places = {
-        name: (wide.places[name] + start).tolist()
-        for wide, start in zip(wides.values(), starts, strict=False) for name in wide.places
-    }  # fmt: skip
+    wides, places, width = laid_out(project, found, lambda cutoff: Wide(project, cutoff))
     # A task whose model is broken is tried again with the next publication.
-    layout = Layout("" if broken else digest, [name for name in served if name in places], places, starts[-1])
-    return Packing(layout, models, broken, list(wides.values()))
+    layout = Layout("" if broken else digest, [name for name in served if name in places], places, width)
+    return Packing(layout, models, broken, wides)
+
+
+def laid_out(
+    project: Project, asked: Sequence[tuple[Asked, Batch]], wide: Callable[[datetime], Wide]
+) -> tuple[list[Wide], dict[str, list[int]], int]:  # fmt: skip
+    """How a row is made of what is asked of each batch: one `wide` for each cutoff, whose columns stand side by side;
+    where the columns of each task are; how many columns there are."""
+    wides: dict[datetime, Wide] = {}
+    for one, last in asked:
+        made = wides.setdefault(last.cutoff, wide(last.cutoff))
+        views = project.definitions.views_of(one.task)
+        made.add(one.name, views, one.model.contract["columns"], one.model.categories)
+    starts = np.cumsum([0, *(len(made.columns) for made in wides.values())]).tolist()
+    places = {
+        name: (made.places[name] + start).tolist()
+        for made, start in zip(wides.values(), starts, strict=False) for name in made.places
+    }  # fmt: skip
+    return list(wides.values()), places, starts[-1]
 
 
 def _known(before: Path, digest: str) -> tuple[Layout, dict[str, bytes]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import duckdb
@@ -86,14 +86,21 @@ def _may_be_used(
 
 def _asked_about(con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, cutoff: datetime) -> str:
     """SQL for the profiles that satisfy the rule of the population, over the view `eligible`, which it makes."""
-    views = population_views(project, task)
-    relation = build.read(project, views[0], cutoff)
-    for view in views[1:]:
-        more = f"SELECT * EXCLUDE (event_timestamp, created) FROM {build.read(project, view, cutoff)}"
-        relation += f" JOIN ({more}) USING (profile_id)"
-    con.execute(f"CREATE OR REPLACE TEMP VIEW eligible AS SELECT * FROM {relation}")
-    schema = {name: kind for name, kind, *_ in con.execute("DESCRIBE eligible").fetchall()}
-    return parse(task.population, where=f"population of {task.name}").bind(schema).sql("eligible")
+    return satisfying(con, project, task, [build.read(project, v, cutoff) for v in population_views(project, task)])
+
+
+def satisfying(
+    con: duckdb.DuckDBPyConnection, project: Project, task: PredictionTask, tables: Sequence[str],
+    name: str = "eligible",
+) -> str:  # fmt: skip
+    """SQL for the profiles that satisfy the rule of the population. tables: of its views, in their order, which become
+    the view `name`."""
+    relation = tables[0]
+    for table in tables[1:]:
+        relation += f" JOIN (SELECT * EXCLUDE (event_timestamp, created) FROM {table}) USING (profile_id)"
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {relation}")
+    schema = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE {name}").fetchall()}
+    return parse(task.population, where=f"population of {task.name}").bind(schema).sql(name)
 
 
 def population_table(

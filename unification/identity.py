@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from foretell.binding import players
+from foretell.declarations import Source
 from foretell.errors import NotReady, UnknownName
 from foretell.project import Project
 from ingestion.normalise import RULE_VERSION, identifier, other_forms
@@ -54,7 +55,7 @@ def unify(project: Project) -> dict[str, int]:
     with session(project, watermark) as con:
         state = _state(con, project, watermark)
         before = _kept(project, state)
-        store = Store(limits(project), _folder(project), anew=before is None)
+        store = Store(limits(project), folder_of(project), anew=before is None)
         store.open()
         since = before["batch"] if before else 0
         added = add_facts(con, project, store, since)
@@ -88,7 +89,7 @@ def ensure(project: Project) -> None:
 
 def other_rules(project: Project, now: dict[str, Any]) -> str:
     """What is another rule now than when the graph at hand was made; "" if nothing is, or there is no graph."""
-    file = _folder(project) / "state.json"
+    file = folder_of(project) / "state.json"
     if not file.exists():
         return ""
     kept = json.loads(file.read_text())["unified"]
@@ -127,13 +128,13 @@ def limits(project: Project) -> Limits:
     return Limits(project.setting("identity_max"), most, shared)
 
 
-def _folder(project: Project) -> Path:
+def folder_of(project: Project) -> Path:
     return project.home / "graph"
 
 
 def _kept(project: Project, now: dict[str, Any]) -> dict[str, Any] | None:
     """What the graph at hand was made from; None: there is none to which what is missing can be added."""
-    file = _folder(project) / "state.json"
+    file = folder_of(project) / "state.json"
     if not file.exists() or not (project.home / "derived" / "member.parquet").exists():
         return None
     kept = json.loads(file.read_text())["unified"]
@@ -183,14 +184,20 @@ def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, si
     queries = []
     for name, source in loaded_sources(con, project).items():
         if source.identifiers and not source.enrich:
-            texts = [f"'{kind}:' || id_{kind}" for kind in source.identifiers]
             here = f'FROM "{name}" WHERE node IS NOT NULL AND batch > {since}'
-            queries.append(f"SELECT {', '.join(texts)}, known_at, '{name}' AS source, fact_id, batch {here}")
+            queries.append(f"SELECT {identifiers(source)}, known_at, '{name}' AS source, fact_id, batch {here}")
     met = take_in(con, store, queries)
     blocked = project.setting("identity_blocked")
-    changed = store.walk(describing(con, project.key, blocked, lambda names: rebirths(project, names)), _made(project))
+    changed = store.walk(
+        describing(con, project.key, blocked, lambda names: rebirths(project, names)), decided(project)
+    )
     evidence(con)
     return Added(changed, met)
+
+
+def identifiers(source: Source) -> str:
+    """SQL for the identifiers of a source's facts, as the graph names them, in the order of the contract."""
+    return ", ".join(f"'{kind}:' || id_{kind}" for kind in source.identifiers)
 
 
 def evidence(con: duckdb.DuckDBPyConnection) -> None:
@@ -222,20 +229,32 @@ def take_in(con: duckdb.DuckDBPyConnection, store: Store, queries: Sequence[str]
         for rows in con.sql(query).to_arrow_reader(_ROWS):
             *texts, known, source, fact_id, batch = rows.columns
             times = known.cast("int64").to_numpy(zero_copy_only=False)
-            nodes = [store.meet(column, times) for column in texts]
+            nodes, linked = met_together(store, texts, times)
             met = np.concatenate([met, np.zeros(store.state["nodes"] - len(met), bool)])
             for column in nodes:
                 met[column[column >= 0]] = True
-            first = nodes[0].copy()
-            for column in nodes[1:]:
-                links = store.link(first, column, times)
-                first = np.where(first < 0, column, first)
+            for links in linked:
                 there = np.flatnonzero(links >= 0)
                 if len(there):
                     columns = [links, known, source, fact_id, batch]
                     own.register("more", pa.table(columns, _EVIDENCE).take(there))
                     own.execute("INSERT INTO _evidence FROM more")
     return np.flatnonzero(met)
+
+
+def met_together(
+    store: Store, texts: Sequence[Any], times: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:  # fmt: skip
+    """Take identifiers, a column for each place in the contract, and the links among those of a row into the graph.
+
+    Returns, column by column, the numbers of the nodes, and of the links of each further column; -1: none.
+    """
+    nodes = [store.meet(column, times) for column in texts]
+    first, linked = nodes[0].copy(), []
+    for column in nodes[1:]:
+        linked.append(store.link(first, column, times))
+        first = np.where(first < 0, column, first)
+    return nodes, linked
 
 
 def describing(
@@ -263,7 +282,7 @@ def describing(
     return describe
 
 
-def _made(project: Project) -> list[Decided]:
+def decided(project: Project) -> list[Decided]:
     """The decisions as the store wants them."""
 
     def micros(at: Any) -> int:

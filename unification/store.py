@@ -135,6 +135,11 @@ class Store:
         )
         return Rules(self.limits.largest, most, shared)
 
+    def detach(self) -> None:
+        """From here on it is a copy in memory, and changes nothing on the disk."""
+        self.arrays = {name: array.copy() for name, array in self.arrays.items()}
+        self.folder, self.in_memory = None, True
+
     def open(self) -> None:
         """From here until `close` the graph is not whole."""
         if self.folder:

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from foretell.project import Project
 from models.registry import Champion
 from serving.contract import contracts
 from serving.http.aside import Aside
+from serving.http.fresh import KEPT
 from serving.http.index import REFUSED, STATES, Index, Task, file_of
 from serving.http.kept import Kept
 
 log = logging.getLogger("foretell")
+Newer = tuple[bytes, datetime]
 
 
 @dataclass
@@ -41,6 +44,7 @@ class State:
     broken: dict[str, ForetellError] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)
     stale: frozenset[str] = frozenset()
+    turn: int = 0
 
     def heed_the_time(self) -> None:
         """Forget what was answered once a task's features or scores are too old for it."""
@@ -51,6 +55,24 @@ class State:
         if stale != self.stale:
             self.stale = stale
             self.kept.clear()
+
+    def heed_the_stream(self) -> int:
+        """Forget what was answered about whom something has come in since. Returns how often something has.
+
+        For the one thread that answers are kept by.
+        """
+        fresh = self.index.fresh
+        if fresh is not None and (changed := fresh.changes()) != set():
+            self.kept.clear() if changed is None else self.kept.drop(changed)
+            self.turn += 1
+        return self.turn
+
+    def row_of(self, name: str, profile: str, published: bytes | None, newer: Newer | None) -> tuple[bytes | None, Any]:
+        """The row that a profile's score of a task is computed from, and its T if that is later than the batch's."""
+        tasks = self.index.layout.tasks
+        if newer is not None and name in tasks and newer[0][tasks.index(name)] != KEPT:
+            return newer
+        return published, None
 
     def task(self, name: str) -> Task:
         if name not in self.index.tasks:
@@ -123,7 +145,8 @@ class State:
         (profile,) = self.index.resolve([who])
         if isinstance(profile, ForetellError):
             raise profile
-        layout, packed = self.index.layout, self.index.rows([profile]).get(profile)
+        layout, published = self.index.layout, self.index.rows([profile]).get(profile)
+        packed, _ = self.row_of(name, profile, published, self.index.newer([profile]).get(profile))
         if problem := self.refusal(name, profile, packed):
             raise problem
         assert packed is not None
@@ -187,6 +210,7 @@ class Engine:
                 raise NotReady("service", "nothing has been published yet", "run `foretell score` first") from None
             stamp = (found.st_ino, found.st_mtime_ns)
             if self._state is not None and self._state.stamp == stamp:
+                self._state.index.look_for_news(project)
                 self._state.heed_the_time()
                 return False
             self._state = _load(project, stamp, self._state)
@@ -222,6 +246,7 @@ def _load(project: Project, stamp: tuple[int, int], before: State | None) -> Sta
                 name, f"its model v{task.version} cannot be loaded ({type(error).__name__})",
                 f"run `foretell train {name}` and `foretell score {name}`",
             )  # fmt: skip
+    index.look_for_news(project)
     return State(project, stamp, index, champions, broken)
 
 
@@ -239,23 +264,25 @@ def _answer(
     names = list(dict.fromkeys(tasks or state.open_tasks()))
     meant = state.index.resolve(asked)
     profiles = list(dict.fromkeys(p for p in meant if isinstance(p, str)))
-    rows = state.index.rows(profiles)
+    rows, newer = state.index.rows(profiles), state.index.newer(profiles)
     problems = {name: state.problem(name) for name in names}
     served = [name for name in names if problems[name] is None]
     scores: dict[str, dict[str, Any]] = {profile: {} for profile in profiles}
     refused: dict[str, dict[str, ForetellError]] = {profile: {} for profile in profiles}
     layout = state.index.layout
     for name in names:
-        who = []
+        who: dict[datetime | None, list[tuple[str, bytes]]] = {}
         for profile in profiles:
-            if problem := problems[name] or state.refusal(name, profile, rows.get(profile)):
+            row, at = state.row_of(name, profile, rows.get(profile), newer.get(profile))
+            if problem := problems[name] or state.refusal(name, profile, row):
                 refused[profile][name] = problem
-            else:
-                who.append(profile)
-        if who:
+            elif row is not None:
+                who.setdefault(at, []).append((profile, row))
+        for at, some in who.items():
             task, model, places = state.index.tasks[name], state.champions[name], layout.places[name]
-            X = np.stack([layout.features(rows[profile])[places] for profile in who])
-            for contract in contracts(model, who, X, state.index.crowds[name], task.terms, reasons=reasons):
+            X = np.stack([layout.features(row)[places] for _, row in some])
+            terms, crowd = task.terms_at(at), state.index.crowds[name]
+            for contract in contracts(model, [p for p, _ in some], X, crowd, terms, reasons=reasons):
                 contract["features"] = dict(contract["features"]) if features else None
                 scores[contract["profile_id"]][name] = contract
     results = []
@@ -267,7 +294,8 @@ def _answer(
             "profile": text, "profile_id": profile, "scores": list(scores[profile].values()),
             "problems": [{"task": n, "problem": e.problem, "fix": e.fix} for n, e in refused[profile].items()],
         })  # fmt: skip
-    return {"cutoff": max((state.index.tasks[n].cutoff for n in served), default=None), "results": results}
+    cutoffs = [state.index.tasks[n].cutoff for n in served] + [at for _, at in newer.values() if served]
+    return {"cutoff": max(cutoffs, default=None), "results": results}
 
 
 def _with(begin: np.ndarray, row: Mapping[str, Any], columns: Sequence[str], model: Champion) -> np.ndarray:

@@ -83,11 +83,12 @@ class Hot:
         """POST /v1/scores, if it is a request that can be answered."""
         try:
             state = self._engine.state
+            turn = state.heed_the_stream()
             if (answer := state.kept.get(body)) is None:
                 asked = _decoder.decode(body)
                 found = await self._worked_out(state, asked)
                 answer = _encoder.encode(found)
-                state.kept.put(body, answer)
+                _keep(state, turn, body, answer, found["results"])
         except (msgspec.MsgspecError, ForetellError, UnicodeError, RecursionError):
             return False
         await _send(scope, send, _SCORES, answer)
@@ -97,6 +98,7 @@ class Hot:
         """GET /v1/profiles/WHO/scores, if there are scores."""
         try:
             state, key = self._engine.state, (who, scope["query_string"])
+            turn = state.heed_the_stream()
             if (answer := state.kept.get(key)) is None:
                 if not 0 < len(who) <= 500 or (asked := _query(who, scope["query_string"])) is None:
                     return False
@@ -104,7 +106,7 @@ class Hot:
                 if not found.get("scores"):
                     return False
                 answer = _encoder.encode(found)
-                state.kept.put(key, answer)
+                _keep(state, turn, key, answer, [found])
         except (ForetellError, UnicodeError):
             return False
         await _send(scope, send, _SCORES_OF, answer)
@@ -132,6 +134,15 @@ def _query(who: str, query: bytes) -> Asked | None:
         else:
             return None
     return Asked([who], tasks or None, **flags) if len(tasks) <= 100 else None
+
+
+def _keep(state: State, turn: int, asked: Any, answer: bytes, results: list[dict[str, Any]]) -> None:
+    """Keep an answer, unless something came in while it was worked out. While events come in, whom nobody knows may be
+    known in a moment."""
+    if state.index.fresh is None:
+        state.kept.put(asked, answer)
+    elif state.heed_the_stream() == turn and all("profile_id" in found for found in results):
+        state.kept.put(asked, answer, [found["profile_id"] for found in results])
 
 
 _TYPE = (b"content-type", b"application/json")

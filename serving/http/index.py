@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from foretell.errors import ForetellError, NotReady, UnknownName
 from foretell.project import Project
 from ingestion.normalise import identifier, other_forms, plain
 from serving.contract import Terms
+from serving.http.fresh import Fresh, fresh_file
 
 AT_ONCE = 4  # threads that may ask
 MOST = 900  # parameters of one SQLite query
@@ -88,6 +89,11 @@ class Task:
         batch = self.facts["batch"]
         return Terms(self.cutoff, datetime.fromisoformat(batch["expires_at"]), batch["batch"], self.facts["purpose"])
 
+    def terms_at(self, at: datetime | None) -> Terms:
+        """The same of a row as of a later T; None: as of the batch's."""
+        terms = self.terms
+        return terms if at is None else replace(terms, cutoff=at, expires_at=at + (terms.expires_at - terms.cutoff))
+
 
 class Index:
     """One publication; a later one is another file, and this stays what it is. For a few threads at a time."""
@@ -100,6 +106,7 @@ class Index:
         self._free = deque(sqlite3.connect(read_only(file), uri=True, check_same_thread=False) for _ in range(AT_ONCE))
         about = dict(self._all("SELECT key, value FROM about"))
         self.published_at = datetime.fromisoformat(about["published_at"])
+        self.fresh: Fresh | None = None
         self.kinds: list[str] = json.loads(about["kinds"])
         self.countries: list[str] = json.loads(about.get("countries", "[]"))
         # None: it was published before this was written down
@@ -110,11 +117,23 @@ class Index:
         }
         self.segments = [json.loads(f) for (f,) in self._all("SELECT facts FROM segment ORDER BY name")]
         self.layout = Layout(**json.loads(about["rows"])) if "rows" in about else Layout("", [], {}, 0)
+        self.stamp = f"{self.layout.digest} {about['published_at']}"  # what is fresher goes with one publication
         self.crowds = {task: np.frombuffer(values) for task, values in self._all("SELECT task, sorted FROM crowd")}
 
     def close(self) -> None:
         while self._free:
             self._free.pop().close()
+        if self.fresh:
+            self.fresh.close()
+
+    def look_for_news(self, project: Project) -> None:
+        """Open what `foretell stream` writes, if it is there, or is another file than before."""
+        file, known = fresh_file(project), self.fresh
+        try:
+            if known is None or known.inode != file.stat().st_ino:
+                self.fresh = Fresh(file, self.stamp)
+        except (OSError, sqlite3.Error):  # it is not there, or is being made
+            self.fresh = None
 
     def _all(self, query: str, values: Sequence[str] = ()) -> list[Any]:
         con = self._free.pop()
@@ -177,7 +196,8 @@ class Index:
         return made
 
     def _known(self, keys: set[str]) -> dict[str, str]:
-        return self._pick("SELECT key, profile_id FROM who WHERE key IN", sorted(keys))
+        found = self._pick("SELECT key, profile_id FROM who WHERE key IN", sorted(keys))
+        return found | self.fresh.meaning(sorted(keys)) if self.fresh else found
 
     def pages(self, profiles: Sequence[str]) -> dict[str, dict[str, Any]]:
         """traits, identifiers, former_ids, segments, eligible and refused of each profile."""
@@ -187,6 +207,10 @@ class Index:
     def rows(self, profiles: Sequence[str]) -> dict[str, bytes]:
         """profile -> its packed row; of who is in no task's batch there is none."""
         return self._pick("SELECT profile_id, packed FROM row WHERE profile_id IN", profiles)
+
+    def newer(self, profiles: Sequence[str]) -> dict[str, tuple[bytes, datetime]]:
+        """profile -> a row as of T, and T, of those of whom something has come in since."""
+        return self.fresh.rows(profiles) if self.fresh else {}
 
     @cached_property
     def models(self) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 ROOM = 64_000_000  # bytes
@@ -14,23 +15,44 @@ class Kept:
 
     def __init__(self, room: int = ROOM):
         self._room, self._size = room, 0
-        self._known: OrderedDict[Any, bytes] = OrderedDict()
+        self._known: OrderedDict[Any, tuple[bytes, tuple[str, ...]]] = OrderedDict()
+        self._about: dict[str, set[Any]] = {}
 
     def get(self, asked: Any) -> bytes | None:
         found = self._known.get(asked)
-        if found is not None:
-            self._known.move_to_end(asked)
-        return found
+        if found is None:
+            return None
+        self._known.move_to_end(asked)
+        return found[0]
 
-    def put(self, asked: Any, answer: bytes) -> None:
+    def put(self, asked: Any, answer: bytes, about: Iterable[str] = ()) -> None:
+        """about: the profiles that the answer is about."""
         if asked in self._known:
             return
-        self._known[asked] = answer
+        names = tuple(about)
+        self._known[asked] = answer, names
+        for name in names:
+            self._about.setdefault(name, set()).add(asked)
         self._size += len(answer) + BESIDE
         while self._size > self._room:
-            _, old = self._known.popitem(last=False)
-            self._size -= len(old) + BESIDE
+            self._forget(next(iter(self._known)))
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget the answers about some profiles."""
+        for name in names:
+            for asked in list(self._about.get(name, ())):
+                self._forget(asked)
+
+    def _forget(self, asked: Any) -> None:
+        old, names = self._known.pop(asked)
+        self._size -= len(old) + BESIDE
+        for name in names:
+            if not (others := self._about[name]) - {asked}:
+                del self._about[name]
+            else:
+                others.discard(asked)
 
     def clear(self) -> None:
         self._known.clear()
+        self._about.clear()
         self._size = 0
