@@ -87,9 +87,7 @@ class Memory:
         for kept in (*self._kept.values(), self._by_hand):
             kept.show(nodes)
         sources = dict(self._project.definitions.sources)
-        for view, query in build.rows_of(
-            self.con, self._project, self.views.values(), at, empties=self._empties
-        ):
+        for view, query in build.rows_of(self.con, self._project, self.views.values(), at, empties=self._empties):
             self.con.execute(f'CREATE OR REPLACE TEMP TABLE "{versioned(view, sources)}" AS {query}')
         return [
             profile for (profile,) in self.con.execute("SELECT DISTINCT profile_id FROM member ORDER BY 1").fetchall()

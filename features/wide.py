@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from features import build
 from foretell.project import Project
 from foretell.views import FeatureView
-from lake.engine import quote
+from lake.engine import few, quote
 
+FEW = 1_000  # profiles
 Categories = Mapping[str, Sequence[str]]
 
 
@@ -102,7 +103,7 @@ class Wide:
             )
         has = [f"has_{at}" for at in range(len(self._views))]
         query = f"SELECT nr, {', '.join([*has, *read.values()])} FROM chunk {' '.join(joins)}"
-        found = con.execute(query).to_arrow_table()  # not `sql`, which binds it twice
+        found = few(con, query) if n <= FEW else con.sql(query).to_arrow_table()
         con.unregister("chunk")
         order = found["nr"].to_numpy()
         if len(order) != n:

@@ -20,7 +20,7 @@ from ingestion.contract import Plan, plan, told
 from ingestion.erased import leave_out
 from ingestion.files import Raw
 from ingestion.forms import look_up
-from lake.engine import connect
+from lake.engine import connect, few
 from lake.erasure import tombstones
 
 _AT, _BATCH = (
@@ -83,7 +83,7 @@ class Lines:
                 self._con.execute(f"CREATE OR REPLACE TEMP TABLE stamped AS {sql}")
                 leave_out(self._con, self._project, source)
                 sql = "FROM stamped"
-            return self._con.execute(f"SELECT {listed} FROM ({sql}) WHERE _reason IS NULL").to_arrow_table()
+            return few(self._con, f"SELECT {listed} FROM ({sql}) WHERE _reason IS NULL")
         except duckdb.Error:  # an expression that does not fit a value: loading refuses the segment, and says so
             return pa.table({})
 

@@ -70,6 +70,7 @@ FOLDERS: Mapping[str, str] = {
     "tuning.db": "parameters that were tried: no row of anyone",
     "key": "stays",
     "writer.lock": "empty",
+    "stream.lock": "empty",
     "writer.txt": "the last command",
 }
 

@@ -6,10 +6,12 @@ in the ledger, so a load that was cut short stays invisible until it has been re
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import duckdb
+import pyarrow as pa
 
 from foretell.project import Project
 from lake import consent, derived, scored
@@ -39,6 +41,15 @@ def connect(project: Project) -> duckdb.DuckDBPyConnection:
         con.execute("SET enable_progress_bar=false")  # in a notebook it is off, and setting it fails without ipywidgets
     con.execute("SET python_enable_replacements=false")  # a missing table must not become a Python variable
     return con
+
+
+# `sql` binds a query when it is made and when it is run, which is most of what a query over a few rows costs.
+warnings.filterwarnings("ignore", message="Arrow output on a DB-API result")
+
+
+def few(con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    """The result of a query that has a few rows: faster than by `sql`, by one copy more of them."""
+    return con.execute(query).to_arrow_table()
 
 
 @contextmanager

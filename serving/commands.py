@@ -12,6 +12,7 @@ import click
 
 from serving import rights, watch
 from serving.access import commands as access
+from serving.fresh import commands as fresh
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -348,4 +349,15 @@ def _text(value: object) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
 
 
-COMMANDS = [score, *watch.COMMANDS, run, serve, bento, profile, status, *rights.COMMANDS, *access.COMMANDS]
+COMMANDS = [
+    score,
+    *watch.COMMANDS,
+    run,
+    serve,
+    *fresh.COMMANDS,
+    bento,
+    profile,
+    status,
+    *rights.COMMANDS,
+    *access.COMMANDS,
+]

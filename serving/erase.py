@@ -25,6 +25,7 @@ from lake.erasure import Person, mine
 from lake.scan import Searched, Words, search
 from serving import staging
 from serving.access.trail import take_in
+from serving.fresh.store import forget as forget_fresh
 from serving.http.index import file_of
 from serving.publish import publish
 from training.lineage import learned_from, untraced
@@ -115,6 +116,7 @@ def resume(project: Project, progress: Callable[[str], None] = lambda _: None) -
 def _carry_out(project: Project, person: Person, found: Plan | None, progress: Callable[[str], None]) -> dict[str, Any]:
     models = found.models if found else learned_from(project, person.profile_ids)
     gone: dict[str, int] = {}
+    forget_fresh(project)  # first: who writes there stops until all is done
     progress("facts and quarantine")
     gone |= erased.forget(project, person)
     progress("files that came in")

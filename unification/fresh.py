@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from foretell.project import Project
 from lake import derived
-from lake.engine import instant, quote
+from lake.engine import few, instant, quote
 from lake.erasure import rebirths, tombstones
 from unification.identity import decided, describing, folder_of, identifiers, limits, met_together
 from unification.store import Store
@@ -47,7 +47,7 @@ class Graph:
             if not source.identifiers:
                 continue
             self._con.register("fresh_facts", facts)
-            rows = self._con.execute(f"SELECT {identifiers(source)}, known_at FROM fresh_facts").to_arrow_table()
+            rows = few(self._con, f"SELECT {identifiers(source)}, known_at FROM fresh_facts")
             self._con.unregister("fresh_facts")
             *texts, known = (column.combine_chunks() for column in rows.columns)
             if source.enrich:  # it makes no profile and links none
@@ -66,6 +66,10 @@ class Graph:
         nodes = np.concatenate(met)
         owners = self._store.distinct(np.concatenate([changed.owners, self._store.nodes["owner"][nodes[nodes >= 0]]]))
         return self._store.birth_ids(owners).to_pylist(), keys
+
+    def some(self, most: int) -> list[str]:
+        """A few profiles."""
+        return [p for (p,) in self._con.execute(f"SELECT profile_id FROM known_members LIMIT {int(most)}").fetchall()]
 
     def owners(self, nodes: Sequence[str]) -> list[str]:
         """The profiles of these identifiers now."""

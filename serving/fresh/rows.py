@@ -1,8 +1,8 @@
-"""What are scores of a few profiles computed from now? Their states and features, packed as the publication packs them.
+"""What are scores of a few profiles computed from now? Their states and features, packed as they are published.
 
-Of the tasks that are served, each is asked again of the facts of these profiles: are they eligible, may they be used, is
-there enough evidence, which features does the model read. What everybody's facts, or an account's, are behind, is as of
-the task's last batch. A task whose population cannot be known from a profile's own facts is answered from there whole.
+Each task that is served is asked again of the facts of these profiles: are they eligible, may they be used, is there
+enough evidence, which features does the model read. What everybody's facts, or an account's, are behind is as of the
+task's last batch. A task whose population cannot be known from a profile's own facts is answered from there whole.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Task(NamedTuple):
 
 
 class Rows:
-    """Packs rows that go with one publication. memory: the facts and the graph; views: what it must be able to build."""
+    """Packs rows that go with one publication, of facts and a graph in memory (see `use`)."""
 
     def __init__(self, project: Project):
         self._project = project

@@ -1,4 +1,4 @@
-"""How do fresh rows reach the service? Written into `serving/fresh.db`, all of a turn at once (see serving/http/fresh.py).
+"""How do fresh rows reach the service? Written into `serving/fresh.db`, all of a turn at once (see serving.http.fresh).
 
 The file can be made again from facts and log, so that no write waits for the disk.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
-from serving.http.fresh import _START, instant_of
+from foretell.project import Project
+from serving.http.fresh import fresh_file, instant_of, micros
 
 _TABLES = """
     CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -72,7 +73,7 @@ class Store:
     ) -> None:
         """Write a turn: rows as of T, profiles that have none any more, keys that mean another profile. An older row
         never takes the place of a newer one. of: from now on they go with this publication."""
-        gone, moment = list(gone), (at - _START) // timedelta(microseconds=1)
+        gone, moment = list(gone), micros(at)
         con = self._con
         con.execute("BEGIN")
         con.executemany(
@@ -88,3 +89,10 @@ class Store:
         about = {"at": str(moment)} | ({"of": of} if of else {})
         con.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
         con.execute("COMMIT")
+
+
+def forget(project: Project) -> None:
+    """Remove the file, for ever: whoever writes it makes it again from what is left of facts and log."""
+    file = fresh_file(project)
+    for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
+        file.with_name(name).unlink(missing_ok=True)

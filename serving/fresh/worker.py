@@ -61,7 +61,7 @@ def streams_of(project: Project) -> dict[str, list[Source]]:
 
 
 class State:
-    """All that a turn needs, as of one publication and one state of the lake. pending: profiles to be caught up with."""
+    """All that a turn needs, as of a publication and a state of the lake. pending: profiles to be caught up with."""
 
     def __init__(self, project: Project):
         self.project = project
@@ -142,10 +142,13 @@ class Worker:
         self._unloaded = False
         self._at = self._store.at
 
-    def run(self, stop: Callable[[], bool] = lambda: False, tell: float = 10.0) -> None:
-        """Work until `stop`. tell: seconds between two lines that say what was done."""
-        told = time.monotonic()
+    def run(
+        self, stop: Callable[[], bool] = lambda: False, tell: float = 10.0, ready: Callable[[], None] = lambda: None
+    ) -> None:
+        """Work until `stop`. tell: seconds between two lines that say what was done; ready: called when it begins."""
         self.open()
+        ready()
+        told = time.monotonic()
         try:
             while not stop():
                 if not self.turn():
@@ -185,6 +188,8 @@ class Worker:
         """Take in what has come, or catch up with some; how many lines or profiles that were."""
         state = self._state
         assert state is not None
+        if self._store.replaced:  # somebody is being erased: what comes now waits until that is done
+            return 0
         lines = {stream: data for stream, tail in state.tails.items() if (data := tail.read(MOST))}
         found = [state.lines[stream].facts(data) for stream, data in lines.items()]
         fresh = {name: facts for one in found for name, facts in one.facts.items()}
@@ -229,7 +234,18 @@ class Worker:
             self._store.close()
             self._store = Store(fresh_file(self._project))
         self._state = state
+        # what was decided, said or loaded meanwhile is known by now
+        self._at = max(self._at or self._project.now, self._project.now)
+        self._warm(state)
         self._store.begin(state.rows.stamp)
+
+    def _warm(self, state: State) -> None:
+        """The first time is the slowest, as much is compiled: let it not be an event's."""
+        if someone := state.memory.graph.some(2):
+            at = state.rows.cutoff or self._project.now
+            state.rows.pack(state.memory.rows(someone, at), at)
+        for lines in state.lines.values():
+            lines.facts(b"{}\n")
 
     def _look(self, now: float) -> None:
         """See whether something else has changed, and whether it is time to load the log."""

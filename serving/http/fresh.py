@@ -35,6 +35,10 @@ def instant_of(at: int) -> datetime:
     return _START + timedelta(microseconds=at)
 
 
+def micros(at: datetime) -> int:
+    return (at - _START) // timedelta(microseconds=1)
+
+
 class Fresh:
     """The rows that go with a publication. of: its stamp. For a few threads at a time."""
 

@@ -1,0 +1,258 @@
+"""Between two batches, what a score is computed from is what a rebuild at its T would give."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from fixtures_trained import NOW, copy_of
+from streaming import Log, message, served
+
+from features.fresh import can_be_fresh
+from features.wide import Wide
+from foretell.project import Project
+from ingestion.collector.messages import INVALID
+from ingestion.load import load
+from lake.engine import session
+from serving.erase import erase, plan
+from serving.fresh.rows import Rows
+from serving.fresh.worker import Worker
+from serving.http.engine import Engine
+from serving.http.fresh import fresh_file
+from serving.http.index import REFUSED, Index
+from serving.packing import laid_out
+from serving.score import score
+from training import dataset
+from unification.decisions import decide
+from unification.identity import unify
+
+__all__ = ["served"]
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def project(served: Project, tmp_path: Path) -> Project:
+    return copy_of(served, tmp_path / "shop")
+
+
+def drain(worker: Worker) -> None:
+    while worker.turn():
+        pass
+
+
+def opened(project: Project) -> Worker:
+    worker = Worker(project, every=0)
+    worker.open()
+    drain(worker)
+    return worker
+
+
+def index_of(project: Project) -> Index:
+    index = Index(project)
+    index.look_for_news(project)
+    return index
+
+
+def fresh_rows(project: Project) -> list[str]:
+    """The profiles that have a row, which goes with what is published."""
+    index = index_of(project)
+    assert index.fresh is not None
+    profiles = [p for (p,) in index.fresh._watching.execute("SELECT profile_id FROM row ORDER BY 1").fetchall()]
+    return sorted(index.newer(profiles))
+
+
+def rebuilt(project: Project, profile: str, at: datetime) -> tuple[np.ndarray, list[int], list[bool]]:
+    """As of T: features; of each task, whether the profile is eligible; of each column, whether it can be fresh."""
+    rows = Rows(project)
+    tasks = [one.task for one, _, _ in rows._asked]
+    dataset.build_for(project, tasks, [at])
+    wides, _, _ = laid_out(project, [(one, last) for one, last, _ in rows._asked], lambda _: Wide(project, at))
+    with session(project) as con:
+        X = np.hstack([wide.read(con, pa.array([profile]))[0] for wide in wides])[0]
+        inside = []
+        for n, task in enumerate(tasks):
+            dataset.population_table(con, project, task, at, f"p{n}")
+            inside.append(int(bool(con.execute(f"SELECT 1 FROM p{n} WHERE profile_id = ?", [profile]).fetchall())))
+    own = [can_be_fresh(rows._views[c.view]) for wide in wides for c in wide.columns]
+    return X, inside, own
+
+
+def check(project: Project, profiles: list[str]) -> None:
+    """The fresh rows of these profiles are those of a rebuild from the lake, once the log is loaded, a day later."""
+    loaded(project)
+    settings = project.folder / "foretell.toml"
+    settings.write_text(settings.read_text().replace(project.now.isoformat(), (NOW + timedelta(days=1)).isoformat()))
+    project = Project(project.folder)
+    layout, found = index_of(project).layout, index_of(project).newer(profiles)
+    assert sorted(found) == sorted(profiles)
+    for profile, (packed, at) in found.items():
+        X, inside, own = rebuilt(project, profile, at)
+        np.testing.assert_allclose(layout.features(packed)[own], X[own], rtol=1e-12, err_msg=profile)
+        for place, name in enumerate(layout.tasks):
+            assert bool(packed[place] & ~REFUSED) == bool(inside[place]), (name, profile)
+
+
+def loaded(project: Project) -> None:
+    for result in load(project, ["app"]):
+        assert not isinstance(result, Exception), result
+    unify(project)
+
+
+def settled(worker: Worker) -> None:
+    """Wait until the worker has taken up what changed."""
+    end = time.monotonic() + 60
+    worker._look(0.0)
+    while worker._coming is not None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+        worker._look(0.0)
+    drain(worker)
+
+
+def scores(project: Project, who: str, task: str = "churn") -> dict:
+    engine = Engine(project.folder)
+    engine.refresh()
+    (found,) = engine.scores([who], [task], features=True)["results"]
+    engine.stop()
+    return found
+
+
+def test_a_day_of_events_is_what_a_rebuild_gives(project: Project) -> None:
+    """People known and new, some of whom turn out to be one; turns of any size, from segments sealed or not."""
+    worker, log, rng = opened(project), Log(project), random.Random(3)
+    at = NOW + timedelta(hours=1)
+    for turn in range(12):
+        for _ in range(rng.randrange(1, 9)):
+            at += SECOND
+            card = f"4000{rng.randrange(60):04}" if rng.random() < 0.8 else None
+            email = f"new{rng.randrange(5)}@x.example" if rng.random() < 0.3 or card is None else None
+            log.add(message(at, card, rng.randrange(10, 400), email=email))
+        if turn % 5 == 4:
+            log.seal()
+        drain(worker)
+    worker.close()
+    touched = fresh_rows(project)
+    assert len(touched) > 10
+    check(project, touched)
+
+
+def test_an_answer_is_as_of_the_event(project: Project) -> None:
+    before = scores(project, "40000001")
+    worker, log = opened(project), Log(project)
+    assert scores(project, "40000001")["scores"][0]["score_id"] == before["scores"][0]["score_id"]
+    at = NOW + timedelta(hours=2)
+    log.add(message(at, "40000001", 250))
+    drain(worker)
+    (was,), (now,) = before["scores"], scores(project, "40000001")["scores"]
+    assert project.now <= now["cutoff"] < project.now + SECOND  # the last thing that is known
+    assert now["features"]["orders_30d"] == was["features"]["orders_30d"] + 1
+    assert now["expires_at"] - now["cutoff"] == was["expires_at"] - was["cutoff"]
+    assert now["score_id"] != was["score_id"]
+    assert scores(project, "40000003")["scores"][0]["cutoff"] == was["cutoff"]  # of whom nothing came in
+    worker.close()
+
+
+def test_somebody_new_is_found_and_a_merge_is_followed(project: Project) -> None:
+    worker, log, at = opened(project), Log(project), NOW + timedelta(hours=2)
+    assert scores(project, "app@x.example")["problem"] == "no such profile or identifier"
+    log.add(message(at, email="app@x.example"))
+    drain(worker)
+    new = scores(project, "app@x.example")
+    assert new["scores"][0]["features"]["orders_30d"] == 1
+    known = scores(project, "40000003")
+    log.add(message(at + SECOND, "40000003", email="app@x.example"))  # it was them
+    drain(worker)
+    for who in ("app@x.example", "40000003", new["profile_id"], known["profile_id"]):
+        found = scores(project, who)
+        assert found["profile_id"] == known["profile_id"]
+        assert found["scores"][0]["features"]["orders_30d"] >= 2
+    assert new["profile_id"] not in fresh_rows(project)
+    worker.close()
+    check(project, fresh_rows(project))
+
+
+def test_what_is_sent_twice_counts_once_and_what_is_no_message_not_at_all(project: Project) -> None:
+    worker, log, at = opened(project), Log(project), NOW + timedelta(hours=2)
+    twice = message(at, "40000004", id="same")
+    log.add(twice, INVALID + '"no message","message":1}', message(at, "40000004", event="looked"))
+    drain(worker)
+    once = scores(project, "40000004")["scores"][0]["features"]["orders_30d"]
+    log.add({**twice, "receivedAt": (at + SECOND).isoformat()}, "{}", message(at, "40000005", amount="a lot"))
+    drain(worker)
+    assert scores(project, "40000004")["scores"][0]["features"]["orders_30d"] == once
+    worker.close()
+    check(project, fresh_rows(project))
+
+
+def test_who_withdraws_is_not_scored_from_then_on(project: Project) -> None:
+    worker, log, at = opened(project), Log(project), NOW + timedelta(hours=2)
+    log.add(message(at, "40000006"), message(at + SECOND, "40000006", consent="no"))
+    drain(worker)
+    found = scores(project, "40000006")
+    assert not found["scores"]
+    assert "no consent to retention" in found["problems"][0]["problem"]
+    log.add(message(at + 2 * SECOND, "40000006", consent="yes"))
+    drain(worker)
+    assert scores(project, "40000006")["scores"]
+    worker.close()
+    check(project, fresh_rows(project))
+
+
+def test_whoever_is_killed_comes_to_the_same_rows(project: Project) -> None:
+    """Nothing is told when it ends: what it had read is read again, and what was loaded meanwhile is caught up with."""
+    worker, log, at = opened(project), Log(project), NOW + timedelta(hours=2)
+    log.add(message(at, "40000007"))
+    drain(worker)
+    del worker
+    log.add(message(at + SECOND, "40000008"))  # nobody is there
+    loaded(project)
+    log.add(message(at + 2 * SECOND, "40000009"))
+    again = opened(project)
+    rows = fresh_rows(project)
+    ids = {scores(project, f"4000000{n}")["profile_id"] for n in (7, 8, 9)}
+    assert set(rows) == ids
+    again.close()
+    check(project, rows)
+
+
+def test_what_else_changes_is_taken_up(project: Project) -> None:
+    """Another batch, a decision about who is who, facts of another source, and an erasure."""
+    worker, log, at = opened(project), Log(project), NOW + timedelta(hours=2)
+    log.add(message(at, "40000011"), message(at, email="app@x.example"))
+    log.add(message(at + SECOND, "40000012", email="app@x.example"))
+    drain(worker)
+    loaded(project)
+    decide(project, "unlink", "card:40000012", "email:app@x.example")
+    unify(project)
+    settled(worker)
+    apart = {scores(project, who)["profile_id"] for who in ("40000012", "app@x.example")}
+    assert len(apart) == 2
+
+    (project.exports / "till" / "late.csv").write_text(
+        "receipt,sold_at,card_no,amount,quantity,sku\nr1,2024-06-30 12:00:00,40000015,70,1,sku1-1\n"
+    )
+    before = scores(project, "40000015")["scores"][0]["features"]["orders_30d"]
+    for result in load(project, ["till"]):
+        assert not isinstance(result, Exception)
+    settled(worker)
+    assert scores(project, "40000015")["scores"][0]["features"]["orders_30d"] == before + 1
+
+    score(project, ["churn", "clv"])
+    settled(worker)
+    assert not fresh_rows(project)  # the batch knows it all
+    log.add(message(NOW + timedelta(hours=12) - SECOND, "40000014"))
+    drain(worker)
+    assert len(fresh_rows(project)) == 1
+
+    erase(project, plan(project, "40000014"))
+    assert not fresh_file(project).exists()
+    settled(worker)
+    assert not fresh_rows(project)
+    assert "problem" in scores(project, "40000014")
+    worker.close()
