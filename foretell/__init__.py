@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foretell.aggregates import decayed, entropy, latest, top_share
-    from foretell.connectors import REST, SQL, Cursor, NextLink, Offset, PageNumber
+    from foretell.connectors import REST, SQL, Cursor, Kafka, NextLink, Offset, PageNumber
     from foretell.declarations import Attribute, Enters, Label, PredictionTask, Source, Until
     from foretell.views import Feature, FeatureView
     from foretell.windows import _, days, days_since, future, hours, minutes, past
@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _HOMES = {
     "SQL": "foretell.connectors",
     "REST": "foretell.connectors",
+    "Kafka": "foretell.connectors",
     "PageNumber": "foretell.connectors",
     "Offset": "foretell.connectors",
     "Cursor": "foretell.connectors",
@@ -56,6 +57,7 @@ __all__ = [
     "Enters",
     "Feature",
     "FeatureView",
+    "Kafka",
     "Label",
     "NextLink",
     "Offset",

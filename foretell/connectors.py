@@ -1,4 +1,4 @@
-"""Where does a source pull its rows from, when it has no files? A SQL database or a REST API, said in a contract.
+"""Where does a source get its rows from, when it has no files? A SQL database, a REST API or Kafka, said in a contract.
 
 Secrets are named, never written: `env:SHOP_DB` stands for what the environment variable SHOP_DB holds when rows are
 pulled.
@@ -173,7 +173,52 @@ class REST:
         return _digest("rest", said, self.records, sorted(self.params.items()), self.watermark)
 
 
-Connector = SQL | REST
+@dataclass(frozen=True)
+class Kafka:
+    """The messages of a topic: JSON objects, one a row.
+
+    servers: "host:port", several with commas, or "env:NAME". topic: its name.
+    options: further settings of librdkafka, such as {"security.protocol": "SASL_SSL", "sasl.password": "env:NAME"}; a
+        secret may only come from a variable.
+
+    Messages become lines of the stream `stream`, each once, whatever is killed: how far a topic was read lies beside
+    the lines, not with the broker. `foretell stream` follows the topic; `foretell load` reads what is there. To the
+    fields of a message it adds `receivedAt`, and `kafka`: topic, partition, offset, at (the broker's time) and key.
+    """
+
+    servers: str
+    topic: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, source: str, where: str) -> None:
+        if not _ENV.fullmatch(self.servers) and not all(_SERVER.fullmatch(one) for one in self.servers.split(",")):
+            raise DefinitionError(
+                source, f"expected servers as host:port, got {self.servers!r}",
+                'write servers="broker1:9092,broker2:9092" or "env:NAME"', where=where,
+            )  # fmt: skip
+        if not _TOPIC.fullmatch(self.topic):
+            raise DefinitionError(source, f"expected the name of a topic, got {self.topic!r}", "mend it", where=where)
+        for name, value in self.options.items():
+            if ("password" in name or "secret" in name) and not _ENV.fullmatch(value):
+                fix = f'put it into an environment variable, and say "{name}": "env:NAME"'
+                raise DefinitionError(source, f"the option {name} holds a secret", fix, where=where)
+            if name in _OURS:
+                raise DefinitionError(source, f"the option {name} is set by Foretell", "leave it out", where=where)
+
+    @property
+    def shown(self) -> str:
+        return f"topic {self.topic}"
+
+    @property
+    def stream(self) -> str:
+        """The stream whose lines its messages become."""
+        return "kafka_" + re.sub(r"[^a-z0-9_]", "_", self.topic.lower()) + f"_{_digest('kafka', self.topic)[:6]}"
+
+
+_SERVER = re.compile(r"[^\s:,]+:[0-9]{1,5}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_OURS = ("bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset")
+Connector = SQL | REST | Kafka
 
 
 def _check_overlap(connector: Any, source: str, where: str) -> None:

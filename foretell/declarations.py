@@ -23,7 +23,7 @@ from foretell.checks import (
     check_rule,
     short,
 )
-from foretell.connectors import REST, SQL, Connector
+from foretell.connectors import REST, SQL, Connector, Kafka
 from foretell.errors import DefinitionError, unknown
 from foretell.roles import REQUIRED, ROLES
 from foretell.views import Feature, FeatureView
@@ -58,7 +58,8 @@ class Source:
 
     name: also the name of its table in the lake.
     files: glob below the project's `exports` folder; .csv, .jsonl/.ndjson, .parquet or .xlsx.
-    connector: in place of files, a database or an API to pull rows from (see foretell.connectors: SQL, REST).
+    connector: in place of files, a database or an API to pull rows from, or a topic to follow (see foretell.connectors:
+        SQL, REST, Kafka).
     stream: instead of files, the stream of collected events (`foretell collect`) that it reads; several may read one.
     kind: "events" (timestamped facts) or "records" (rows about a person).
     role: which role its rows play (see foretell.roles); views are written against roles. Records play "person".
@@ -147,16 +148,19 @@ class Source:
         at = short(self.where)
         if self.name in RESERVED:
             raise DefinitionError(self.name, "is the name of one of the lake's own tables", "rename it", where=at)
-        if sum(given is not None for given in (self.files, self.connector, self.stream)) != 1:
+        stream = None if isinstance(self.connector, Kafka) else self.stream  # its own is set below
+        if sum(given is not None for given in (self.files, self.connector, stream)) != 1:
             fix = 'say files="orders/*.csv", connector=SQL(…) or stream="web"'
             raise DefinitionError(self.name, "expected files, a connector or a stream, one of them", fix, where=at)
         if self.stream is not None:
             check_name("stream", self.stream, self.where)
         if self.connector is not None:
-            if not isinstance(self.connector, SQL | REST):
-                problem = f"connector is SQL(…) or REST(…), got {self.connector!r}"
+            if not isinstance(self.connector, SQL | REST | Kafka):
+                problem = f"connector is SQL(…), REST(…) or Kafka(…), got {self.connector!r}"
                 raise DefinitionError(self.name, problem, 'write SQL(url="env:NAME", table="orders")', where=at)
             self.connector.check(self.name, at)
+            if isinstance(self.connector, Kafka):  # its messages are lines of a stream, as collected ones are
+                object.__setattr__(self, "stream", self.connector.stream)
         if self.kind not in {"events", "records"}:
             raise DefinitionError(self.name, f'kind is "events" or "records", got {self.kind!r}', where=at)
         if self.kind == "events" and not self.event_at:

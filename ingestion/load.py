@@ -109,16 +109,21 @@ def load(
     given = list(files)
     for name in names:
         source = project.definitions.source(name)
-        pulls = source.connector and not given
-        yield from keep(name, _pull(project, source, full, say) if pulls else _load_files(project, source, given, say))
+        pulls = source.connector and not source.stream and not given
+        yield from keep(
+            name, _pull(project, source, full, say) if pulls else _load_files(project, source, given, full, say)
+        )
 
 
 def _load_files(
-    project: Project, source: Source, given: list[Path], say: Callable[[str], None]
+    project: Project, source: Source, given: list[Path], full: bool, say: Callable[[str], None]
 ) -> Iterator[Loaded | ForetellError]:
     try:
         if source.stream and not given:
+            problem = _follow(project, source, full, say) if source.connector else None
             yield from _load_stream(project, source)
+            if problem:
+                yield problem
             return
         found = given or files_of(project, source)
     except ForetellError as error:
@@ -154,6 +159,23 @@ def _pull(project: Project, source: Source, full: bool, say: Callable[[str], Non
         yield failure
     elif not pieces:
         yield Loaded(source.name, source.connector.shown, skipped=True)
+
+
+def _follow(project: Project, source: Source, full: bool, say: Callable[[str], None]) -> ForetellError | None:
+    """Bring what a topic has into its log, unless `foretell stream` does so at this moment. What came stays."""
+    from ingestion.connectors.kafka import Followed, Topic
+
+    try:
+        topic = Topic(project, source, full=full)
+        try:
+            topic.drain(say)
+        finally:
+            topic.close()
+    except Followed:
+        return None
+    except ForetellError as error:
+        return error
+    return None
 
 
 def _load_stream(project: Project, source: Source) -> Iterator[Loaded | ForetellError]:

@@ -116,17 +116,17 @@ def batch(top: dict[str, Raw], received: datetime, largest: int) -> Taken:
             problem = _said(error)
             taken.problems.append((n, problem))
             wrong = {"invalid": problem, "receivedAt": common.stamp, "message": Raw(raw)}
-            taken.lines.append(_one_line(_encode(wrong)))
+            taken.lines.append(one_line(_encode(wrong)))
     return taken
 
 
 def webhook(body: bytes, name: str, id: str, received: datetime) -> bytes:
     """The line of a webhook: its body, whatever it is, below `body`."""
     _read(msgspec.json.Decoder(Raw).decode, body, "body")
-    if _depth(body) > DEPTH:
+    if depth(body) > DEPTH:
         raise Malformed("body", f"expected at most {DEPTH} levels", "flatten it")
     line = {"receivedAt": stamp(received), "type": "webhook", "webhook": name, "messageId": id, "body": Raw(body)}
-    return _one_line(_encode(line)) + b"\n"
+    return one_line(_encode(line)) + b"\n"
 
 
 class _Common:
@@ -190,7 +190,7 @@ def _line(raw: bytes, head: _Head, kind: str | None, common: _Common, largest: i
     """The line of any message, field by field. A ValueError says what is wrong with it."""
     if len(raw) > largest:
         raise ValueError(f"expected a message of at most {largest:,} bytes, got {len(raw):,}")
-    if raw.count(b"{") + raw.count(b"[") > DEPTH and _depth(raw) > DEPTH:
+    if raw.count(b"{") + raw.count(b"[") > DEPTH and depth(raw) > DEPTH:
         raise ValueError(f"expected at most {DEPTH} levels of JSON, got more")
     _check(head, kind)
     fields = _object(raw)
@@ -211,7 +211,7 @@ def _line(raw: bytes, head: _Head, kind: str | None, common: _Common, largest: i
             corrected = stamp(common.received - (sent - happened))
             kept.setdefault("originalTimestamp", kept["timestamp"])
             kept["timestamp"] = corrected
-    return _one_line(_encode(kept))
+    return one_line(_encode(kept))
 
 
 def _check(head: _Head, kind: str | None) -> None:
@@ -253,7 +253,7 @@ def _instant(text: Any) -> datetime | None:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _one_line(line: bytes) -> bytes:
+def one_line(line: bytes) -> bytes:
     """In valid JSON a line end stands between values only."""
     if b"\n" in line or b"\r" in line:
         line = line.replace(b"\n", b" ").replace(b"\r", b" ")
@@ -263,7 +263,7 @@ def _one_line(line: bytes) -> bytes:
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
-def _depth(raw: bytes) -> int:
+def depth(raw: bytes) -> int:
     """How many levels deep JSON is."""
     deepest = level = 0
     for found in _BRACKET.finditer(raw):

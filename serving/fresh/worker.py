@@ -11,7 +11,6 @@ loaded, somebody decides who is who, somebody is erased) all is read anew in the
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -43,7 +43,9 @@ from serving.http.index import file_of
 from unification.decisions import TABLE as DECISIONS
 from unification.identity import ensure
 
-log = logging.getLogger("foretell.stream")
+if TYPE_CHECKING:
+    from ingestion.connectors.kafka import Topic
+
 POLL = 0.005  # seconds between two looks at the log
 LOOK = 0.5  # seconds between two looks at everything else
 AT_ONCE = 500  # profiles of a turn that are caught up with, while nothing comes in
@@ -57,6 +59,21 @@ def streams_of(project: Project) -> dict[str, list[Source]]:
     for source in project.definitions.sources.values():
         if source.stream:
             found.setdefault(source.stream, []).append(source)
+    return found
+
+
+def _topics(project: Project, say: Callable[[str], None]) -> dict[str, Topic]:
+    """Stream -> the topic that is followed into it."""
+    followed = [s for s in project.definitions.sources.values() if s.connector and s.stream]
+    if not followed:
+        return {}
+    from ingestion.connectors.kafka import Topic
+
+    found: dict[str, Topic] = {}
+    for source in followed:
+        if str(source.stream) not in found:
+            found[str(source.stream)] = Topic(project, source)
+            say(f"following {source.connector.shown if source.connector else ''}")
     return found
 
 
@@ -140,6 +157,7 @@ class Worker:
         self._loading: subprocess.Popen | None = None
         self._looked = self._load_at = time.monotonic()
         self._unloaded = False
+        self._topics = _topics(project, say)
         self._at = self._store.at
 
     def run(
@@ -176,6 +194,8 @@ class Worker:
         self._thread.shutdown(cancel_futures=True)
         if self._loading:
             self._loading.wait()
+        for topic in self._topics.values():
+            topic.close()
         if self._state:
             self._state.close()
         self._store.close()
@@ -190,6 +210,8 @@ class Worker:
         assert state is not None
         if self._store.replaced:  # somebody is being erased: what comes now waits until that is done
             return 0
+        for topic in self._topics.values():
+            topic.take()
         lines = {stream: data for stream, tail in state.tails.items() if (data := tail.read(MOST))}
         found = [state.lines[stream].facts(data) for stream, data in lines.items()]
         fresh = {name: facts for one in found for name, facts in one.facts.items()}
