@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
+from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -256,3 +259,37 @@ def test_what_else_changes_is_taken_up(project: Project) -> None:
     assert not fresh_rows(project)
     assert "problem" in scores(project, "40000014")
     worker.close()
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_points_loses_and_doubles_nothing(project: Project) -> None:
+    """The worker is killed over and over while events come in and the log is loaded: in the end all rows are right."""
+    log, rng, at = Log(project), random.Random(11), NOW + timedelta(hours=2)
+    command = [sys.executable, "-m", "foretell", "--project", str(project.folder), "stream"]
+    sent: Counter[str] = Counter()
+    for _ in range(6):
+        worker = subprocess.Popen(
+            [*command, "--load-every", "2"], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
+        assert worker.stdout
+        while "Streaming" not in worker.stdout.readline():
+            assert worker.poll() is None
+        end = time.monotonic() + rng.uniform(0.5, 4)
+        while time.monotonic() < end:
+            cards = [f"4000{rng.randrange(60):04}" for _ in range(rng.randrange(1, 6))]
+            at += SECOND
+            log.add(*(message(at, card, rng.randrange(10, 400)) for card in cards))
+            sent.update(cards)
+            time.sleep(rng.uniform(0, 0.1))
+        worker.kill()
+        worker.wait(10)
+    end = time.monotonic() + 60
+    while True:  # a load that it had begun may still be at work
+        done = subprocess.run([*command, "--once"], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        if not done.returncode:
+            break
+        assert time.monotonic() < end, done.stderr
+    check(project, fresh_rows(project))
+    with session(project) as con:
+        facts = dict(con.execute("SELECT id_card, count(*) FROM app GROUP BY 1").fetchall())
+    assert facts == sent
