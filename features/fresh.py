@@ -137,9 +137,8 @@ class _Facts:
 
     def show(self, nodes: Sequence[str]) -> None:
         name = self._name
-        self._con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE "some {name}" AS SELECT * FROM "all {name}" WHERE node IN ({listed(nodes)})"""
-        )
+        theirs = f'SELECT * FROM "all {name}" WHERE node IN ({listed(nodes)})'
+        self._con.execute(f'CREATE OR REPLACE TEMP TABLE "some {name}" AS {theirs}')
         if self._keyed:  # a version of another profile's may have taken the place of one of these
             self._con.execute(
                 f"""INSERT INTO "some {name}" SELECT * FROM "all {name}" a SEMI JOIN "some {name}" USING (row_key)

@@ -210,9 +210,13 @@ class Kafka:
         return f"topic {self.topic}"
 
     @property
+    def fingerprint(self) -> str:
+        return _digest("kafka", self.topic)
+
+    @property
     def stream(self) -> str:
         """The stream whose lines its messages become."""
-        return "kafka_" + re.sub(r"[^a-z0-9_]", "_", self.topic.lower()) + f"_{_digest('kafka', self.topic)[:6]}"
+        return "kafka_" + re.sub(r"[^a-z0-9_]", "_", self.topic.lower()) + f"_{self.fingerprint[:6]}"
 
 
 _SERVER = re.compile(r"[^\s:,]+:[0-9]{1,5}")

@@ -85,7 +85,7 @@ class Topic:
         for message in found:
             if error := message.error():
                 self._refuse(error, message)
-        found = [m for m in found if not m.error() and m.offset() >= self._next.get(m.partition(), 0)]
+        found = [m for m in found if not m.error() and (m.offset() or 0) >= self._next.get(m.partition() or 0, 0)]
         if found:
             self._append(found)
         return len(found)
@@ -179,7 +179,7 @@ class Topic:
             segment.append(data)
         self._segment = segment
         for message in found:
-            self._next[message.partition()] = message.offset() + 1
+            self._next[message.partition() or 0] = (message.offset() or 0) + 1
         _write(self._folder, self._next, segment.path.stem, segment.size)
         if segment.size >= _SEGMENT:
             segment.seal()
