@@ -179,7 +179,7 @@ class Asker:
 
 
 def steady(sender: Sender, asker: Asker, seconds: float, rate: int, probes: list[str]) -> list[float]:
-    """Send at a steady rate; every tenth of a second of one whose scores are then asked for. Seconds until they knew."""
+    """Send at a steady rate, five a second of people whose scores are then asked for. Seconds until they knew."""
     found: list[float] = []
     waiting: queue.Queue[tuple[str, float, datetime] | None] = queue.Queue()
 

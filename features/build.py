@@ -167,7 +167,7 @@ def _about_accounts(view: FeatureView) -> bool:
 
 
 def _rows(view: FeatureView, place: int, cutoff: datetime, nobody: str) -> str:
-    """SQL for the rows of one of the views that were made together, over the tables `made` and that of the empty row."""
+    """SQL for the rows of one of the views that were made together. nobody: the table of their empty row."""
     stamps = f"{instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created"
     keys = ", ".join(view.keys)
     if len(view.keys) > 1:  # rows are where facts are

@@ -97,14 +97,13 @@ class Memory:
         """The profiles that have facts of later ingest batches, or such as are not loaded yet."""
         nodes: set[str] = set()
         for name in self._kept:
-            found = self.con.execute(
-                f'SELECT DISTINCT node FROM "all {name}" WHERE batch > ? AND node IS NOT NULL', [batch]
-            )
+            query = f'SELECT DISTINCT node FROM "all {name}" WHERE batch > {int(batch)} AND node IS NOT NULL'
+            found = self.con.execute(query)
             nodes |= {node for (node,) in found.fetchall()}
         return self.graph.owners(sorted(nodes))
 
     def _see_consents(self) -> None:
-        """Make the view `consents` of a session. A purpose that anybody has spoken of is known, whoever is asked about."""
+        """Make the view `consents` of a session. A purpose that anybody has spoken of is known, whoever is shown."""
         query = f'SELECT DISTINCT purpose FROM "all {consent.BY_HAND}" WHERE purpose IS NOT NULL'
         spoken = [f"SELECT * REPLACE ('{quote(purpose)}' AS purpose) FROM nothing_said"
                   for (purpose,) in self.con.execute(query).fetchall()]  # fmt: skip
