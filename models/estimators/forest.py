@@ -6,11 +6,12 @@ right; that is done for eight rows in a step, for the splits that a row never co
 Of few rows each walks by itself, as many steps as its tree is deep: who arrives early steps in place.
 
 The rules of a split (what is unknown, what is a category) are those of LightGBM's include/LightGBM/tree.h. They are
-read into the values beforehand: what goes left whatever the threshold becomes -inf, what goes right inf.
+read into the values beforehand: what goes left whatever the threshold becomes -inf, what goes right NaN.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -33,6 +34,7 @@ NODE = np.dtype([("threshold", "f8"), ("value", "f8"), ("column", "u4"), ("left"
 """A split or a leaf as a place on a way: the right one lies behind the left one, and a leaf leads to itself."""
 TREE = np.dtype([("root", "u4"), ("steps", "i4"), ("choices", "i8")], align=True)
 """choices: where its own end."""
+NEVER_NAN = (0, "None", False)  # the first column: what leaves and trees of one leaf look at
 ZERO = float(np.float32(1e-35))  # LightGBM's kZeroThreshold: nothing is nearer to 0 than this, but 0
 TOGETHER = 128  # rows of which all columns and slots stay in the nearest caches
 LANES = 32  # rows of a step of the loops, unrolled: a block is calculated up to a multiple of them
@@ -43,33 +45,31 @@ class Forest:
     """The trees of a booster, with one output."""
 
     def __init__(self, booster: lgb.Booster):
-        self._columns: dict[tuple[int, float, float, str], int] = {}
+        self._columns: dict[tuple[int, str, bool | str], int] = {NEVER_NAN: 0}
         nodes: list[tuple[float, float, int, int]] = []
         choices: list[tuple[float, float, float, int, int, int, bool]] = []
         trees = []
         for tree in booster.dump_model()["tree_info"]:
             root, steps = len(nodes), self._add_nodes(tree["tree_structure"], nodes)
-            choices += self._choices(tree["tree_structure"]) or [self._constant(tree["tree_structure"])]
+            choices += self._choices(tree["tree_structure"]) or [_constant(tree["tree_structure"]["leaf_value"])]
             trees.append((root, steps, len(choices)))
         self.trees, self.nodes, self.choices = np.array(trees, TREE), np.array(nodes, NODE), np.array(choices, CHOICE)
         self.choices["slot"] *= TOGETHER
         self.room = int(self.choices["slot"].max(initial=0)) + 2 * TOGETHER  # for the slots; the last has one behind it
         self.few = DEARER * len(choices) // max(int(self.trees["steps"].sum()), 1)
         sets, columns = [np.zeros(0, dtype=np.uint64)], []
-        for feature, unknown, zero, codes in self._columns:
-            columns.append((feature, unknown, zero, sum(map(len, sets)) if codes else -1))
-            if codes:
-                sets.append(_bits([int(code) for code in codes.split("||")]))
+        for feature, missing, way in self._columns:
+            apart = -np.inf if way is True else np.nan
+            unknown, zero = {"NaN": (apart, 0.0), "Zero": (apart, apart)}.get(missing, (0.0, 0.0))
+            columns.append((feature, unknown, zero, sum(map(len, sets)) if isinstance(way, str) else -1))
+            if isinstance(way, str):
+                sets.append(_bits([int(code) for code in way.split("||")]))
         self.columns, self.codes = np.array(columns, COLUMN), np.concatenate(sets)
 
     def _column(self, split: dict[str, Any]) -> int:
         """The place of the column that a split reads."""
-        apart = -np.inf if split["default_left"] else np.inf
-        unknown, zero = {"None": (0.0, 0.0), "NaN": (apart, 0.0), "Zero": (apart, apart)}[split["missing_type"]]
-        seen = split["split_feature"], unknown, zero, ""
-        if split["decision_type"] == "==":
-            seen = split["split_feature"], np.inf, 0.0, split["threshold"]
-        return self._columns.setdefault(seen, len(self._columns))
+        way = split["threshold"] if split["decision_type"] == "==" else split["default_left"]
+        return self._columns.setdefault((split["split_feature"], split["missing_type"], way), len(self._columns))
 
     def _add_nodes(self, tree: dict[str, Any], nodes: list) -> int:
         """Write the places of a tree, level by level, behind what is there; how many steps the longest way has."""
@@ -77,7 +77,7 @@ class Forest:
         waiting = [(tree, 0)]
         for here, steps in waiting:  # it grows meanwhile; the last one is the farthest
             if "leaf_value" in here:
-                nodes.append((np.inf, here["leaf_value"], 0, len(nodes)))
+                nodes.append((np.inf, here["leaf_value"], 0, len(nodes)))  # column 0 is never NaN
             else:
                 nodes.append((_threshold(here), 0.0, self._column(here), start + len(waiting)))
                 waiting += [(here["left_child"], steps + 1), (here["right_child"], steps + 1)]
@@ -96,11 +96,6 @@ class Forest:
         own = _threshold(tree), *values, self._column(tree), 0, bool(before) + bool(after), straight
         return before + [(*done[:4], done[4] + 1, *done[5:]) for done in after] + [own]
 
-    def _constant(self, leaf: dict[str, Any]) -> tuple[float, float, float, int, int, int, bool]:
-        """A tree of one leaf, as a choice between the same."""
-        any_column = self._columns.setdefault((0, 0.0, 0.0, ""), len(self._columns))
-        return np.inf, leaf["leaf_value"], leaf["leaf_value"], any_column, 0, 0, True
-
     def sum(self, A: np.ndarray, threads: int = 1) -> np.ndarray:
         """(n,): the sum of the leaves that each row of A (n, features) ends in, tree by tree."""
         A, found = np.ascontiguousarray(A, dtype=float), np.zeros(len(A))
@@ -114,7 +109,17 @@ class Forest:
 
 
 def _threshold(split: dict[str, Any]) -> float:
-    return 0.0 if split["decision_type"] == "==" else split["threshold"]
+    """What is compared. A dump says ±1e300 of a threshold beyond: inf, where only the unknown goes right, or beside
+    -inf the least number."""
+    if split["decision_type"] == "==":
+        return 0.0
+    threshold = float(split["threshold"])
+    return threshold if abs(threshold) < 1e300 else np.inf if threshold > 0 else -sys.float_info.max
+
+
+def _constant(value: float) -> tuple[float, float, float, int, int, int, bool]:
+    """A tree of one leaf: a choice between the same."""
+    return np.inf, value, value, 0, 0, 0, True
 
 
 def _parts(rows: int, many: int) -> Iterator[slice]:
@@ -154,7 +159,7 @@ def _read(A: Any, columns: Any, codes: Any, wide: int, seen: Any) -> None:
         for row in range(len(A)):
             x = A[row, column.feature]
             if column.codes >= 0:
-                x = -np.inf if _among(x, column.codes, codes) else np.inf
+                x = -np.inf if _among(x, column.codes, codes) else np.nan
             else:
                 x = column.zero if abs(x) <= ZERO else (column.unknown if x != x else x)
             seen[place * wide + row] = x
