@@ -34,7 +34,7 @@ def rows(count: int, seed: int) -> np.ndarray:
     return A
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
+@pytest.fixture(params=CASES.values(), ids=list(CASES))
 def booster(request: pytest.FixtureRequest) -> lgb.Booster:
     A = rows(4_000, 1)
     y = np.nan_to_num(A[:, 0]) + np.isin(A[:, 3], [1, 2, 70, 149]) + (A[:, 4] == 2) + np.isnan(A[:, 1])
