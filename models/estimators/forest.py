@@ -2,7 +2,7 @@
 
 A row's way through a tree cannot be foretold, and a processor that guesses wrong waits. So nothing here branches on a
 value. Of many rows each split chooses for all of them at once between what is found below it on its left and on its
-right; that is done for eight rows in a step, for the splits that a row never comes to as well, and still costs least.
+right; that is done for several rows in a step, for the splits that a row never comes to as well, and still costs least.
 Of few rows each walks by itself, as many steps as its tree is deep: who arrives early steps in place.
 
 The rules of a split (what is unknown, what is a category) are those of LightGBM's include/LightGBM/tree.h. They are
