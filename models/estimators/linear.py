@@ -19,6 +19,7 @@ from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandid
 
 FARTHEST = 5.0  # deviations from the mean beyond which a value counts as this far: one odd row bends no prediction
 FREE = 3.0  # how large a column of a cutoff is: its coefficient costs a ninth
+TOGETHER = 512  # rows whose columns stay in the nearest caches from step to step
 POWER = 1.5  # of the Tweedie loss: a Poisson number of gamma amounts (Jørgensen, The Theory of Dispersion Models, 1997)
 
 
@@ -84,7 +85,11 @@ class _OnLogs(Candidate):
         return np.clip((design - middle) / unit, -FARTHEST, FARTHEST)
 
     def _margin(self, A: np.ndarray) -> np.ndarray:
-        return self._terms(A).sum(axis=1) + self.intercept_
+        found = np.empty(len(A))
+        for start in range(0, len(A), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            found[part] = self._terms(A[part]).sum(axis=1) + self.intercept_
+        return found
 
     def _terms(self, A: np.ndarray) -> np.ndarray:
         """(n, m): what each column adds. Summed row by row: a product of matrices ends in other bits as rows are many
