@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from foretell.errors import DataError
 
 if TYPE_CHECKING:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 BETWEEN = "\x1f"
 _WRITTEN = (("\\", "\\\\"), (BETWEEN, "\\s"))  # how these are written within one of several keys
 _KINDS = ("string_val", "int64_val", "int32_val")

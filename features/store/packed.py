@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from foretell.errors import DataError
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 STAMPED = 24  # bytes of schema and stamps
 UNKNOWN = -(2**63)  # `created` of a row that was written without: before any other
 NULL_TIME = -(2**63)  # Feast's null of a UnixTimestamp

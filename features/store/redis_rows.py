@@ -23,7 +23,7 @@ _SCRIPT = """
 local life = tonumber(ARGV[1])
 redis.call('SADD', ARGV[2], ARGV[3])
 for i, key in ipairs(KEYS) do
-  local new, old = ARGV[i + 2], redis.call('GETRANGE', key, 0, 23)
+  local new, old = ARGV[i + 3], redis.call('GETRANGE', key, 0, 23)
   local later = true
   if #old == 24 and string.sub(old, 1, 8) == string.sub(new, 1, 8) then
     local a, b, c, d = struct.unpack('>I4I4I4I4', old, 9)
@@ -129,7 +129,7 @@ class RedisRows:
             self._waiting = None
 
     def _head(self, table: str) -> str:
-        return f"{self._namespace}:{table}:"
+        return f"{self._namespace}:{table.replace(':', '%3a')}:"
 
     def _connected(self) -> Any:
         if self._client is None:
