@@ -69,20 +69,10 @@ class PackedProvider(PassthroughProvider):
             start_date=start_date, end_date=end_date,
         )  # fmt: skip
         mapping = feature_view.batch_source.field_mapping or {}
-        self.write(feature_view, (_renamed(batch, mapping) for batch in _batches(job)))
+        # Feast hands a job's result over as a whole; `repository.materialise` reads a built cutoff piece by piece
+        self.write(feature_view, utils._run_pyarrow_field_mapping(job.to_arrow(), mapping).to_batches(ROWS))
 
     def _takes(self, view: Any) -> bool:
         """Is it a view of plain columns, for the packed store?"""
         plain = type(view) is FeatureView and view.batch_source is not None and view.join_keys != ["__dummy_id"]
         return plain and not getattr(view, "aggregations", None) and isinstance(self.online_store, PackedOnlineStore)
-
-
-def _batches(job: Any) -> Iterable[pa.RecordBatch]:
-    """What a retrieval job finds; of an Ibis one it is never in memory as a whole."""
-    if hasattr(job, "table") and not job.on_demand_feature_views:
-        return job.table.to_pyarrow_batches(chunk_size=ROWS)
-    return job.to_arrow().to_batches(max_chunksize=ROWS)
-
-
-def _renamed(batch: pa.RecordBatch, mapping: dict[str, str]) -> pa.RecordBatch:
-    return batch.rename_columns([mapping.get(name, name) for name in batch.schema.names]) if mapping else batch
