@@ -9,6 +9,7 @@ this one does, its Redis store nulls of the year 1970.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,13 +19,15 @@ import pyarrow as pa
 from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.online_response import OnlineResponse
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictStr
 
-from features.store import keys, response
+from features.store import keys, request, response
 from features.store.packed import Layout, Row, layout, micros
 from features.store.redis_rows import RedisRows
+from features.store.request import Plan
 from features.store.response import FIELDS, VALUES
 from features.store.sqlite_rows import SqliteRows
 from foretell.errors import DataError
@@ -75,6 +78,8 @@ class PackedOnlineStore(OnlineStore):
 
     def __init__(self) -> None:
         self._rows: Rows | None = None
+        self._views: dict[int, tuple[FeatureView, list, tuple[Layout, str]]] = {}
+        self._plans: dict[Any, Plan | None] = {}
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -97,9 +102,9 @@ class PackedOnlineStore(OnlineStore):
 
         A row replaces one whose event_timestamp, then created, is not later. Returns how many rows came.
         """
-        source, shape, joins = view.batch_source, layout_of(view), sorted(view.join_keys)
+        source, joins, life, count = view.batch_source, sorted(view.join_keys), life_of(view), 0
         assert source is not None
-        rows, table, life, count = self.rows(config), table_of(config, view), life_of(view), 0
+        rows, (shape, table) = self.rows(config), self._kept(config, view)
         for batch in _pieces(batches):
             columns = {name: batch.column(name) for name in batch.schema.names}
             if missing := [c for c in [*joins, source.timestamp_field, *shape.names] if c not in columns]:
@@ -113,18 +118,29 @@ class PackedOnlineStore(OnlineStore):
 
     def read(self, config: RepoConfig, view: FeatureView, texts: Sequence[str]) -> list[Row | None]:
         """The rows under these keys (see keys.py), None where there is none."""
-        return list(map(layout_of(view).unpack, self.rows(config).read(table_of(config, view), texts)))
+        shape, table = self._kept(config, view)
+        return list(map(shape.unpack, self.rows(config).read(table, texts)))
 
     def delete(self, config: RepoConfig, view: FeatureView, texts: Sequence[str]) -> int:
         """Remove the rows under these keys. Returns how many there were."""
-        return self.rows(config).delete(table_of(config, view), texts)
+        return self.rows(config).delete(self._kept(config, view)[1], texts)
+
+    def _kept(self, config: RepoConfig, view: FeatureView) -> tuple[Layout, str]:
+        """The layout and the table of a view; worked out once for each object that Feast hands over."""
+        found = self._views.get(id(view))
+        if found is None or found[0] is not view or found[1] is not view.features:
+            if len(self._views) > 1_000:  # Feast makes new objects whenever it reads its registry
+                self._views.clear()
+            made = layout_of(view), table_of(config, view)
+            found = self._views[id(view)] = (view, view.features, made)
+        return found[2]
 
     # As Feast asks.
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Written], progress: Callable[[int], Any] | None
     ) -> None:
-        shape, rows, name, life = layout_of(table), self.rows(config), table_of(config, table), life_of(table)
+        rows, life, (shape, name) = self.rows(config), life_of(table), self._kept(config, table)
         for start in range(0, len(data), ROWS):
             some = data[start : start + ROWS]
             packed = [_packed(shape, values, event, created) for _, values, event, created in some]
@@ -141,46 +157,60 @@ class PackedOnlineStore(OnlineStore):
         self, config: RepoConfig, table: FeatureView, entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[Answer]:  # fmt: skip
-        packed = self.rows(config).read(table_of(config, table), keys.of_protos(entity_keys))
-        return _answers(layout_of(table), packed, requested_features)
+        shape, name = self._kept(config, table)
+        return _answers(shape, self.rows(config).read(name, keys.of_protos(entity_keys)), requested_features)
 
     async def online_read_async(
         self, config: RepoConfig, table: FeatureView, entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[Answer]:  # fmt: skip
-        packed = await self.rows(config).read_async(table_of(config, table), keys.of_protos(entity_keys))
-        return _answers(layout_of(table), packed, requested_features)
+        shape, name = self._kept(config, table)
+        packed = await self.rows(config).read_async(name, keys.of_protos(entity_keys))
+        return _answers(shape, packed, requested_features)
 
-    def _read_features_per_fv(
-        self, config: RepoConfig, grouped_refs: list, join_key_values: dict, entity_name_to_join_key_map: dict,
-        online_features_response: Any, full_feature_names: bool, include_feature_view_version_metadata: bool,
-    ) -> None:  # fmt: skip
-        """What is between Feast's questions about a request and its answer: see response.py."""
-        rows = self.rows(config)
-        for view, features in grouped_refs:
-            texts = response.texts_of(view, join_key_values, entity_name_to_join_key_map)
-            found = map(layout_of(view).unpack, rows.read(table_of(config, view), texts))
-            response.fill(
-                online_features_response, view, features, layout_of(view), list(found), full_feature_names,
+    def get_online_features(
+        self, config: RepoConfig, features: Any, entity_rows: Any, registry: Any, project: str,
+        full_feature_names: bool = False, include_feature_view_version_metadata: bool = False,
+    ) -> OnlineResponse:  # fmt: skip
+        asked = self._asked(features, entity_rows, registry, project, full_feature_names)
+        if asked is None or include_feature_view_version_metadata or _metered():
+            return super().get_online_features(
+                config, features, entity_rows, registry, project, full_feature_names,
                 include_feature_view_version_metadata,
             )  # fmt: skip
+        (plan, columns), found = asked, []
+        for one in plan.views:
+            shape, table = self._kept(config, one.view)
+            packed = self.rows(config).read(table, request.texts_of(one, columns))
+            found.append(response.results_of(shape, one.places, list(map(shape.unpack, packed))))
+        return request.answer_of(plan, columns, found)
 
-    async def _read_features_per_fv_async(
-        self, config: RepoConfig, grouped_refs: list, join_key_values: dict, entity_name_to_join_key_map: dict,
-        online_features_response: Any, full_feature_names: bool, include_feature_view_version_metadata: bool,
-    ) -> None:  # fmt: skip
-        rows = self.rows(config)
-        asked = [
-            rows.read_async(
-                table_of(config, view), response.texts_of(view, join_key_values, entity_name_to_join_key_map)
-            )
-            for view, _ in grouped_refs
-        ]
-        for (view, features), packed in zip(grouped_refs, await asyncio.gather(*asked), strict=True):
-            response.fill(
-                online_features_response, view, features, layout_of(view), list(map(layout_of(view).unpack, packed)),
-                full_feature_names, include_feature_view_version_metadata,
+    async def get_online_features_async(
+        self, config: RepoConfig, features: Any, entity_rows: Any, registry: Any, project: str,
+        full_feature_names: bool = False, include_feature_view_version_metadata: bool = False,
+    ) -> OnlineResponse:  # fmt: skip
+        asked = self._asked(features, entity_rows, registry, project, full_feature_names)
+        if asked is None or include_feature_view_version_metadata or _metered():
+            return await super().get_online_features_async(
+                config, features, entity_rows, registry, project, full_feature_names,
+                include_feature_view_version_metadata,
             )  # fmt: skip
+        plan, columns = asked
+        kept = [self._kept(config, one.view) for one in plan.views]
+        texts = [request.texts_of(one, columns) for one in plan.views]
+        reads = [self.rows(config).read_async(kept[at][1], texts[at]) for at in range(len(kept))]
+        found = [
+            response.results_of(shape, one.places, list(map(shape.unpack, packed)))
+            for one, (shape, _), packed in zip(plan.views, kept, await asyncio.gather(*reads), strict=True)
+        ]
+        return request.answer_of(plan, columns, found)
+
+    def _asked(
+        self, features: Any, rows: Any, registry: Any, project: str, full: bool
+    ) -> tuple[Plan, dict[str, list[Any]]] | None:
+        plan = request.plan_of(self._plans, features, registry, project, full)
+        columns = request.columns_of(plan, rows) if plan else None
+        return (plan, columns) if plan and columns else None
 
     def update(
         self, config: RepoConfig, tables_to_delete: Sequence[FeatureView], tables_to_keep: Sequence[FeatureView],
@@ -209,7 +239,7 @@ class PackedOnlineStore(OnlineStore):
 
 def layout_of(view: FeatureView) -> Layout:
     """The layout of a view's rows; DataError for a type that cannot be packed."""
-    return _layout(tuple([(field.name, field.dtype) for field in view.features]))
+    return layout(tuple((field.name, field.dtype.to_value_type().name) for field in view.features))
 
 
 def table_of(config: RepoConfig, view: FeatureView) -> str:
@@ -223,13 +253,10 @@ def life_of(view: FeatureView) -> int | None:
     return int(max(2 * view.ttl, LEAST_LIFE).total_seconds()) if view.ttl else None
 
 
-def _layout(features: tuple[tuple[str, Any], ...]) -> Layout:
-    if features not in _LAYOUTS:
-        _LAYOUTS[features] = layout(tuple((name, kind.to_value_type().name) for name, kind in features))
-    return _LAYOUTS[features]
-
-
-_LAYOUTS: dict[tuple[tuple[str, Any], ...], Layout] = {}
+def _metered() -> bool:
+    """Does Feast count its reads? Then they go its own way."""
+    metrics = sys.modules.get("feast.metrics")
+    return metrics is not None and bool(metrics._config.online_features)
 
 
 def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

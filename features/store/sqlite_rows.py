@@ -49,13 +49,12 @@ class SqliteRows:
 
     def read(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
         """The values of these keys, None where there is none."""
-        with self._told("reading"):
-            try:
-                return self._read(_quoted(table), keys)
-            except sqlite3.OperationalError as error:
-                if "no such table" in str(error):
-                    return [None] * len(keys)
-                raise
+        try:
+            return self._read(_quoted(table), keys)
+        except sqlite3.Error as error:
+            if "no such table" in str(error):
+                return [None] * len(keys)
+            raise self._error("reading", error) from error
 
     def _read(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
         con = self._connected()
@@ -142,10 +141,11 @@ class SqliteRows:
         try:
             yield
         except sqlite3.Error as error:
-            raise DataError(
-                "online store", f"{doing} failed: {error}",
-                "see that the disk has room and the file may be written, and run it again", where=str(self.file),
-            ) from error  # fmt: skip
+            raise self._error(doing, error) from error
+
+    def _error(self, doing: str, error: sqlite3.Error) -> DataError:
+        fix = "see that the disk has room and the file may be written, and run it again"
+        return DataError("online store", f"{doing} failed: {error}", fix, where=str(self.file))
 
 
 _COLUMNS = "(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
