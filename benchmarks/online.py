@@ -99,8 +99,8 @@ def opened(folder: Path, name: str, online: dict[str, Any]) -> Any:
 
 def write(folder: Path, name: str, online: dict[str, Any]) -> Usage:
     """Bring everybody online, into an empty store."""
-    warnings.simplefilter("ignore", DeprecationWarning)  # ibis 12 on DuckDB 2
     store = opened(folder, name, online)
+    warnings.simplefilter("ignore", DeprecationWarning)  # ibis 12 on DuckDB 2
     with contextlib.redirect_stdout(io.StringIO()):
         used, _ = measure(lambda: store.materialize(AT - timedelta(days=1), AT))
     if (rows := getattr(store.provider.online_store, "rows", None)) is not None:

@@ -178,5 +178,6 @@ def _value(name: str, spec: _Spec, written: Mapping[str, Any], environ: Mapping[
     try:
         return Value(spec.parse(raw), origin)
     except (ValueError, TypeError) as error:
-        shown = re.sub(r"//[^/@]*@", "//…@", raw) if isinstance(raw, str) else raw  # it may be a password
+        # no password is shown
+        shown = re.sub(r"(?<=//)[^/@]*(?=@)|(?<=password=)[^&]*", "…", raw) if isinstance(raw, str) else raw
         raise DefinitionError(name, f"cannot read {shown!r} ({error})", spec.help, where=origin) from None

@@ -142,7 +142,7 @@ def materialise(project: Project, store: feast.FeatureStore, views: Iterable[Fea
         with connect(project) as con:
             columns = ", ".join(f'"{c}"' for c in [*view.keys, "event_timestamp", "created", *view.features])
             query = f"SELECT {columns} FROM {build.read(project, view, cutoff)}"
-            rows += packed.write(known, con.execute(query).to_arrow_reader(BATCH))
+            rows += packed.write(known, con.sql(query).to_arrow_reader(BATCH))
             if patches(file_of(project, view, cutoff)):
                 query = f"SELECT profile_id FROM read_parquet('{quote(profiles_file(project, cutoff))}') WHERE gone"
                 remove(store, known.name, [profile for (profile,) in con.execute(query).fetchall()])

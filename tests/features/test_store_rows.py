@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,6 +207,27 @@ def test_errors_say_what_to_do(tmp_path: Path, redis_server: RedisServer, monkey
         client.lpush("x:v:list", "no text")
     with pytest.raises(DataError, match=r"^online store: Redis refuses: .*WRONGTYPE.*; see that it has memory left"):
         RedisRows(redis_server.url, "x").write("v", ["list"], [row(1, 0)])
+
+
+def _count_up(where: str) -> None:
+    made, keys = opened(where), [f"k{n}" for n in range(500)]
+    for n in range(10**6):
+        made.write("v", keys, [row(n, n)] * 500)
+
+
+def test_a_killed_writer_of_sqlite_leaves_all_or_nothing(tmp_path: Path) -> None:
+    where, keys, last = str(tmp_path / "packed.db"), [f"k{n}" for n in range(500)], -1
+    for seed in range(3):
+        job = multiprocessing.get_context("fork").Process(target=_count_up, args=(where,))
+        job.start()
+        while number(opened(where).read("v", ["k0"])[0]) in (None, last):
+            time.sleep(0.01)
+        time.sleep(random.Random(seed).uniform(0, 0.1))
+        job.kill()
+        job.join()
+        (found,) = set(map(number, opened(where).read("v", keys)))
+        assert found is not None
+        last = found
 
 
 def test_a_transaction_of_sqlite_that_is_cut_short_is_none(tmp_path: Path) -> None:
