@@ -121,6 +121,17 @@ class PackedOnlineStore(OnlineStore):
         shape, table = self._kept(config, view)
         return list(map(shape.unpack, self.rows(config).read(table, texts)))
 
+    def read_columns(self, config: RepoConfig, view: FeatureView, texts: Sequence[str]) -> pa.Table:
+        """The rows there are under these keys, in columns: entity (its text), event_timestamp, created, features."""
+        shape, table = self._kept(config, view)
+        there = [
+            (text, packed)
+            for text, packed in zip(texts, self.rows(config).read(table, texts), strict=True)
+            if packed is not None and packed[:8] == shape.schema
+        ]
+        rows = shape.unpack_columns([packed for _, packed in there])
+        return rows.add_column(0, "entity", pa.array([text for text, _ in there], pa.string()))
+
     def delete(self, config: RepoConfig, view: FeatureView, texts: Sequence[str]) -> int:
         """Remove the rows under these keys. Returns how many there were."""
         return self.rows(config).delete(self._kept(config, view)[1], texts)

@@ -160,13 +160,24 @@ def put(store: feast.FeatureStore, version: str, rows: pa.Table) -> None:
     cast(Any, store.provider).write(_known(store, version), rows.to_batches())
 
 
+def get(store: feast.FeatureStore, version: str, entities: Sequence[str | Sequence[str]]) -> pa.Table:
+    """The online rows there are of some entities: entity, event_timestamp, created and every feature.
+
+    entities: as `remove` has them. Of several keys `entity` is their text (see keys.py).
+    """
+    return cast(Any, store.provider).packed.read_columns(store.config, _known(store, version), _texts(entities))
+
+
 def remove(store: feast.FeatureStore, version: str, entities: Sequence[str | Sequence[str]]) -> int:
     """Take the rows of some entities of a version of a view offline. Returns how many there were.
 
     entities: the value of the view's key, or of several those of all, in the order of the keys' names.
     """
-    texts = [keys.of_parts([one] if isinstance(one, str) else one) for one in entities]
-    return cast(Any, store.provider).packed.delete(store.config, _known(store, version), texts)
+    return cast(Any, store.provider).packed.delete(store.config, _known(store, version), _texts(entities))
+
+
+def _texts(entities: Sequence[str | Sequence[str]]) -> list[str]:
+    return [keys.of_parts([one] if isinstance(one, str) else one) for one in entities]
 
 
 def _known(store: feast.FeatureStore, version: str) -> feast.FeatureView:

@@ -24,6 +24,7 @@ class SqliteRows:
     def __init__(self, file: Path):
         self.file = file
         self._local = threading.local()
+        self._inherited: list[sqlite3.Connection] = []
 
     def write(self, table: str, keys: Sequence[str], values: Sequence[bytes], life: int | None = None) -> None:
         """Keep these rows, all or none, but for those of which there is a later one of the same schema.
@@ -127,7 +128,10 @@ class SqliteRows:
 
     def _connected(self) -> sqlite3.Connection:
         local = self._local
-        if getattr(local, "con", None) is None or local.process != os.getpid():  # never that of a forked parent
+        if getattr(local, "con", None) is not None and local.process != os.getpid():
+            self._inherited.append(local.con)  # of a forked parent: SQLite lets it neither be used nor closed
+            local.con = None
+        if getattr(local, "con", None) is None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             con = sqlite3.connect(self.file, timeout=60, isolation_level=None, cached_statements=1_000)
             con.execute("PRAGMA journal_mode=WAL")

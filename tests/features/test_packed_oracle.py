@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ import pytest
 from feast import types
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
+from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.repo_config import RepoConfig
 from servers import RedisServer
 
@@ -165,6 +166,40 @@ def test_the_same_features(stores: Stores, way: str) -> None:
     ]
     same(*answers)
     assert answers[0].proto.metadata == answers[1].proto.metadata
+
+
+@WAYS
+def test_whatever_way_it_is_asked(stores: Stores, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns, protobuf values, columns that are not needed, NumPy, Feast's metrics on; and wrong requests."""
+    pair = {"profile_id": ["p0003", "p0004"], "category": ["c3", "c4"]}
+    values = {name: [Value(string_val=one) for one in some] for name, some in pair.items()}
+    for features, entities in (
+        (["pairs:edge", "people:city"], pair), (["pairs:edge"], values), (["people:seen"], {**pair, "other": [1, 2]}),
+        (["pairs:edge"], {name: RepeatedValue(val=some) for name, some in values.items()}),
+        (["numbers:city"], {"number": list(np.array([3, 4]))}), (["numbers:city"], {"number": [3, 4]}),
+    ):  # fmt: skip
+        for full in (True, False):
+            same(
+                *(
+                    s.get_online_features(features, entities, full_feature_names=full)
+                    for s in (stores.ours[way], stores.feast)
+                )
+            )
+    monkeypatch.setattr(sys.modules["feast.metrics"]._config, "online_features", True)
+    same(*(store.get_online_features(["people:city"], pair) for store in (stores.ours[way], stores.feast)))
+    monkeypatch.undo()
+    wrong: list[Any] = [
+        [{"profile_id": "a"}, {"number": 1}], {"profile_id": ["a", "b"], "category": ["c"]}, {"profile_id": []},
+        {"category": ["c"]}, [],
+    ]  # fmt: skip
+    for entities in wrong:
+        errors = []
+        for store in (stores.ours[way], stores.feast):
+            try:
+                errors.append(str(store.get_online_features(["pairs:edge"], entities).proto))
+            except Exception as error:
+                errors.append(repr(error))
+        assert errors[0] == errors[1]
 
 
 @WAYS

@@ -147,6 +147,12 @@ def test_rows_with_stamps_of_their_own(shop: tuple[Project, feast.FeatureStore])
     assert orders_of(project, store, ["p3", "p11"]) == [(CUTOFF + tick, 10), (CUTOFF, 11)]
     repository.materialise(project, store, [project.definitions.view("orders")], CUTOFF)
     assert orders_of(project, store, ["p3"]) == [(CUTOFF + tick, 10)]
+    table = repository.get(store, name, ["p11", "nobody", "p3"])
+    assert table["entity"].to_pylist() == ["p11", "p3"]
+    assert table["event_timestamp"].to_pylist() == [CUTOFF, CUTOFF + tick]
+    assert table["orders_90d"].to_pylist() == [11, 10]
+    assert table.column_names[3:] == list(project.definitions.view("orders").features)
+    assert len(repository.get(store, name, [])) == 0
     assert repository.remove(store, name, ["p3", "nobody"]) == 1
     assert orders_of(project, store, ["p3", "p4"]) == [None, (CUTOFF + tick, 11)]
     pairs = version(project, "category_orders")

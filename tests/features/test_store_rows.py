@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -182,6 +183,12 @@ def test_what_is_deleted_in_sqlite_is_nowhere_in_the_file(tmp_path: Path) -> Non
     assert b"person770" in data
     for word in (b"person77", b"secret77"):
         assert all(rest[:1].isdigit() for rest in data.split(word)[1:])
+
+
+def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(NotReady, match=r"^online: features are kept in Redis, .*; pip install foretell\[redis\]$"):
+        RedisRows("redis://127.0.0.1:1/0", "x").read("v", ["a"])
 
 
 def test_errors_say_what_to_do(tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
