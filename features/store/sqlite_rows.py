@@ -127,18 +127,18 @@ class SqliteRows:
             self._local.con = None
 
     def _connected(self) -> sqlite3.Connection:
-        local = self._local
-        if getattr(local, "con", None) is not None and local.process != os.getpid():
-            self._inherited.append(local.con)  # of a forked parent: SQLite lets it neither be used nor closed
-            local.con = None
-        if getattr(local, "con", None) is None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            con = sqlite3.connect(self.file, timeout=60, isolation_level=None, cached_statements=1_000)
-            con.execute("PRAGMA journal_mode=WAL")
-            con.execute("PRAGMA synchronous=NORMAL")  # a crash of the machine may lose the last rows, not the file
-            con.execute("PRAGMA secure_delete=ON")
-            local.con, local.process = con, os.getpid()
-        return local.con
+        con: sqlite3.Connection | None = getattr(self._local, "con", None)
+        if con is not None and self._local.process == os.getpid():
+            return con
+        if con is not None:  # of a forked parent: SQLite lets it neither be used nor closed
+            self._inherited.append(con)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        con = sqlite3.connect(self.file, timeout=60, isolation_level=None, cached_statements=1_000)
+        con.execute("PRAGMA journal_mode=WAL")
+        con.execute("PRAGMA synchronous=NORMAL")  # a crash of the machine may lose the last rows, not the file
+        con.execute("PRAGMA secure_delete=ON")
+        self._local.con, self._local.process = con, os.getpid()
+        return con
 
     @contextmanager
     def _told(self, doing: str) -> Iterator[None]:

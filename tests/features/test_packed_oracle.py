@@ -189,8 +189,8 @@ def test_whatever_way_it_is_asked(stores: Stores, way: str, monkeypatch: pytest.
     same(*(store.get_online_features(["people:city"], pair) for store in (stores.ours[way], stores.feast)))
     monkeypatch.undo()
     wrong: list[Any] = [
-        [{"profile_id": "a"}, {"number": 1}], {"profile_id": ["a", "b"], "category": ["c"]}, {"profile_id": []},
-        {"category": ["c"]}, [],
+        [{"profile_id": "a"}, {"number": 1}], {"profile_id": ["p0003", "b"], "category": ["c3"]}, {"profile_id": []},
+        {}, [],
     ]  # fmt: skip
     for entities in wrong:
         errors = []
