@@ -45,7 +45,7 @@ FULL, QUICK = 300_000, 2_000
 VIEWS, WRITES, AT = 4, 3, datetime(2024, 6, 1, tzinfo=UTC)
 MANY = (1, 10, 100)
 PACKED, PROVIDER = "features.store.packed_store.PackedOnlineStore", "features.store.provider.PackedProvider"
-SECONDS = 0.6  # of reads in a round of one contestant
+SECONDS, QUICK_SECONDS = 0.6, 0.1  # of reads in a round of one contestant
 
 
 def generate(folder: Path, profiles: int) -> None:
@@ -174,10 +174,10 @@ def size(folder: Path, name: str) -> int:
 # Reads
 
 
-def typical(function: Callable[[list[str]], Any], draws: Sequence[list[str]]) -> float:
+def typical(function: Callable[[list[str]], Any], draws: Sequence[list[str]], seconds: float) -> float:
     """Median seconds of a call, over as many as fit into the time; the first does not count."""
     function(draws[0])
-    took, until = [], time.perf_counter() + SECONDS
+    took, until = [], time.perf_counter() + seconds
     for draw in draws:
         began = time.perf_counter()
         function(draw)
@@ -220,7 +220,9 @@ def raw(rows: Any, table: str) -> Callable[[list[str]], Any]:
     return lambda who: [client.mget([head + p for p in who]) for head in heads]
 
 
-def read(folder: Path, online: dict[str, dict[str, Any]], repeats: int) -> dict[str, dict[int, list[float]]]:
+def read(
+    folder: Path, online: dict[str, dict[str, Any]], repeats: int, seconds: float
+) -> dict[str, dict[int, list[float]]]:
     """Contestant -> profiles asked for at once -> typical seconds of each round. ValueError if answers differ."""
     everyone = [p for (p,) in duckdb.execute(f"SELECT profile_id FROM '{folder / 'view0.parquet'}'").fetchall()]
     draw, ways = random.Random(0), readers(folder, online)
@@ -234,9 +236,13 @@ def read(folder: Path, online: dict[str, dict[str, Any]], repeats: int) -> dict[
         for many in MANY:
             draws = [draw.sample(everyone, many) for _ in range(2_000 // many + 20)]
             for name in list(ways)[:: 1 if n % 2 == 0 else -1]:
-                took[name][many].append(typical(ways[name], draws))
+                took[name][many].append(typical(ways[name], draws, seconds))
         progress(f"reads, round {n + 1} of {repeats}")
     return took
+
+
+def _here(function: Callable, *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 @contextlib.contextmanager
@@ -294,13 +300,14 @@ def main(arguments: list[str] | None = None) -> None:
     loads = [os.getloadavg()]
     with tempfile.TemporaryDirectory(prefix="foretell-bench-") as temporary, serving(Path(temporary)) as server:
         folder = Path(temporary)
-        apart(generate, folder, profiles)
+        call: Callable = _here if given.quick else apart  # most of a quick run would be importing Feast
+        generate(folder, profiles)
         online = stores(folder, server)
 
         def run(name: str) -> Usage:
             emptied(folder, name, server)
             before = server.cpu() if server else 0.0
-            used = apart(write, folder, name, online[name])
+            used = call(write, folder, name, online[name])
             if server and name.endswith("redis"):
                 server_cpu.setdefault(name, []).append(server.cpu() - before)
             else:
@@ -308,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
             return used
 
         usages = report.interleaved({name: lambda name=name: run(name) for name in online}, writes)
-        took = apart(read, folder, online, repeats)
+        took = call(read, folder, online, repeats, QUICK_SECONDS if given.quick else SECONDS)
         loads.append(os.getloadavg())
     milliseconds = {
         name: {str(many): 1e3 * statistics.median(some) for many, some in each.items()} for name, each in took.items()
