@@ -13,7 +13,7 @@ provider into Feast's stores, everybody in a process of their own and into an em
                                    key = ?` for each row, or an MGET for each view; the worst of 1, 10 and 100 profiles
   online.rss_gb                    the most memory that a process held that wrote packed rows, in GB
 
-Feast's writes take minutes at full size, so writes are repeated less often (--repeats sets both). Values are compared.
+Feast's writes take minutes at full size, so writes have rounds of their own, and fewer. Values are compared.
 Without redis-server its bars are left out.
 """
 
@@ -291,9 +291,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, write, read, report."""
     parser = report.options(__doc__ or "", "online")
     parser.add_argument("--profiles", type=int, help=f"profiles to bring online (default: {FULL:,}; quick: {QUICK:,})")
+    parser.add_argument("--writes", type=int, help=f"rounds of writes (default: {WRITES}; quick: 1)")
     given = parser.parse_args(arguments)
     profiles = given.profiles or (QUICK if given.quick else FULL)
-    writes, repeats = given.repeats or (1 if given.quick else WRITES), report.repeats(given)
+    writes, repeats = given.writes or (1 if given.quick else WRITES), report.repeats(given)
     usages: dict[str, list[Usage]] = {}
     sizes: dict[str, list[int]] = {}
     server_cpu: dict[str, list[float]] = {}
