@@ -94,6 +94,7 @@ class Layout:
                 )  # fmt: skip
         self.names = tuple(name for name, _ in features)
         self.kinds = tuple(kind for _, kind in features)
+        self.places = {name: place for place, name in enumerate(self.names)}
         self.schema = sha256(repr(tuple(features)).encode()).digest()[:8]
         self._nulls = (len(self.names) + 7) // 8
         self._numbers = struct.Struct("<" + "".join(KINDS[kind].letter for kind in self.kinds))

@@ -193,7 +193,7 @@ class PackedOnlineStore(OnlineStore):
         for one in plan.views:
             shape, table = self._kept(config, one.view)
             packed = self.rows(config).read(table, request.texts_of(one, columns))
-            found.append(response.results_of(shape, one.places, list(map(shape.unpack, packed))))
+            found.append(response.results_of(shape, one.features, list(map(shape.unpack, packed))))
         return request.answer_of(plan, columns, found)
 
     async def get_online_features_async(
@@ -211,7 +211,7 @@ class PackedOnlineStore(OnlineStore):
         texts = [request.texts_of(one, columns) for one in plan.views]
         reads = [self.rows(config).read_async(kept[at][1], texts[at]) for at in range(len(kept))]
         found = [
-            response.results_of(shape, one.places, list(map(shape.unpack, packed)))
+            response.results_of(shape, one.features, list(map(shape.unpack, packed)))
             for one, (shape, _), packed in zip(plan.views, kept, await asyncio.gather(*reads), strict=True)
         ]
         return request.answer_of(plan, columns, found)
@@ -288,7 +288,7 @@ def _packed(shape: Layout, values: dict[str, Value], event: datetime, created: d
 
 
 def _answers(shape: Layout, packed: list[bytes | None], wanted: list[str] | None) -> list[Answer]:
-    places = [(shape.names.index(name), name) for name in wanted or shape.names if name in shape.names]
+    places = [(shape.places[name], name) for name in wanted or shape.names if name in shape.places]
     makers = [(place, name, VALUES[shape.kinds[place]]) for place, name in places]
     answers: list[Answer] = []
     for row in map(shape.unpack, packed):

@@ -21,12 +21,11 @@ _KEYS = {"STRING": str, "INT64": int, "INT32": int}
 
 
 class Asked(NamedTuple):
-    """Of a view: the view, the names of its keys, sorted, the features that are asked for and their places."""
+    """Of a view: the view, the names of its keys, sorted, and the features that are asked for."""
 
     view: Any
     joins: tuple[str, ...]
     features: tuple[str, ...]
-    places: tuple[int, ...]
 
 
 class Plan(NamedTuple):
@@ -58,10 +57,9 @@ def _made(features: Any, context: Any, full: bool) -> Plan | None:
         return None
     views, names = [], []
     for view, wanted in grouped:
-        places = {field.name: place for place, field in enumerate(view.features)}
-        if view.projection.join_key_map or any(name not in places for name in wanted):
+        if view.projection.join_key_map or not {field.name for field in view.features}.issuperset(wanted):
             return None
-        views.append(Asked(view, tuple(sorted(view.join_keys)), tuple(wanted), tuple(places[f] for f in wanted)))
+        views.append(Asked(view, tuple(sorted(view.join_keys)), tuple(wanted)))
         names += [f"{view.projection.name_to_use()}__{name}" if full else name for name in wanted]
     kinds = {name: types[name].name for view in views for name in view.joins if name in types}
     if not all(name in kinds and kinds[name] in _KEYS for view in views for name in view.joins):

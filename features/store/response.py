@@ -114,8 +114,8 @@ def keys_of(kind: str, values: Sequence[Any]) -> bytes:
     return _RESULT + _long(_COLUMNS[kind](values) + tail)
 
 
-def results_of(shape: Layout, places: Sequence[int], rows: Sequence[Row | None]) -> bytes:
-    """The results of some features of a view, each with a value for every row. places: which of the layout's."""
+def results_of(shape: Layout, features: Sequence[str], rows: Sequence[Row | None]) -> bytes:
+    """The results of some features of a view, each with a value for every row."""
     times: dict[int, bytes] = {}
     stamps, statuses, found = [], [], []
     nothing = (None,) * len(shape.names)
@@ -132,6 +132,7 @@ def results_of(shape: Layout, places: Sequence[int], rows: Sequence[Row | None])
         found.append(row.values)
     tail = _STATUSES + _long(b"".join(statuses)) + b"".join(stamps)
     columns = list(zip(*found, strict=True))
+    places = [shape.places[name] for name in features]
     return b"".join([_RESULT + _long(_COLUMNS[shape.kinds[at]](columns[at]) + tail) for at in places])
 
 
