@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from foretell.errors import DefinitionError, unknown
 
@@ -75,6 +77,18 @@ def _purposes(said: Any) -> dict[str, str]:
     return found
 
 
+def _online(said: Any) -> str:
+    """Where features are online. What names a variable is read when it is needed: a password is never in a setting."""
+    text = str(said).strip()
+    parts = urlsplit(text)
+    if parts.scheme in ("redis", "rediss") and (parts.password or "password=" in parts.query):
+        raise ValueError('the address holds a password: put it into an environment variable, and say "env:NAME"')
+    address = parts.scheme in ("redis", "rediss") and parts.hostname
+    if text != "sqlite" and not address and not re.fullmatch(r"env:[A-Za-z_]\w*", text):
+        raise ValueError('expected "sqlite", "redis://host:port/db" or "env:NAME"')
+    return text
+
+
 def _oidc(said: Any) -> dict[str, Any]:
     """A table of TOML, or the same as JSON from the environment; {}: tokens are not taken."""
     found = json.loads(said) if isinstance(said, str) and said.strip() else said or {}
@@ -120,6 +134,9 @@ SPECS: dict[str, _Spec] = {
     "identity_blocked": _Spec(
         [], _texts, 'identifiers that link nobody, with their type; * stands for anything: ["email:*@test.example"]'
     ),
+    "online": _Spec(
+        "sqlite", _online, 'where features are online: "sqlite", "redis://host:port/db", or "env:NAME" that holds one'
+    ),
     "purposes": _Spec({}, _purposes, 'purpose = "opt-in" (needs a grant) or "opt-out" (ended by a withdrawal)'),
     "oidc": _Spec(
         {},
@@ -161,4 +178,6 @@ def _value(name: str, spec: _Spec, written: Mapping[str, Any], environ: Mapping[
     try:
         return Value(spec.parse(raw), origin)
     except (ValueError, TypeError) as error:
-        raise DefinitionError(name, f"cannot read {raw!r} ({error})", spec.help, where=origin) from None
+        # no password is shown
+        shown = re.sub(r"(?<=//)[^/@]*(?=@)|(?<=password=)[^&]*", "…", raw) if isinstance(raw, str) else raw
+        raise DefinitionError(name, f"cannot read {shown!r} ({error})", spec.help, where=origin) from None

@@ -58,7 +58,7 @@ FOLDERS: Mapping[str, str] = {
     "features": "written again without the person",
     "scored": "written again without the person",
     "staging": "removed: a batch that was cut short begins anew",
-    "feast": "rows removed from the online store",
+    "feast": "rows removed from the online store, in the home or in Redis",
     "serving": "published again",
     "landing": "removed: what was pulled is pulled again when it is needed",
     "collected": "lines removed",

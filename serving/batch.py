@@ -96,18 +96,19 @@ def _file(project: Project, task: str) -> Path:
 
 
 def mark_online(project: Project, cutoff: datetime | None) -> None:
-    """Say of which T the features online are; None while they are between two."""
+    """Say of which T the features online are, and where; None while they are between two."""
     file = project.home / "feast" / "online.json"
     draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps({"cutoff": cutoff.isoformat() if cutoff else None}))
+    draft.write_text(json.dumps({"cutoff": cutoff.isoformat() if cutoff else None, "where": project.setting("online")}))
     draft.replace(file)
 
 
 def online_cutoff(project: Project) -> datetime | None:
-    """The T of the features that are online, or None."""
+    """The T of the features that are online where the settings say; None if there are none."""
     file = project.home / "feast" / "online.json"
-    stamp = json.loads(file.read_text())["cutoff"] if file.exists() else None
-    return datetime.fromisoformat(stamp) if stamp else None
+    said = json.loads(file.read_text()) if file.exists() else {}
+    here = said.get("where") == project.setting("online")  # an earlier version of Foretell kept them in another file
+    return datetime.fromisoformat(said["cutoff"]) if here and said["cutoff"] else None
 
 
 def empty_rows(

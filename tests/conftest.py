@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from servers import redis_server as redis_server  # a fixture
 
 from foretell.errors import ForetellError
 from foretell.project import Project

@@ -1,4 +1,4 @@
-"""The Feast repository: generated from the definitions, offline on DuckDB, online on SQLite."""
+"""The Feast repository: generated from the definitions, offline on DuckDB, online packed."""
 
 from __future__ import annotations
 

@@ -1,41 +1,50 @@
-"""What is online about some profiles? Rows of feature services, read through Feast's provider, with the T they are of.
+"""What is online about some profiles? Rows of feature services, read from the packed store, with the T they are of.
 
-Feast's own `get_online_features` goes through its registry and three forms of every value, and leaves out the times;
-its provider, which that call uses too, answers the same question a hundred times faster.
+Feast's own `get_online_features` goes through its registry and makes an object of every value; here a packed row is
+read and unpacked, and that is all.
 """
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
+from features.store.packed import Row
+from features.store.redis_rows import RedisRows
+from features.store.sqlite_rows import SqliteRows
 from foretell.project import Project
 
 if TYPE_CHECKING:
     import feast
 
 KEY = "profile_id"
+FILE = "packed.db"
 
 
 def open_store(project: Project) -> feast.FeatureStore:
-    """The Feast store of this home; its feature_store.yaml is written on first use, so the `feast` CLI works there."""
+    """The Feast store of this home; its feature_store.yaml is written on first use, so the `feast` CLI works there.
+
+    Features are online where the setting `online` says: in `feast/packed.db`, or in Redis.
+    """
     import feast
 
-    folder = project.home / "feast"
+    folder, where = project.home / "feast", project.setting("online")
     folder.mkdir(parents=True, exist_ok=True)
+    online = {"type": "features.store.packed_store.PackedOnlineStore", "path": str(folder / FILE)}
+    if where != "sqlite":
+        online |= {"url": where, "namespace": _namespace(project)}
     config = {
         "project": "foretell",
-        "provider": "local",
+        "provider": "features.store.provider.PackedProvider",
         "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
         "offline_store": {"type": "duckdb"},
-        "online_store": {"type": "sqlite", "path": str(folder / "online.db")},
+        "online_store": online,
         "entity_key_serialization_version": 3,
-        # Feast makes an object of each value: of everybody at once they would not fit into memory.
-        "materialization": {"online_write_batch_size": 5_000},
     }
     file, text = folder / "feature_store.yaml", yaml.safe_dump(config, sort_keys=False)
     if not file.exists() or file.read_text() != text:  # others may be reading it
@@ -45,6 +54,19 @@ def open_store(project: Project) -> feast.FeatureStore:
     if not (definitions := folder / "definitions.py").exists():
         definitions.write_text(_DEFINITIONS.format(folder=str(project.folder)))
     return feast.FeatureStore(repo_path=str(folder))
+
+
+def open_rows(project: Project) -> list[SqliteRows | RedisRows]:
+    """Where this home's online rows may be, as they are kept: its file, and Redis if the setting `online` says so."""
+    found: list[SqliteRows | RedisRows] = [SqliteRows(project.home / "feast" / FILE)]
+    if (where := project.setting("online")) != "sqlite":
+        found.append(RedisRows(where, _namespace(project)))
+    return found
+
+
+def _namespace(project: Project) -> str:
+    """Several homes may share a database: a word that is this home's alone."""
+    return hmac.digest(project.key.encode(), b"online", "sha256").hex()[:12]
 
 
 _DEFINITIONS = '''"""For the `feast` command line: today's definitions, and all that was registered before."""
@@ -60,16 +82,11 @@ globals().update({{f"object_{{place}}": one for place, one in enumerate(objects)
 
 
 class Online:
-    """Some feature services of a home, opened once and asked often. Not for several threads at once."""
+    """Some feature services of a home, opened once and asked often."""
 
     def __init__(self, project: Project, services: Iterable[str]):
-        from feast.infra.provider import get_provider
-        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-        from feast.protos.feast.types.Value_pb2 import Value
-
         store = open_store(project)
-        self._config, self._provider = store.config, get_provider(store.config)
-        self._key, self._value = EntityKey, Value
+        self._config, self._store = store.config, cast(Any, store.provider).packed
         self._services = {
             name: {view.name: [f.name for f in view.features] for view in projections}
             for name in services
@@ -80,23 +97,28 @@ class Online:
     def read(self, services: Iterable[str], profiles: Sequence[str]) -> dict[str, Rows]:
         """For each service the rows of these profiles. Every view is read once, whichever services share it."""
         wanted = {name: self._services[name] for name in services}
-        keys = [self._key(join_keys=[KEY], entity_values=[self._value(string_val=p)]) for p in profiles]
-        found: dict[str, list] = {}
-        for name in dict.fromkeys(view for views in wanted.values() for view in views):
-            answer = self._provider.online_read(self._config, self._views[name], keys) if keys else []
-            found[name] = [(at, {f: _plain(v) for f, v in (values or {}).items()}) for at, values in answer]
-        return {service: Rows(profiles, views, found) for service, views in wanted.items()}
+        found = {
+            name: self._store.read(self._config, self._views[name], profiles)
+            for name in dict.fromkeys(view for views in wanted.values() for view in views)
+        }
+        places = {name: {f.name: place for place, f in enumerate(self._views[name].features)} for name in found}
+        return {service: Rows(profiles, views, found, places) for service, views in wanted.items()}
 
 
 class Rows:
     """The online rows of one service for some profiles."""
 
-    def __init__(self, profiles: Sequence[str], views: Mapping[str, list[str]], found: Mapping[str, list]):
-        self._profiles, self._views, self._found = profiles, views, found
+    def __init__(
+        self, profiles: Sequence[str], views: Mapping[str, list[str]], found: Mapping[str, list[Row | None]],
+        places: Mapping[str, Mapping[str, int]],
+    ):  # fmt: skip
+        self._profiles, self._found = profiles, found
+        self._views = {view: [(f, places[view][f]) for f in features] for view, features in views.items()}
 
     def times(self, place: int) -> set[datetime | None]:
         """The T of the rows of the profile at this place, None among them where a view has no row of it."""
-        return {self._found[view][place][0] for view in self._views}
+        rows = [self._found[view][place] for view in self._views]
+        return {row.at if row is not None else None for row in rows}
 
     def values(self, places: Iterable[int]) -> list[dict[str, Any]]:
         """profile_id and every feature of the service, of the profiles at these places."""
@@ -104,13 +126,7 @@ class Rows:
         for i in places:
             row: dict[str, Any] = {KEY: self._profiles[i]}
             for view, features in self._views.items():
-                known = self._found[view][i][1]
-                row |= {feature: known.get(feature) for feature in features}
+                known = self._found[view][i]
+                row |= {feature: known.values[at] if known is not None else None for feature, at in features}
             made.append(row)
         return made
-
-
-def _plain(value: Any) -> Any:
-    """A Feast value as Python has it: None if it is not set."""
-    kind = value.WhichOneof("val")
-    return getattr(value, kind) if kind else None

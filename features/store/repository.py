@@ -1,29 +1,35 @@
 """How does Feast see our views? One Feast view per version of ours, one feature service per task.
 
 Views carry their fingerprint in their name (`orders__1a2b3c4d`): an edited view is another view, and what a model in
-production was trained on stays what it was.
+production was trained on stays what it was. So a view once read from the registry need not be read again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import pandas as pd
+import pyarrow as pa
 
 from features import build
+from features.built import file_of, patches, profiles_file
+from features.store import keys
 from features.store.online import open_store
 from foretell.declarations import PredictionTask
 from foretell.project import Project
 from foretell.views import FeatureView
+from lake.engine import connect, quote
 
 if TYPE_CHECKING:
     import feast
 
 ENTITY = "profile"
+BATCH = 50_000  # rows that are read at once
 
 
 def service_name(project: Project, task: PredictionTask) -> str:
@@ -49,9 +55,9 @@ def _objects(project: Project, tasks: Iterable[PredictionTask], views: Iterable[
     import feast
 
     sources = dict(project.definitions.sources)
-    keys = {"profile_id": "profile", "account_id": "account", "category": "category"}
     entities = {
-        key: feast.Entity(name=name, join_keys=[key], value_type=feast.ValueType.STRING) for key, name in keys.items()
+        key: feast.Entity(name=name, join_keys=[key], value_type=feast.ValueType.STRING)
+        for key, name in (("profile_id", "profile"), ("account_id", "account"), ("category", "category"))
     }
     made: dict[str, feast.FeatureView] = {}
 
@@ -125,14 +131,61 @@ def historical(store: feast.FeatureStore, service: str, entities: pd.DataFrame) 
 
 
 def materialise(project: Project, store: feast.FeatureStore, views: Iterable[FeatureView], cutoff: datetime) -> int:
-    """Bring the rows built at `cutoff` to the online store through Feast. Returns the number of rows."""
-    import duckdb
+    """Bring the rows built at `cutoff` online, in columns, and have Feast know it. Returns the number of rows.
 
-    sources, rows = dict(project.definitions.sources), 0
+    Profiles that are no longer (merged, or erased) since the cutoff was built lose their rows. What is online of a
+    later instant stays.
+    """
+    sources, rows, packed = dict(project.definitions.sources), 0, cast(Any, store.provider)
     for view in views:
-        store.materialize(
-            start_date=cutoff - timedelta(microseconds=1), end_date=cutoff,
-            feature_views=[build.versioned(view, sources)], disable_event_timestamp=False,
-        )  # fmt: skip
-        rows += int(duckdb.execute(f"SELECT count(*) FROM {build.read(project, view, cutoff)}").fetchall()[0][0])
+        known = _known(store, build.versioned(view, sources))
+        with connect(project) as con:
+            columns = ", ".join(f'"{c}"' for c in [*view.keys, "event_timestamp", "created", *view.features])
+            query = f"SELECT {columns} FROM {build.read(project, view, cutoff)}"
+            rows += packed.write(known, con.sql(query).to_arrow_reader(BATCH))
+            if patches(file_of(project, view, cutoff)):
+                query = f"SELECT profile_id FROM read_parquet('{quote(profiles_file(project, cutoff))}') WHERE gone"
+                remove(store, known.name, [profile for (profile,) in con.execute(query).fetchall()])
+        store.registry.apply_materialization(known, store.project, cutoff - timedelta(microseconds=1), cutoff)
+    packed.packed.rows(store.config).settle()
     return rows
+
+
+def put(store: feast.FeatureStore, version: str, rows: pa.Table) -> None:
+    """Bring rows of a version of a view ("orders__1a2b3c4d") online, each with stamps of its own.
+
+    rows: its keys, event_timestamp, created and every feature; other columns are left out. A row that is online stays
+    if its event_timestamp, then its created, is later; of equal ones the last written stays.
+    """
+    cast(Any, store.provider).write(_known(store, version), rows.to_batches())
+
+
+def get(store: feast.FeatureStore, version: str, entities: Sequence[str | Sequence[str]]) -> pa.Table:
+    """The online rows there are of some entities: entity, event_timestamp, created and every feature.
+
+    entities: as `remove` has them. Of several keys `entity` is their text (see keys.py).
+    """
+    return cast(Any, store.provider).packed.read_columns(store.config, _known(store, version), _texts(entities))
+
+
+def remove(store: feast.FeatureStore, version: str, entities: Sequence[str | Sequence[str]]) -> int:
+    """Take the rows of some entities of a version of a view offline. Returns how many there were.
+
+    entities: the value of the view's key, or of several those of all, in the order of the keys' names.
+    """
+    return cast(Any, store.provider).packed.delete(store.config, _known(store, version), _texts(entities))
+
+
+def _texts(entities: Sequence[str | Sequence[str]]) -> list[str]:
+    return [keys.of_parts([one] if isinstance(one, str) else one) for one in entities]
+
+
+def _known(store: feast.FeatureStore, version: str) -> feast.FeatureView:
+    """A registered view. Reading the registry takes milliseconds, and what a version is never changes."""
+    found = _KNOWN.setdefault(store, {})
+    if version not in found:
+        found[version] = store.get_feature_view(version)
+    return found[version]
+
+
+_KNOWN: WeakKeyDictionary[feast.FeatureStore, dict[str, feast.FeatureView]] = WeakKeyDictionary()
