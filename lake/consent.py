@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from foretell.project import Project
 from lake.catalogue import CONSENT
-from lake.tables import Table
+from lake.place import table
 
 TABLE = "consents"
 BY_HAND = "by hand"
@@ -44,7 +44,7 @@ def say(
         "consent_id": f"c{secrets.token_hex(6)}", "node": node, "purpose": purpose, "granted": granted,
         "event_at": min(at or known, known), "known_at": known, "written_at": clock, "reason": reason,
     }  # fmt: skip
-    stored = Table(project.home / "lake" / TABLE)
+    stored = table(project, TABLE)
     stored.append(pa.Table.from_pylist([row], SCHEMA), why="consent")
     return str(row["consent_id"])
 
@@ -60,7 +60,7 @@ def create_view(con: duckdb.DuckDBPyConnection, project: Project, sources: Itera
             for purpose in project.definitions.sources[name].consents
             if f"{CONSENT}{purpose}" in has
         ]
-    stored = Table(project.home / "lake" / TABLE)
+    stored = table(project, TABLE)
     if files := stored.files():
         parts.append(
             f"""SELECT node, purpose, granted, event_at, known_at, written_at AS received_at, '{BY_HAND}' AS source,
