@@ -7,7 +7,9 @@ variable (that one, or FORETELL_REGISTRY), in PGPASSWORD or in ~/.pgpass; never 
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.util import find_spec
+from typing import Any
 from urllib.parse import urlsplit
 
 from foretell.connectors import redact, secret
@@ -46,9 +48,42 @@ def shown(url: str) -> str:
     return redact(url).replace("postgresql+psycopg://", "postgresql://", 1)
 
 
+def connect(url: str) -> Any:
+    """A psycopg connection by the address that `address` gives; each statement is committed by itself."""
+    import psycopg
+
+    return psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://", 1), connect_timeout=5, autocommit=True)
+
+
+@cache
+def reach(url: str) -> None:
+    """Connect once; what psycopg raises if that fails is a failure by `is_failure`."""
+    connect(url).close()
+
+
+def holds_no_secret(url: str) -> bool:
+    parts = urlsplit(url)
+    return not parts.password and "password=" not in parts.query
+
+
+def reason(error: BaseException, url: str) -> str:
+    """What a database said, in a line, without a password."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    password = urlsplit(url).password
+    return text.replace(password, "***") if password else text
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether a database did not answer, or refused us: not that something is not in it."""
+    try:
+        import psycopg
+    except ImportError:
+        return False
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+
+
 def _refuse_password(setting: str, said: str, origin: str) -> None:
-    parts = urlsplit(said)
-    if (parts.password or "password=" in parts.query) and not origin.startswith("environment"):
+    if not holds_no_secret(said) and not origin.startswith("environment"):
         raise DefinitionError(
             setting, "the address holds a password", f'put it into an environment variable, say {setting} = "env:NAME"',
             where=origin,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from features.store.registered import registry_path
 from foretell.project import Project
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def open_store(project: Project) -> feast.FeatureStore:
     config = {
         "project": "foretell",
         "provider": "local",
-        "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
+        "registry": {"registry_type": "sql", "path": registry_path(project)},
         "offline_store": {"type": "duckdb"},
         "online_store": {"type": "sqlite", "path": str(folder / "online.db")},
         "entity_key_serialization_version": 3,

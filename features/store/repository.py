@@ -16,6 +16,7 @@ import pandas as pd
 
 from features import build
 from features.store.online import open_store
+from features.store.registered import alone
 from foretell.declarations import PredictionTask
 from foretell.project import Project
 from foretell.views import FeatureView
@@ -40,8 +41,9 @@ def apply(
 
     Older versions stay.
     """
-    store = open_store(project)
-    store.apply(_objects(project, tasks, views))
+    with alone(project):
+        store = open_store(project)
+        store.apply(_objects(project, tasks, views))
     return store
 
 
