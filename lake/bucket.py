@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Bucket:
         """Says a store's failure as Unreachable."""
         try:
             yield
-        except (ForetellError, TableNotFoundError):
+        except (ForetellError, TableNotFoundError, FileNotFoundError):  # the store did answer
             raise
         except Exception as error:
             if not _FAILED.search(str(error)):
@@ -114,7 +114,7 @@ class Bucket:
     def send(self, file: Path, key: str) -> None:
         """Write a file to an object, in place of one that is there. Nobody sees a part of it."""
         opened = self._store()._handler.open_output_stream  # not pyarrow's, which gives buffers where bytes are taken
-        with self.reached(), open(file, "rb") as source, opened(key, None) as out:
+        with self.reached(), open(file, "rb") as source, closing(opened(key, None)) as out:
             while piece := source.read(PIECE):
                 out.write(piece)
 

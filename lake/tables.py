@@ -90,10 +90,18 @@ class Table:
             table = self._open()
             try:
                 return held.hold(self.at, self.path, _active(table)) if table else []
-            except held.Gone:  # the version was vacuumed away after it was read: there is a newer one
+            except held.Gone as gone:  # the version was vacuumed away after it was read: there is a newer one
                 if attempt == 2:
-                    raise
+                    raise DataError(
+                        self.uri, f"expected the files that its log names, got none or another: {gone}",
+                        "restore them in the bucket, or copy the table there again",
+                    ) from gone  # fmt: skip
         raise AssertionError
+
+    def active(self) -> list[held.File]:
+        """The same as the log says: keys below the table, sizes and times."""
+        table = self._open()
+        return _active(table) if table else []
 
     def uris(self) -> list[str]:
         """The same where they are, for engines that read a bucket by themselves."""

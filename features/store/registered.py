@@ -29,6 +29,15 @@ def registry_path(project: Project) -> str:
     return url if databases.holds_no_secret(url) else f"${{{VARIABLE}}}"
 
 
+def registry_place(project: Project) -> str:
+    """Where the registry is, without a secret; a database is asked whether it is there. NotReady."""
+    if not (url := databases.address(project, "registry")):
+        return f"{project.setting('home')}/feast"
+    with _answering(url):
+        databases.connect(url).close()
+    return databases.shown(url)
+
+
 @contextmanager
 def alone(project: Project) -> Iterator[None]:
     """Nobody else registers in the same database meanwhile. NotReady if it does not answer."""
