@@ -45,7 +45,9 @@ def address(project: Project, setting: str, *, servers: bool = False) -> str:
 
 def shown(url: str) -> str:
     """An address without user, password and query."""
-    return redact(url).replace("postgresql+psycopg://", "postgresql://", 1)
+    parts = urlsplit(url)
+    scheme = parts.scheme.removesuffix("+psycopg")
+    return f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # by a socket it has no host
 
 
 def connect(url: str) -> Any:

@@ -48,14 +48,15 @@ def _copy(name: str, source: Table, target: Table, say: Callable[[str], None]) -
     assert target.at
     there = {found.key: found.size for found in target.at.objects()}
     wanted = dict(_contents(source))
-    for key in sorted(key for key in there if key.startswith(f"{LOG}0") and key.endswith(".json")):
-        if wanted.get(key) != there[key]:
-            raise _another(target.at, f"its {key} is not ours")
+    first = min(filter(_is_commit, wanted))
+    if strange := [key for key in there if _is_commit(key) and key >= first and wanted.get(key) != there[key]]:
+        raise _another(target.at, f"its {min(strange)} is not ours")
     missing = [key for key, size in wanted.items() if there.get(key) != size]
     for number, key in enumerate(missing, 1):
         say(f"{name}: {number:,} of {len(missing):,} files")
         _send(source, target.at, key)
-    target.vacuum()  # what is not of the current version: a person may have been erased since an earlier copy
+    for key in there.keys() - wanted.keys():  # of an earlier copy, since when a person may have been erased
+        target.at.remove(key)
     rows, expected = target.rows(), source.rows()
     if rows != expected:
         raise DataError(target.uri, f"expected {expected:,} rows, got {rows:,}", "remove it there, and copy again")
@@ -71,6 +72,10 @@ def _contents(table: Table) -> Iterator[tuple[str, int]]:
     for file in sorted((table.path / LOG).iterdir()):
         if file.is_file() and not file.name.startswith("."):
             yield LOG + file.name, file.stat().st_size
+
+
+def _is_commit(key: str) -> bool:
+    return key.startswith(f"{LOG}0") and key.endswith(".json")
 
 
 def _send(source: Table, to: Bucket, key: str) -> None:
