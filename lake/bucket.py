@@ -23,7 +23,7 @@ from foretell.errors import DataError, ForetellError
 
 SCHEMES = ("s3", "gs", "az")
 # deltalake's own defaults let a command hang for three minutes at a server that is down.
-PATIENCE = {"max_retries": "4", "retry_timeout": "20s", "connect_timeout": "5s", "timeout": "120s"}
+PATIENCE = {"max_retries": "4", "retry_timeout": "20s", "connect_timeout": "5s", "timeout": "60s"}
 PIECE = 8_000_000  # bytes that are sent or fetched at a time
 _FAILED = re.compile(r"Generic \w[\w ]* error|error sending request|non-2xx|Error performing|status code", re.I)
 

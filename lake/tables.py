@@ -64,7 +64,7 @@ class Table:
     def _open(self) -> DeltaTable | None:
         try:
             with self._reached():
-                table = DeltaTable(self.uri, storage_options=self._options)
+                table = _remembered(self.at) if self.at else DeltaTable(self.path)
         except TableNotFoundError:
             return None
         features = set(table.protocol().reader_features or [])
@@ -91,6 +91,7 @@ class Table:
             try:
                 return held.hold(self.at, self.path, _active(table)) if table else []
             except held.Gone as gone:  # the version was vacuumed away after it was read: there is a newer one
+                _opened.clear()
                 if attempt == 2:
                     raise DataError(
                         self.uri, f"expected the files that its log names, got none or another: {gone}",
@@ -262,6 +263,21 @@ class Table:
     def history(self) -> list[dict]:
         table = self._open()
         return json.loads(json.dumps(table.history(), default=str)) if table else []
+
+
+# A table of a bucket that this process has opened: of its log, only what is new is asked for. By address and by how the
+# store is reached.
+_opened: dict[tuple[str, ...], DeltaTable] = {}
+
+
+def _remembered(at: Bucket) -> DeltaTable:
+    key = (at.url, *(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("AWS_")))
+    if table := _opened.get(key):
+        table.update_incremental()
+    else:
+        table = DeltaTable(at.url, storage_options=at.options)
+        _opened[key] = table
+    return table
 
 
 def _active(table: DeltaTable) -> list[held.File]:

@@ -174,6 +174,19 @@ def test_a_reader_whose_version_is_vacuumed_away_reads_the_next(remote: Table, m
     assert rows_of(remote) == [(1,)]
 
 
+def test_what_another_process_commits_is_seen_at_once(bucket: BucketServer, remote: Table) -> None:
+    """A table is opened once, and asked for what is new."""
+    assert remote.at
+    assert not remote.exists
+    for n in range(3):
+        one = writer(remote.at.url, remote.path.with_name("elsewhere"), f"w{n}", 2)
+        go(one)
+        assert one.wait(60) == 0
+        assert len(rows_of(remote)) == remote.rows() == 2 * n + 2
+    remote.roll_back(0)
+    assert len(rows_of(Table(remote.path.with_name("third"), remote.at))) == len(rows_of(remote)) == 3
+
+
 # --- several writers -------------------------------------------------------------------------------------------------
 
 WRITER = """
