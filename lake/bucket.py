@@ -111,6 +111,11 @@ class Bucket:
                 out.write(piece)
             return out.tell()
 
+    def read(self, key: str) -> bytes:
+        """A small object whole."""
+        with self.reached():
+            return self._store().open_input_file(key).read()
+
     def send(self, file: Path, key: str) -> None:
         """Write a file to an object, in place of one that is there. Nobody sees a part of it."""
         opened = self._store()._handler.open_output_stream  # not pyarrow's, which gives buffers where bytes are taken

@@ -49,8 +49,10 @@ def _copy(name: str, source: Table, target: Table, say: Callable[[str], None]) -
     there = {found.key: found.size for found in target.at.objects()}
     wanted = dict(_contents(source))
     first = min(filter(_is_commit, wanted))
-    if strange := [key for key in there if _is_commit(key) and key >= first and wanted.get(key) != there[key]]:
-        raise _another(target.at, f"its {min(strange)} is not ours")
+    for key in sorted(key for key in there if _is_commit(key) and key >= first):
+        # of another table it may have as many bytes
+        if wanted.get(key) != there[key] or _read(source, key) != target.at.read(key):
+            raise _another(target.at, f"its {key} is not ours")
     missing = [key for key, size in wanted.items() if there.get(key) != size]
     for number, key in enumerate(missing, 1):
         say(f"{name}: {number:,} of {len(missing):,} files")
@@ -89,6 +91,10 @@ def _send(source: Table, to: Bucket, key: str) -> None:
         to.send(draft, key)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _read(table: Table, key: str) -> bytes:
+    return table.at.read(key) if table.at else (table.path / key).read_bytes()
 
 
 def _another(bucket: Bucket, why: str) -> DataError:

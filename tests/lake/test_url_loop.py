@@ -75,6 +75,10 @@ def held(project: Project) -> dict[str, Any]:
                 *OWN,
                 *(["fact_id"] if name == "consents" else []),
                 "scored_at",
+                "score_id",
+                "run_id",
+                "rows",
+                "features",
                 "graded_at",
                 "consent_id",
                 "known_at",
@@ -117,10 +121,10 @@ def test_the_loop_is_the_same(ended: tuple[Ended, Ended]) -> None:
         here, there = getattr(local, state), getattr(remote, state)
         assert here.keys() == there.keys()
         for name in here:
-            assert len(here[name]) > 0, name
+            assert bool(here[name]) == ((state, name) != ("after", "consents")), name  # that was the person's own
             assert here[name] == there[name], (state, name)
     with session(local.project) as a, session(remote.project) as b:
-        query = "SELECT profile_id, cutoff, value, percentile, features FROM scores ORDER BY 1, 2"
+        query = "SELECT profile_id, cutoff, value, percentile, features::VARCHAR FROM scores ORDER BY 1, 2"
         assert a.execute(query).fetchall() == b.execute(query).fetchall()
 
 
@@ -209,9 +213,8 @@ def test_a_lake_is_copied_and_read_from_there(ended: tuple[Ended, Ended], bucket
     for one in (ended[0].project, moved):  # the same model: its scores have the same ids
         score(one, ["churn"], cutoff=NOW - timedelta(days=7))
         with session(one) as con:
-            query = (
-                f"SELECT score_id, value, features FROM scores WHERE cutoff = '{NOW - timedelta(days=7)}' ORDER BY 1"
-            )
+            at = f"cutoff = '{NOW - timedelta(days=7)}'"
+            query = f"SELECT score_id, value, features::VARCHAR FROM scores WHERE {at} ORDER BY 1"
             newer.append(con.execute(query).fetchall())
     assert newer[0] == newer[1] != []
     with pytest.raises(DataError, match="is where the lake of this project lies already"):
