@@ -10,7 +10,7 @@ import click
 from foretell.errors import ForetellError
 
 # In the order data flow, which is the order in which the help lists them.
-ROOMS = ("foretell", "ingestion", "unification", "features", "training", "serving", "segments")
+ROOMS = ("foretell", "lake", "ingestion", "unification", "features", "training", "serving", "segments")
 
 
 class _InOrder(click.Group):

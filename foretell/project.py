@@ -56,6 +56,11 @@ class Project:
         return self.folder / self.setting("exports")
 
     @property
+    def facts_of(self) -> Project:
+        """The project whose facts are read: itself, unless it stands for what another one was at an earlier time."""
+        return self
+
+    @property
     def now(self) -> datetime:
         """The project's now: the setting `as_of`, else the clock. Whole microseconds, UTC."""
         return self.setting("as_of") or datetime.now(UTC)

@@ -109,6 +109,16 @@ def _oidc(said: Any) -> dict[str, Any]:
 
 SPECS: dict[str, _Spec] = {
     "home": _Spec(".foretell", str, "folder of everything Foretell keeps, relative to the project"),
+    "lake": _Spec("", str, "address of the bucket for the lake's tables, s3://bucket/prefix; default: in the home"),
+    "registry": _Spec(
+        "", str, "database of Feast's registry, postgresql://user@host/name or env:NAME; default: a file in the home"
+    ),
+    "mlflow": _Spec(
+        "",
+        str,
+        "MLflow's database, postgresql://user@host/name, or server, https://host, or env:NAME; default: a "
+        "file in the home; the variable MLFLOW_TRACKING_URI comes before it",
+    ),
     "exports": _Spec("exports", str, "folder the sources' file globs start from, relative to the project"),
     "as_of": _Spec(None, _instant, "the project's now, for data that end in the past (ISO time); default: the clock"),
     "cutoffs": _Spec(6, _count, "how many past cutoffs a model is trained on"),

@@ -27,7 +27,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.json as pa_json
-from deltalake import DeltaTable
 
 from foretell.errors import Busy, DataError
 from foretell.project import Project
@@ -126,8 +125,7 @@ def take_in(project: Project) -> int:
                 file.unlink()
             added += len(new)
         if len(stored.files()) > MANY:
-            DeltaTable(stored.path).optimize.compact()
-            stored.vacuum()
+            stored.compact()
     return added
 
 

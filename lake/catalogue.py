@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foretell.project import Project
+from lake.place import names
 
 # Columns of facts that say whether a person agrees to a purpose.
 CONSENT = "consent_"
@@ -33,7 +34,7 @@ class Held:
     follows: tuple[str, str] | None = None
 
 
-# Every table below `lake/`; "facts" stands for each source's.
+# Every table of the lake; "facts" stands for each source's.
 TABLES: Mapping[str, Held] = {
     "facts": Held("what the sources said", node=("node",), text=("payload",)),
     "quarantine": Held("rows that could not be understood", text=("raw", "reason")),
@@ -57,6 +58,7 @@ FOLDERS: Mapping[str, str] = {
     "graph": "removed, and made again from the facts that are left",
     "features": "written again without the person",
     "scored": "written again without the person",
+    "cache": "copies of the files of a lake in a bucket: those that are not of its current version are removed",
     "staging": "removed: a batch that was cut short begins anew",
     "feast": "rows removed from the online store, in the home or in Redis",
     "serving": "published again",
@@ -81,6 +83,5 @@ def held(name: str) -> Held | None:
 
 
 def tables(project: Project) -> list[str]:
-    """The Delta tables there are below `lake/`, those of sources that are declared no more among them."""
-    folder = project.home / "lake"
-    return sorted(str(log.parent.relative_to(folder)) for log in folder.rglob("_delta_log") if log.is_dir())
+    """The Delta tables there are in the lake, those of sources that are declared no more among them."""
+    return names(project)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from foretell.project import Project
 from lake.catalogue import CONSENT
-from lake.tables import Table
+from lake.place import table
 
 TABLE = "consents"
 BY_HAND = "by hand"
@@ -44,7 +44,7 @@ def say(
         "consent_id": f"c{secrets.token_hex(6)}", "node": node, "purpose": purpose, "granted": granted,
         "event_at": min(at or known, known), "known_at": known, "written_at": clock, "reason": reason,
     }  # fmt: skip
-    stored = Table(project.home / "lake" / TABLE)
+    stored = table(project, TABLE)
     stored.append(pa.Table.from_pylist([row], SCHEMA), why="consent")
     return str(row["consent_id"])
 
@@ -70,7 +70,7 @@ def view_of(con: duckdb.DuckDBPyConnection, project: Project, sources: Iterable[
 
 def by_hand(project: Project) -> str:
     """SQL for what was written by hand, as the view `consents` has it."""
-    stored = Table(project.home / "lake" / TABLE)
+    stored = table(project, TABLE)
     if not (files := stored.files()):
         return NOTHING
     return f"""SELECT node, purpose, granted, event_at, known_at, written_at AS received_at, '{BY_HAND}' AS source,

@@ -17,14 +17,12 @@ from foretell.project import Project
 from lake import consent, derived, scored
 from lake.literals import instant as instant
 from lake.literals import quote as quote
+from lake.place import files_of
+from lake.place import table as table
 from lake.tables import Table
 
 FACTS = "facts"
-
-
-def table(project: Project, name: str) -> Table:
-    """A table of the lake: "batches", "quarantine", "scores", or "facts/<source>"."""
-    return Table(project.home / "lake" / name)
+_PLAIN = ("batches", "outcomes", "training_rows", "erasures", "memberships", "exposures")
 
 
 def source_table(project: Project, source: str) -> Table:
@@ -58,16 +56,19 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
     con = connect(project)
     try:
         limit = last_batch(project) if watermark is None else watermark
-        for name in ("batches", "outcomes", "training_rows", "erasures", "memberships", "exposures"):
-            if (stored := table(project, name)).exists:
-                con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan()}")
+        plain = {name: table(project, name) for name in _PLAIN}
+        facts = {name: source_table(project, source.name) for name, source in project.definitions.sources.items()}
+        active = files_of([*plain.values(), *facts.values()])
+        for (name, stored), files in zip(plain.items(), active, strict=False):
+            if files:
+                con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan(files)}")
         scored.create_view(con, *(table(project, name) for name in scored.TABLES))
         if rows := in_quarantine(project, limit):
             con.execute(f"CREATE VIEW quarantine AS {rows}")
         loaded = []
-        for name, source in project.definitions.sources.items():
-            if (stored := source_table(project, source.name)).exists:
-                con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan()} WHERE batch <= {int(limit)}')
+        for (name, stored), files in zip(facts.items(), active[len(plain) :], strict=True):
+            if files:
+                con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan(files)} WHERE batch <= {int(limit)}')
                 loaded.append(name)
         consent.create_view(con, project, loaded)
         for file in sorted((project.home / "derived").glob("*.parquet")):

@@ -1,8 +1,9 @@
 """Which model answers for a task? The MLflow registry of this home; the alias `champion` names the one in use.
 
-Where MLFLOW_TRACKING_URI names a tracking server, its registry takes the place of the home's. It may serve several
-projects, and it may be down: a model of another project is never used, and a server that does not answer is no empty
-registry. Calls go through `quietly`, which turns a server's failure into Unanswered.
+Where MLFLOW_TRACKING_URI, or the setting `mlflow`, names a tracking server or a PostgreSQL database, its registry takes
+the place of the home's. It may serve several projects, and it may be down: a model of another project is never used,
+and a server that does not answer is no empty registry. Calls go through `quietly`, which turns a server's failure into
+Unanswered.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
+from foretell import databases
 from foretell.errors import ForetellError, NotReady
 from foretell.project import Project
 from models.encoding import encode
@@ -35,6 +37,7 @@ SERVER = "MLFLOW_TRACKING_URI"
 OWNER = "foretell.project"  # the tag of runs and versions that says whose they are, on a server that many may use
 # MLflow's own defaults let a command hang for four minutes and more at each request to a server that is down.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_asked = ""  # the server or database that `client` was last made for; "": a file of a home
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model or version; no such alias
 
 
@@ -138,19 +141,32 @@ class Champion:
         return pd.Series(self.contract["background"], dtype=float)
 
 
+def server(project: Project) -> str:
+    """The tracking server or database in use; "": a file of the home. The variable comes before the setting."""
+    return os.environ.get(SERVER) or databases.address(project, "mlflow", servers=True)
+
+
+def exists(project: Project) -> bool:
+    """Whether there is anything to ask: a server, or a file of the home."""
+    return bool(server(project)) or (project.home / "mlflow" / "mlflow.db").exists()
+
+
 def client(project: Project):
-    """MLflow's client on this home's tracking store (MLFLOW_TRACKING_URI, if set, wins)."""
+    """MLflow's client on this project's tracking store: that of `server`, or of the home."""
     import logging
 
     import mlflow
 
+    global _asked
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    given = os.environ.get(SERVER)
-    if given:
-        uri = given
+    given, uri = os.environ.get(SERVER), server(project)
+    _asked = uri
+    if uri:
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
+        if uri.startswith("postgresql"):
+            databases.reach(uri)  # MLflow would try for most of an hour
     else:
         folder = project.home / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,12 +181,21 @@ def client(project: Project):
 
 
 def experiment(project: Project, task: str) -> str:
-    """The id of a task's experiment, made on first use with its artifacts in the home."""
-    tracking = client(project)
+    """The id of a task's experiment, made on first use; its artifacts are in the home, or where a server has them."""
+    tracking, uri = client(project), server(project)
+    location = None if os.environ.get(SERVER) or uri.startswith("http") else _artifacts(project, task)
     if found := tracking.get_experiment_by_name(task):
+        if uri.startswith("postgresql") and location and found.artifact_location != location:
+            raise Taken(
+                task, f"expected an experiment of this project in {_shown()}, got one whose artifacts lie in "
+                f"{found.artifact_location}", "give each project a database of its own, or run an MLflow server",
+            )  # fmt: skip
         return found.experiment_id
-    location = None if os.environ.get(SERVER) else (project.home / "mlflow" / "artifacts" / task).as_uri()
     return tracking.create_experiment(task, artifact_location=location)
+
+
+def _artifacts(project: Project, task: str) -> str:
+    return (project.home / "mlflow" / "artifacts" / task).as_uri()
 
 
 def champion(project: Project, task: str, version: str | None = None) -> Champion:
@@ -231,7 +256,7 @@ def promote(project: Project, task: str, version: str) -> None:
 
 def trained_at(project: Project, task: str) -> tuple[str, datetime] | None:
     """(version, when) of a task's champion, or None; does not load the model. Taken if it is another project's."""
-    if not (os.environ.get(SERVER) or (project.home / "mlflow" / "mlflow.db").exists()):
+    if not exists(project):
         return None
     from mlflow.exceptions import MlflowException
 
@@ -252,49 +277,63 @@ def owner(project: Project) -> str:
 
 def _refuse_others(project: Project, found: Any) -> None:
     """Raise Taken for a version that another project registered on the server; one without the tag is anybody's."""
-    if os.environ.get(SERVER) and (whose := found.tags.get(OWNER)) and whose != owner(project):
+    if server(project) and (whose := found.tags.get(OWNER)) and whose != owner(project):
         raise Taken(
             found.name, f"expected a model of this project on tracking server {_shown()}, got one of another project "
             f"that has a task of the same name (v{found.version})",
             f"rename one of the tasks, give this project a workspace of its own (MLFLOW_WORKSPACE, on a server started "
-            f"with --enable-workspaces) or another server, or unset {SERVER}",
+            f"with --enable-workspaces) or another server, or {_without()}",
             where="homes that are to share their models need the same file `key`",
         )  # fmt: skip
 
 
 def look_closer(project: Project) -> str:
     """Where people see the runs: the server's address, or the command that shows those of this home."""
-    if os.environ.get(SERVER):
-        return _shown()
+    if uri := server(project):
+        return _shown(uri) if uri.startswith("http") else f"mlflow ui --backend-store-uri {_shown(uri)}"
     return f"mlflow ui --backend-store-uri sqlite:///{project.home / 'mlflow' / 'mlflow.db'}"
 
 
-def _shown() -> str:
+def _shown(uri: str = "") -> str:
     """The server's address without the name and password that it may hold."""
-    uri = urlsplit(os.environ[SERVER])
-    return f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}{uri.path}"
+    return databases.shown(uri or _asked)
+
+
+def _without() -> str:
+    return f"unset {SERVER}" if os.environ.get(SERVER) else "leave out the setting mlflow"
 
 
 def _unanswered(error: Exception) -> Unanswered | None:
     """What MLflow raised, said as the server's failure; None if no server was asked, or something else went wrong."""
-    if not os.environ.get(SERVER, "").startswith(("http://", "https://")):
-        return None
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    if not isinstance(error, (MlflowException, RequestException)):
+    if not _failed(error):
         return None
     root: BaseException = error  # of a failed connection, its first cause: "Connection refused", not its wrappings
     link = error.__cause__ or error.__context__
     while link:
-        root = link if isinstance(link, OSError) else root
+        root = link if isinstance(link, OSError) or databases.is_failure(link) else root
         link = link.__cause__ or link.__context__
-    reason = (str(root).strip() or type(root).__name__).splitlines()[0][:300]
-    login, at, _ = urlsplit(os.environ[SERVER]).netloc.rpartition("@")
+    reason = databases.reason(root, _asked)
+    login, at, _ = urlsplit(_asked).netloc.rpartition("@")
+    kind = "tracking server" if _asked.startswith("http") else "MLflow's database"
     return Unanswered(
-        f"tracking server {_shown()}", f"expected an answer, got: {reason.replace(login + at, '') if at else reason}",
-        f"start it or mend that, or unset {SERVER} to use the home's own registry; then run the same command again",
+        f"{kind} {_shown()}", f"expected an answer, got: {reason.replace(login + at, '') if at else reason}",
+        f"start it or mend that, or {_without()} to use the home's own registry; then run the same command again",
     )  # fmt: skip
+
+
+def _failed(error: Exception) -> bool:
+    """Whether it is the server's or the database's failure."""
+    if _asked.startswith("postgresql"):
+        link: BaseException | None = error
+        while link and not databases.is_failure(link):
+            link = link.__cause__ or link.__context__
+        return link is not None
+    if not _asked.startswith(("http://", "https://")):
+        return False
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    return isinstance(error, (MlflowException, RequestException))
 
 
 def quietly(work: Callable[[], Any]) -> Any:

@@ -328,15 +328,29 @@ def profile(project: str | None, who: str, as_json: bool, past_of: str | None) -
 @click.command()
 @click.pass_obj
 def status(project: str | None) -> None:
-    """Show settings with their origin, what is declared, loaded, trained and scored, and what comes next."""
+    """Show settings with their origin, where each part lives and whether it can be reached, what is declared, loaded,
+    trained and scored, and what comes next.
+
+    Addresses are shown without user, password and query. A part that cannot be reached is an error that says what to
+    mend; what is known without it is shown before.
+    """
     from foretell.console import table
     from foretell.project import Project
-    from serving.status import collect
+    from serving.places import places
+    from serving.status import collect, settings_of
 
-    found = collect(Project.find(project))
-    click.echo(f"Project {found.folder}, now {found.now:%Y-%m-%d %H:%M} UTC\n")
-    table(["setting", "value", "from"], found.settings)
+    home = Project.find(project)
+    click.echo(f"Project {home.folder}, now {home.now:%Y-%m-%d %H:%M} UTC\n")
+    table(["setting", "value", "from"], settings_of(home))
     click.echo()
+    parts = places(home)
+    table(["part", "where", "from", "state"], [(one.part, one.where, one.origin, one.state) for one in parts])
+    click.echo()
+    if failed := [one.error for one in parts if one.error]:
+        for error in failed[:-1]:
+            click.secho(f"Error: {error}", fg="red", err=True)
+        raise failed[-1]
+    found = collect(home)
     table(["source", "files", "facts", "quarantined", "last load"], found.sources)
     click.echo()
     table(["task", "population", "horizon", "champion", "scores"], found.tasks)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from foretell.errors import ForetellError
 from foretell.project import Project
 from ingestion import erased
 from ingestion.erased import Mentions, kinds_of
-from lake import audit, catalogue, derived, erasure
+from lake import audit, catalogue, derived, erasure, place
 from lake.engine import session, table
 from lake.erasure import Person, mine
 from lake.scan import Searched, Words, search
@@ -34,6 +35,11 @@ from unification.forget import Known
 
 # A value of a person's traits that is this long, and that nobody else has, is searched for too.
 LONG_ENOUGH = 5
+# What a receipt names beside, where the lake lies in a bucket.
+_ELSEWHERE = (
+    "earlier versions of objects, if the bucket keeps them",
+    "copies of the lake's files in homes on other machines, until they read the tables again",
+)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,10 @@ def _carry_out(project: Project, person: Person, found: Plan | None, progress: C
         "verified": _verified(project, inside, complete=found is not None),
         "outside_our_control": {
             "files": sorted({_below(project, file) for file, *_ in outside.hits}),
-            "also": ["what was handed out before", "backups of the home", "the systems that the sources are of"],
+            "also": [
+                "what was handed out before", "backups of the home", "the systems that the sources are of",
+                *(_ELSEWHERE if place.bucket_of(project) else ()),
+            ],
         },
     }  # fmt: skip
     erasure.finish(project, person, receipt)
@@ -158,8 +167,8 @@ def _carry_out(project: Project, person: Person, found: Plan | None, progress: C
 
 
 def verify(project: Project, texts: list[str]) -> Searched:
-    """Search every file below the home for these texts."""
-    return search([project.home], texts)
+    """Search every file below the home, and every object of the lake's bucket if it lies in one, for these texts."""
+    return search(chain([project.home], place.fetched(project)), texts)
 
 
 def _verified(project: Project, searched: Searched, complete: bool) -> dict[str, Any]:
@@ -178,7 +187,8 @@ def _kinds(nodes: list[str]) -> dict[str, int]:
 
 
 def _sweep(project: Project) -> None:
-    """Remove drafts that killed writers have left: nobody else writes while we do."""
+    """Remove drafts that killed writers have left, and copies of a lake before: nobody else writes while we do."""
+    place.tidy(project)
     for folder in ("features", "scored", "serving", "landing", "collected"):
         for draft in (project.home / folder).rglob(".*"):
             if draft.is_file() and draft.suffix[1:].isdigit():
@@ -186,6 +196,8 @@ def _sweep(project: Project) -> None:
 
 
 def _below(project: Project, file: Path) -> str:
+    if address := place.address(project, file):
+        return address
     return str(file.relative_to(project.folder)) if file.is_relative_to(project.folder) else file.name
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 
 from foretell.project import Project
 from ingestion import journal
@@ -13,15 +11,13 @@ from lake.consent import purposes
 from lake.engine import session, table
 from lake.erasure import unfinished
 from models.registry import quietly, trained_at
+from serving.places import shown
 
 
 @dataclass(frozen=True)
 class Status:
-    """Rows ready to print: settings (name, value, origin), sources, tasks, notes, and the next command."""
+    """Rows ready to print: sources, tasks, notes, and the next command."""
 
-    folder: Path
-    now: datetime
-    settings: list[tuple]
     sources: list[tuple]
     tasks: list[tuple]
     notes: list[str]
@@ -70,12 +66,16 @@ def collect(project: Project) -> Status:
         step = "foretell score"
     else:
         step = "foretell segment list"
-    settings = [
-        (name, v.value if v.value is not None else "", v.origin)
+    return Status(sources, tasks, notes, step)
+
+
+def settings_of(project: Project) -> list[tuple]:
+    """(name, value, origin) of every setting; addresses without what may be secret in them."""
+    return [
+        (name, "" if v.value is None else shown(project, name), v.origin)
         for name, v in project.settings.items()
         if name != "purposes"
     ]
-    return Status(project.folder, project.now, settings, sources, tasks, notes, step)
 
 
 def _history(project: Project) -> list[str]:

@@ -7,7 +7,6 @@ starts from n − k rows, and must name both beside the deviation.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ import pyarrow as pa
 from foretell.project import Project
 from lake.engine import session, table
 from lake.erasure import mine, receipts
-from models.registry import client, quietly
+from models.registry import client, exists, quietly
 
 TABLE = "training_rows"
 PARTS = ("training", "evaluation", "final")
@@ -58,7 +57,7 @@ def learned_from(project: Project, profile_ids: Iterable[str]) -> list[dict[str,
 
 def untraced(project: Project) -> list[str]:
     """Models ("churn v1") in the registry of which it was not written down whom they learned from."""
-    if not (os.environ.get("MLFLOW_TRACKING_URI") or (project.home / "mlflow" / "mlflow.db").exists()):
+    if not exists(project):
         return []
     known: set[tuple[str, str]] = set()
     if table(project, TABLE).exists:

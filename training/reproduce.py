@@ -29,7 +29,7 @@ from foretell.discovery import Definitions
 from foretell.errors import DataError, DefinitionError, UnknownName
 from foretell.project import Project
 from foretell.settings import Value
-from lake.engine import FACTS, connect, instant, last_batch, session, table
+from lake.engine import connect, instant, last_batch, session, table
 from lake.erasure import mine
 from models import encoding
 from models.estimators import candidates
@@ -172,7 +172,12 @@ class _Then(Project):
     @cached_property
     def settings(self) -> dict[str, Value]:
         origin = "the model's contract"
-        return {**self.today.settings, "home": Value(str(self.scratch), origin), "as_of": Value(self.at, origin)}
+        own = {"home": str(self.scratch), "lake": "", "registry": "", "mlflow": "", "as_of": self.at}
+        return {**self.today.settings, **{name: Value(value, origin) for name, value in own.items()}}
+
+    @property
+    def facts_of(self) -> Project:
+        return self.today  # they stay where they are
 
     @cached_property
     def definitions(self) -> Definitions:
@@ -189,9 +194,7 @@ def _as_it_was(project: Project, model: Champion, trained: datetime, scratch: Pa
     The facts themselves stay where they are. What was written by hand since (consents, decisions, erasures) is left
     out by the clock, as the project's now may be a past day.
     """
-    batch, lake = int(model.contract["batch"]), scratch / "lake"
-    lake.mkdir()
-    (lake / FACTS).symlink_to((project.home / "lake" / FACTS).resolve(), target_is_directory=True)
+    batch = int(model.contract["batch"])
     kept = {name: f"{column} <= {instant(trained)}" for name, column in _WRITTEN.items()}
     then = _Then(
         project.folder, project, scratch, datetime.fromisoformat(model.contract["now"]), _declared(project, model)

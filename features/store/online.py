@@ -16,6 +16,7 @@ import yaml
 
 from features.store.packed import Row
 from features.store.redis_rows import RedisRows
+from features.store.registered import registry_path
 from features.store.sqlite_rows import SqliteRows
 from foretell.project import Project
 
@@ -41,7 +42,7 @@ def open_store(project: Project) -> feast.FeatureStore:
     config = {
         "project": "foretell",
         "provider": "features.store.provider.PackedProvider",
-        "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
+        "registry": {"registry_type": "sql", "path": registry_path(project)},
         "offline_store": {"type": "duckdb"},
         "online_store": online,
         "entity_key_serialization_version": 3,

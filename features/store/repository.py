@@ -20,6 +20,7 @@ from features import build
 from features.built import file_of, patches, profiles_file
 from features.store import keys
 from features.store.online import open_store
+from features.store.registered import alone
 from foretell.declarations import PredictionTask
 from foretell.project import Project
 from foretell.views import FeatureView
@@ -46,8 +47,9 @@ def apply(
 
     Older versions stay.
     """
-    store = open_store(project)
-    store.apply(_objects(project, tasks, views))
+    with alone(project):
+        store = open_store(project)
+        store.apply(_objects(project, tasks, views))
     return store
 
 
