@@ -58,6 +58,7 @@ FOLDERS: Mapping[str, str] = {
     "features": "written again without the person",
     "scored": "written again without the person",
     "staging": "removed: a batch that was cut short begins anew",
+    "spark": "removed: what was under way on Spark begins anew",
     "feast": "rows removed from the online store",
     "serving": "published again",
     "landing": "removed: what was pulled is pulled again when it is needed",
