@@ -282,7 +282,7 @@ def _at_hand(
         return
     from lake.spark import landed
 
-    with landed(project, cluster, query) as table:
+    with landed(project, cluster.frame(query)) as table:
         yield f"SELECT * FROM {table} ORDER BY {', '.join(view.keys)}"
 
 

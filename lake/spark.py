@@ -8,6 +8,7 @@ as SQL for DuckDB and is translated (lake.spark_sql); answers come back through 
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import shutil
 import sys
@@ -37,6 +38,8 @@ _KINDS = {
     "bigint": "BIGINT", "int": "INTEGER", "double": "DOUBLE", "float": "FLOAT", "string": "VARCHAR",
     "boolean": "BOOLEAN", "date": "DATE", "timestamp": "TIMESTAMP WITH TIME ZONE",
 }  # fmt: skip
+_DRIVER, _EXECUTOR = "spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"
+_UTC = "-Duser.timezone=UTC"
 _QUIET = """rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = stderr
 appender.stderr.type = Console
@@ -44,6 +47,8 @@ appender.stderr.name = stderr
 appender.stderr.target = SYSTEM_ERR
 appender.stderr.layout.type = PatternLayout
 appender.stderr.layout.pattern = %p %c{1}: %m%n
+logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
+logger.gateway.level = error
 """
 
 
@@ -69,13 +74,15 @@ def _begun(master: str, conf: tuple[tuple[str, str], ...]) -> SparkSession:
     quiet = Path(tempfile.mkdtemp(prefix="foretell-spark-")) / "log4j2.properties"
     quiet.write_text(_QUIET)
     atexit.register(shutil.rmtree, quiet.parent, ignore_errors=True)
+    given = dict(conf)
+    jars = [*filter(None, [given.pop("spark.jars", "")]), *map(str, _splink_jars())]
     own = {
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{quiet} -Duser.timezone=UTC",
-        "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
         "spark.executorEnv.PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "spark.jars": ",".join(jars),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.ansi.enabled": "true",
@@ -83,16 +90,28 @@ def _begun(master: str, conf: tuple[tuple[str, str], ...]) -> SparkSession:
         "spark.sql.shuffle.partitions": str(_cores(master)),
         "spark.sql.warehouse.dir": str(quiet.parent / "warehouse"),
     }
+    for name, needed in (_DRIVER, f"-Dlog4j2.configurationFile=file:{quiet} {_UTC}"), (_EXECUTOR, _UTC):
+        own[name] = f"{needed} {given.pop(name, '')}".strip()
     builder = SparkSession.builder.appName("foretell").master(master)
-    for name, value in {**own, **dict(conf)}.items():
+    for name, value in {**own, **given}.items():
         builder = builder.config(name, value)
     try:
         session = builder.getOrCreate()
     except Exception as error:
         said = str(error).strip().splitlines()[0][:200]
-        raise NotReady("engine spark", f"Spark did not start on {master}: {said}", "see spark_master, spark_conf") from error
+        raise NotReady(
+            "engine spark", f"Spark did not start on {master}: {said}", "see spark_master, spark_conf"
+        ) from error
     session.sparkContext.setCheckpointDir(str(quiet.parent / "checkpoints"))
     return session
+
+
+def _splink_jars() -> list[Path]:
+    """What Splink brings for Spark: jaro_winkler and other likenesses of text. It must be there from the beginning."""
+    found = importlib.util.find_spec("splink")
+    if found is None or found.origin is None:
+        return []
+    return sorted((Path(found.origin).parent / "internals/files/spark_jars").glob("*_spark4.x.jar"))[-1:]
 
 
 def _cores(master: str) -> int:
@@ -147,6 +166,7 @@ class Connection:
     def __init__(self, project: Project):
         self.spark = spark_session(project).newSession()
         self._later: dict[str, Expr] = {}
+        self._made: set[str] = set()
         self._kept: dict[str, DataFrame] = {}
         self._read: dict[tuple[str, ...], str] = {}
         self._known = Known(self._files, self._names, self._columns, self._kinds)
@@ -169,12 +189,12 @@ class Connection:
     def register(self, name: str, rows: pa.Table) -> None:
         """Make a table that is at hand a view."""
         self._drop(name)
-        self.spark.createDataFrame(rows).createOrReplaceTempView(name)  # pyright: ignore[reportArgumentType]
+        self._show(name, self.spark.createDataFrame(rows))  # pyright: ignore[reportArgumentType]
 
     def close(self) -> None:
         for name in list(self._kept):
             self._drop(name)
-        for name in [*self._read.values(), *self._names()]:
+        for name in self._made:
             self.spark.catalog.dropTempView(name)
 
     def _run(self, tree: Expr) -> Any:
@@ -197,7 +217,7 @@ class Connection:
         for table in tree.find_all(exp.Table):
             name = table.name
             if name not in made_here and (later := self._later.pop(name, None)) is not None:
-                self._frame(later).createOrReplaceTempView(_quoted(name))
+                self._show(name, self._frame(later))
         return self.spark.sql(for_spark(tree, self._known))
 
     def _create(self, tree: exp.Create) -> None:
@@ -211,18 +231,22 @@ class Connection:
         self._drop(name)
         if tree.kind == "TABLE":
             self._kept[name] = frame = frame.persist()
-        frame.createOrReplaceTempView(_quoted(name))
+        self._show(name, frame)
 
     def _delete(self, tree: exp.Delete) -> int:
         """How many rows a temporary table has lost."""
         name, gone = tree.this.name, tree.args["where"].this
         kept = exp.select("*").from_(exp.to_table(name)).where(exp.not_(exp.func("coalesce", gone.copy(), exp.false())))
-        before, frame = self.spark.table(_quoted(name)), self._frame(kept).persist()
+        before, frame = self.spark.table(name), self._frame(kept).persist()
         lost = before.count() - frame.count()
         self._drop(name)
         self._kept[name] = frame
-        frame.createOrReplaceTempView(_quoted(name))
+        self._show(name, frame)
         return lost
+
+    def _show(self, name: str, frame: DataFrame) -> None:
+        frame.createOrReplaceTempView(name)
+        self._made.add(name)
 
     def _drop(self, name: str) -> None:
         self._later.pop(name, None)
@@ -239,21 +263,17 @@ class Connection:
             parts = Path(files[0]).parts
             if said := [place for place, part in enumerate(parts[:-1]) if "=" in part]:
                 reader = reader.option("basePath", str(Path(*parts[: said[0]])))
-            reader.parquet(*files).createOrReplaceTempView(name)
+            self._show(name, reader.parquet(*files))
         return name
 
     def _names(self) -> list[str]:
-        return sorted({*self._later, *(table.name for table in self.spark.catalog.listTables() if table.isTemporary)})
+        return sorted({*self._later, *self._made})
 
     def _columns(self, query: str) -> Sequence[str]:
         return self.spark.sql(query).columns
 
     def _kinds(self, query: str) -> Sequence[str]:
         return [field.dataType.simpleString() for field in self.spark.sql(query).schema.fields]
-
-
-def _quoted(name: str) -> str:
-    return f"`{name}`" if not name.isidentifier() else name
 
 
 def duckdb_type(name: str) -> str:
@@ -280,15 +300,15 @@ def session(project: Project, watermark: int) -> Iterator[Connection]:
 
 
 @contextmanager
-def landed(project: Project, con: Connection, query: str) -> Iterator[str]:
-    """The answer to a query, as a table that DuckDB can be asked for while the context lasts.
+def landed(project: Project, rows: DataFrame) -> Iterator[str]:
+    """Rows of Spark's, as a table that DuckDB can be asked for while the context lasts.
 
-    The workers write it, each its part, into a folder of the home's that is removed afterwards: the driver never holds
-    all of it. On a cluster the home must therefore be where all of them can write, as they read the facts there.
+    The workers write them, each its part, into a folder of the home's that is removed afterwards: the driver never
+    holds all of them. On a cluster the home must therefore be where all can write, as they read the facts there.
     """
     folder = project.home / SCRATCH / f"{os.getpid()}-{uuid.uuid4().hex}"
     try:
-        con.frame(query).write.parquet(str(folder))
+        rows.write.parquet(str(folder))
         yield f"read_parquet('{quote(folder)}/*.parquet')"
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -32,9 +32,9 @@ _WORDS = (  # what means the same in both engines, or is made to
     exp.BitwiseOrAgg, exp.RowNumber, exp.Rank, exp.DenseRank, exp.Lag, exp.Lead, exp.ArrayMax, exp.Explode, exp.Unnest,
 )  # fmt: skip
 _CALLS = frozenset({"HISTOGRAM", "MAP_VALUES", "ENTROPY", "DUCKDB_VIEWS"})
-_INSTANTS = frozenset("TIMESTAMP TIMESTAMPNTZ TIMESTAMPTZ".split())
-_TYPES = _INSTANTS | set("BIGINT INT UBIGINT DOUBLE VARCHAR TEXT BOOLEAN DATE DECIMAL ARRAY".split())
-_WHOLE = frozenset("BIGINT INT UBIGINT".split())
+_INSTANTS = frozenset({"TIMESTAMP", "TIMESTAMPNTZ", "TIMESTAMPTZ"})
+_WHOLE = frozenset({"BIGINT", "INT", "UBIGINT"})
+_TYPES = _INSTANTS | _WHOLE | {"DOUBLE", "VARCHAR", "TEXT", "BOOLEAN", "DATE", "DECIMAL", "ARRAY"}
 _UNORDERED = (exp.RowNumber, exp.Rank, exp.DenseRank, exp.Lag, exp.Lead)  # a frame means nothing to them
 _DATE = r"^\\s*([0-9]{1,4})([-/ ])([0-9]{1,2})\\2([0-9]{1,2})(\\s*| [0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?)$"
 
@@ -152,7 +152,9 @@ def _files(table: Expr, read: exp.ReadParquet, known: Known) -> Expr:
 
 def _views(known: Known) -> Expr:
     names = ", ".join(exp.Literal.string(name).sql("spark") for name in known.views()) or "''"
-    return exp.maybe_parse(f"SELECT EXPLODE(ARRAY({names})) AS view_name, false AS internal", dialect="spark").subquery()
+    return exp.maybe_parse(
+        f"SELECT EXPLODE(ARRAY({names})) AS view_name, false AS internal", dialect="spark"
+    ).subquery()
 
 
 def _selected(select: exp.Select, known: Known) -> Expr | None:
@@ -238,8 +240,8 @@ def _like(node: Expr) -> Expr | None:
 _COUNTED = (  # value -> count, of the sorted values: a value's run ends where another begins
     "ELEMENT_AT(TRANSFORM(ARRAY(ARRAY_SORT(COLLECT_LIST({}))), s -> CASE WHEN SIZE(s) > 0 THEN ELEMENT_AT(TRANSFORM("
     "ARRAY(FILTER(SEQUENCE(1, SIZE(s)), i -> i = SIZE(s) OR GET(s, i - 1) <> GET(s, i))), e -> MAP_FROM_ARRAYS("
-    "TRANSFORM(e, k -> GET(s, k - 1)), TRANSFORM(e, (k, j) -> CAST(k - COALESCE(GET(e, j - 1), 0) AS BIGINT)))), 1) END)"
-    ", 1)"
+    "TRANSFORM(e, k -> GET(s, k - 1)), TRANSFORM(e, (k, j) -> CAST(k - COALESCE(GET(e, j - 1), 0) AS BIGINT)))), 1) "
+    "END), 1)"
 )
 _BITS = (
     "COALESCE(ELEMENT_AT(TRANSFORM(ARRAY(MAP_VALUES({})), c -> LOG2(AGGREGATE(c, 0D, (a, n) -> a + n)) - "
