@@ -82,6 +82,12 @@ def _engine(text: Any) -> str:
     return str(text)
 
 
+def _master(text: Any) -> str:
+    if str(text).startswith("sc://"):
+        raise ValueError("expected a master such as local[2], not Spark Connect")
+    return str(text)
+
+
 def _conf(said: Any) -> dict[str, str]:
     """A table of TOML, or "spark.executor.memory=4g, …" from the environment; true and false as Spark writes them."""
     if isinstance(said, str):
@@ -122,7 +128,8 @@ SPECS: dict[str, _Spec] = {
     "threads": _Spec(2, _count, "threads of the engine and of model training"),
     "memory": _Spec("3GB", str, "memory limit of the embedded engine"),
     "engine": _Spec("duckdb", _engine, "what aggregates facts and scores everyone: duckdb (embedded) or spark"),
-    "spark_master": _Spec("local[2]", str, "the Spark that is asked: local[2], spark://host:7077, yarn, k8s://…"),
+    "offline": _Spec("duckdb", _engine, "what Feast joins features to rows of the past with: duckdb or spark"),
+    "spark_master": _Spec("local[2]", _master, "the Spark that is asked: local[2], spark://host:7077, yarn, k8s://…"),
     "spark_conf": _Spec({}, _conf, 'further settings of Spark: {"spark.executor.memory" = "4g"}'),
     "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),
     "personal_domains": _Spec(

@@ -39,7 +39,6 @@ _KINDS = {
     "boolean": "BOOLEAN", "date": "DATE", "timestamp": "TIMESTAMP WITH TIME ZONE",
 }  # fmt: skip
 _DRIVER, _EXECUTOR = "spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"
-_UTC = "-Duser.timezone=UTC"
 _QUIET = """rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = stderr
 appender.stderr.type = Console
@@ -67,33 +66,21 @@ def _begun(master: str, conf: tuple[tuple[str, str], ...]) -> SparkSession:
         from pyspark.sql import SparkSession
     except ImportError:
         raise NotReady("engine spark", "pyspark is not installed", "pip install foretell[spark]") from None
-    remote = master.startswith("sc://")
-    if not remote and not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
+    if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
         raise NotReady("engine spark", "no Java found", "install a JRE of version 17 or later, or set JAVA_HOME")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers run what the driver runs
-    quiet = Path(tempfile.mkdtemp(prefix="foretell-spark-")) / "log4j2.properties"
-    quiet.write_text(_QUIET)
-    atexit.register(shutil.rmtree, quiet.parent, ignore_errors=True)
-    given = dict(conf)
-    jars = [*filter(None, [given.pop("spark.jars", "")]), *map(str, _splink_jars())]
-    own = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.executorEnv.PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "spark.jars": ",".join(jars),
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        "spark.sql.ansi.enabled": "true",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.shuffle.partitions": str(_cores(master)),
-        "spark.sql.warehouse.dir": str(quiet.parent / "warehouse"),
-    }
-    for name, needed in (_DRIVER, f"-Dlog4j2.configurationFile=file:{quiet} {_UTC}"), (_EXECUTOR, _UTC):
-        own[name] = f"{needed} {given.pop(name, '')}".strip()
+    quiet = Path(tempfile.mkdtemp(prefix="foretell-spark-"))
+    (quiet / "log4j2.properties").write_text(_QUIET)
+    atexit.register(shutil.rmtree, quiet, ignore_errors=True)
+    told = _settings(master, conf)
+    told[_DRIVER] = f"-Dlog4j2.configurationFile=file:{quiet / 'log4j2.properties'} {told[_DRIVER]}"
     builder = SparkSession.builder.appName("foretell").master(master)
-    for name, value in {**own, **given}.items():
+    if master.startswith("local"):  # on a cluster workers have Foretell installed, and reach the driver by its name
+        here = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+        here["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        here["spark.checkpoint.dir"] = str(quiet / "checkpoints")
+        told = {**here, **told}
+    for name, value in {"spark.sql.warehouse.dir": str(quiet / "warehouse"), **told}.items():
         builder = builder.config(name, value)
     try:
         session = builder.getOrCreate()
@@ -102,8 +89,33 @@ def _begun(master: str, conf: tuple[tuple[str, str], ...]) -> SparkSession:
         raise NotReady(
             "engine spark", f"Spark did not start on {master}: {said}", "see spark_master, spark_conf"
         ) from error
-    session.sparkContext.setCheckpointDir(str(quiet.parent / "checkpoints"))
+    if folder := session.conf.get("spark.checkpoint.dir", None):  # Splink writes there what it reads again
+        session.sparkContext.setCheckpointDir(folder)
     return session
+
+
+def settings_of(project: Project) -> dict[str, str]:
+    """What a Spark session of this project's is begun with, for others who begin one: the master among it."""
+    master, conf = project.setting("spark_master"), tuple(sorted(project.setting("spark_conf").items()))
+    return {"spark.master": master, **_settings(master, conf)}
+
+
+def _settings(master: str, conf: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    given = dict(conf)
+    jars = [*filter(None, [given.pop("spark.jars", "")]), *map(str, _splink_jars())]
+    own = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.jars": ",".join(jars),
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.ansi.enabled": "true",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.shuffle.partitions": str(_cores(master)),
+    }
+    for name in (_DRIVER, _EXECUTOR):
+        own[name] = f"-Duser.timezone=UTC {given.pop(name, '')}".strip()
+    return {**own, **given}
 
 
 def _splink_jars() -> list[Path]:

@@ -33,7 +33,7 @@ def splink_api(project: Project) -> Any:
         from splink import SparkAPI
     except ImportError:
         raise NotReady("matching on Spark", "splink is not installed", "pip install foretell") from None
-    return SparkAPI(spark_session=session, break_lineage_method="parquet")
+    return SparkAPI(spark_session=session.newSession(), break_lineage_method="parquet")
 
 
 def spark_model(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def open_store(project: Project) -> feast.FeatureStore:
         "project": "foretell",
         "provider": "local",
         "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
-        "offline_store": {"type": "duckdb"},
+        "offline_store": offline_store(project),
         "online_store": {"type": "sqlite", "path": str(folder / "online.db")},
         "entity_key_serialization_version": 3,
         # Feast makes an object of each value: of everybody at once they would not fit into memory.
@@ -45,6 +45,15 @@ def open_store(project: Project) -> feast.FeatureStore:
     if not (definitions := folder / "definitions.py").exists():
         definitions.write_text(_DEFINITIONS.format(folder=str(project.folder)))
     return feast.FeatureStore(repo_path=str(folder))
+
+
+def offline_store(project: Project) -> dict[str, Any]:
+    """What joins features to rows of people and times, as Feast is told it: by the setting `offline`."""
+    if project.setting("offline") == "duckdb":
+        return {"type": "duckdb"}
+    from lake.spark import settings_of
+
+    return {"type": "spark", "spark_conf": settings_of(project)}
 
 
 _DEFINITIONS = '''"""For the `feast` command line: today's definitions, and all that was registered before."""

@@ -10,7 +10,8 @@ import hashlib
 import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -97,10 +98,10 @@ def _feast_view(project: Project, view: FeatureView, entities: list[feast.Entity
     sources = dict(project.definitions.sources)
     names = {"int64": types.Int64, "float64": types.Float64, "boolean": types.Bool, "string": types.String}
     name = build.versioned(view, sources)
-    source = feast.FileSource(
-        name=name, path=str(build.file_of(project, view, datetime.now(UTC)).parent / "*.parquet"),
-        timestamp_field="event_timestamp", created_timestamp_column="created",
-    )  # fmt: skip
+    files = str(build.file_of(project, view, datetime.now(UTC)).parent / "*.parquet")
+    source = _source(project)(
+        name=name, path=files, timestamp_field="event_timestamp", created_timestamp_column="created"
+    )
     fields = [
         feast.Field(name=feature, dtype=names[kind], description=_said(view, feature))
         for feature, kind in build.types(view, sources).items()
@@ -108,6 +109,17 @@ def _feast_view(project: Project, view: FeatureView, entities: list[feast.Entity
     return feast.FeatureView(
         name=name, entities=entities, ttl=view.ttl, schema=fields, source=source, description=view.description
     )
+
+
+def _source(project: Project) -> Any:
+    """How Feast is told of Parquet files: its Spark store takes a source of its own only."""
+    if project.setting("offline") == "duckdb":
+        from feast import FileSource
+
+        return FileSource
+    from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+
+    return partial(SparkSource, file_format="parquet")
 
 
 def _said(view: FeatureView, feature: str) -> str:
