@@ -99,8 +99,9 @@ def _feast_view(project: Project, view: FeatureView, entities: list[feast.Entity
     names = {"int64": types.Int64, "float64": types.Float64, "boolean": types.Bool, "string": types.String}
     name = build.versioned(view, sources)
     files = str(build.file_of(project, view, datetime.now(UTC)).parent / "*.parquet")
-    source = _source(project)(
-        name=name, path=files, timestamp_field="event_timestamp", created_timestamp_column="created"
+    kind, own = _source(project)
+    source = kind(
+        name=f"{name}{own}", path=files, timestamp_field="event_timestamp", created_timestamp_column="created"
     )
     fields = [
         feast.Field(name=feature, dtype=names[kind], description=_said(view, feature))
@@ -111,15 +112,16 @@ def _feast_view(project: Project, view: FeatureView, entities: list[feast.Entity
     )
 
 
-def _source(project: Project) -> Any:
-    """How Feast is told of Parquet files: its Spark store takes a source of its own only."""
+def _source(project: Project) -> tuple[Any, str]:
+    """How Feast is told of Parquet files, and what is added to their name: its Spark store takes a source of its own
+    only, and the registry no other source under a name that it knows."""
     if project.setting("offline") == "duckdb":
         from feast import FileSource
 
-        return FileSource
+        return FileSource, ""
     from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
-    return partial(SparkSource, file_format="parquet")
+    return partial(SparkSource, file_format="parquet"), "__spark"
 
 
 def _said(view: FeatureView, feature: str) -> str:

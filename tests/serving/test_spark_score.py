@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from fixtures_spark import CONF, needs_spark, on_spark
 from fixtures_trained import NOW, TASKS, TrainedShop, copy_of, trained
 
-from foretell.__main__ import main
+from foretell.__main__ import cli
 from foretell.project import Project
 from lake import spark
 from lake.engine import session
@@ -80,7 +80,7 @@ def test_a_command_is_told_of_the_engine(
     began: list[str] = []
     honest = spark.session
     monkeypatch.setattr(spark, "session", lambda *args: began.append("spark") or honest(*args))
-    result = CliRunner().invoke(main, [*asked, "--reasons", "none"])
+    result = CliRunner().invoke(cli, [*asked, "--reasons", "none"])
     assert result.exit_code == 0, result.output
     assert began, "Spark was not asked"
     assert {key for key in _scores(project) if key[0] == "churn"} == {key for key in wanted[2] if key[0] == "churn"}

@@ -82,5 +82,5 @@ def test_a_condition_in_the_words_of_spark(text: str) -> None:
 
 
 def test_a_condition_that_is_not_known_is_refused() -> None:
-    with pytest.raises(DefinitionError, match="expected one of jaro_winkler_similarity.*got LIST_SORT"):
+    with pytest.raises(DefinitionError, match=r"expected one of jaro_winkler_similarity.*got LIST_SORT"):
         spark_model({"sql_condition": 'list_sort("a_l") = list_sort("a_r")'})
