@@ -135,7 +135,10 @@ def historical(store: feast.FeatureStore, service: str, entities: pd.DataFrame) 
     """Feast's point-in-time join: `entities` (profile_id, event_timestamp) with every feature of a service."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ibis 12 on DuckDB 2
-        return store.get_historical_features(entities, features=store.get_feature_service(service)).to_df()
+        found = store.get_historical_features(entities, features=store.get_feature_service(service)).to_df()
+    if found["event_timestamp"].dt.tz is None:  # Spark's store: it hands on instants in its session's zone, UTC
+        found["event_timestamp"] = found["event_timestamp"].dt.tz_localize(UTC)
+    return found
 
 
 def materialise(project: Project, store: feast.FeatureStore, views: Iterable[FeatureView], cutoff: datetime) -> int:

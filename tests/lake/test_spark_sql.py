@@ -23,6 +23,7 @@ from lake.spark_sql import Known, for_spark, statements
 
 KNOWN = Known(lambda files, differ: "files", lambda: ["a"], lambda query: ["a", "b"], lambda query: ["double"])
 
+TICK = timedelta(microseconds=1)
 AT = datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=UTC)
 DATES = ["1990-05-17", " 1990-05-17 ", "1990-5-7", "1990/05/17", "1990 05 17", "1990-05-17abc", "1990-05-17 10:00:00",
          "1990-05-17T10", "1990", "1990-05", "19900517", "+1990-05-17", "1990-05/17", "2001-02-29", "1990-005-17", "",
@@ -42,7 +43,7 @@ def _rows(count: int = 300) -> pa.Table:
         "d": pa.array([pick([Decimal("0.0000"), Decimal("12.3450"), Decimal(draw.randrange(-10**7, 10**7)).scaleb(-4),
                              None]) for _ in range(count)], pa.decimal128(18, 4)),
         "b": pa.array([pick([True, False, None]) for _ in range(count)]),
-        "at": pa.array([pick([AT, AT - timedelta(microseconds=draw.randrange(10**14)), None]) for _ in range(count)],
+        "seen_at": pa.array([pick([AT, AT - draw.randrange(10**14) * TICK, None]) for _ in range(count)],
                        pa.timestamp("us", "UTC")),
         "day": pa.array([pick([date(2024, 2, 29), date(1969, 12, 31), None]) for _ in range(count)]),
         "born": pa.array([pick(DATES) for _ in range(count)]),
@@ -53,25 +54,25 @@ VALUES = [  # of each row
     "k / 2", "k / k", "d / k", "x / NULLIF(k, 0)", "d / 3", "d * 2 - d / 4 + 1", "x * d", "-d", "abs(k)",
     "CAST(x AS BIGINT)", "CAST(k / 2 AS BIGINT)", "CAST(d AS BIGINT)", "CAST(b AS BIGINT)", "CAST(k > 1 AS BIGINT)",
     "CAST(CAST(d AS DOUBLE) * 1.7 AS DECIMAL(38, 9))", "round(x, 2)", "CAST(d AS DOUBLE)", "k::VARCHAR", "day::VARCHAR",
-    "EPOCH(CAST(at AS TIMESTAMP))", "EPOCH(CAST(CAST(day AS TIMESTAMP) AS TIMESTAMP)) / 86400",
-    "at - INTERVAL '90' DAY", "at >= TIMESTAMPTZ '2024-01-01 00:00:00+01:00'", "TRY_CAST(born AS DATE)",
+    "EPOCH(CAST(seen_at AS TIMESTAMP))", "EPOCH(CAST(CAST(day AS TIMESTAMP) AS TIMESTAMP)) / 86400",
+    "seen_at - INTERVAL '90' DAY", "seen_at >= TIMESTAMPTZ '2024-01-01 00:00:00+01:00'", "TRY_CAST(born AS DATE)",
     "EPOCH(CAST(TRY_CAST(born AS DATE) AS TIMESTAMP))", "lower(s)", "NULLIF(TRIM(s, ' \t\n\r\v\f'), '')", "trim(s)",
     "s LIKE 'a\\%'", "s LIKE 'a%b'", "s ILIKE 'x'", "s IN ('x', 'a''b', NULL)", "s || '!'", "coalesce(s, 'none')",
     "b AND k > 1", "b OR k > 1", "NOT b", "g IS DISTINCT FROM s", "k BETWEEN 0 AND 2", "greatest(k, 1)", "least(d, x)",
     "CASE WHEN x IS NULL THEN x ELSE GREATEST(-1, LEAST(1, x)) END", "sqrt(abs(x))", "exp(x / 1000)", "k IS NULL",
     "row_number() OVER (PARTITION BY g ORDER BY k DESC, id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)",
-    "LAG(k) OVER (PARTITION BY g ORDER BY at, id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)",
+    "LAG(k) OVER (PARTITION BY g ORDER BY seen_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)",
     "lead(id, 2, -1) OVER (ORDER BY id DESC)", "sum(d) OVER (PARTITION BY g)",
     "sum(k) OVER (PARTITION BY g ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)",
     "count(*) FILTER (WHERE b) OVER (PARTITION BY g)", "max(id) OVER (PARTITION BY g ORDER BY k NULLS FIRST)",
 ]  # fmt: skip
 AGGREGATES = [
     "count(*)", "count(k)", "count(*) FILTER (WHERE k > 99)", "count(DISTINCT s)", "count(DISTINCT s) FILTER (WHERE b)",
-    "sum(d)", "sum(k)::BIGINT", "avg(d)", "avg(k)", "stddev(d)", "min(at)", "max(day)", "max(s)", "bool_or(b)",
+    "sum(d)", "sum(k)::BIGINT", "avg(d)", "avg(k)", "stddev(d)", "min(seen_at)", "max(day)", "max(s)", "bool_or(b)",
     "bool_and(b)", "sum(d) FILTER (WHERE k > 99)", "median(d::DOUBLE)", "QUANTILE_CONT(x, 0.5) FILTER (WHERE k > 0)",
     "QUANTILE_CONT(k, 0.25)", "round(entropy(s), 9)", "round(entropy(CASE WHEN b THEN g END), 9)",
     "LIST_MAX(MAP_VALUES(HISTOGRAM(s)))", "LIST_MAX(MAP_VALUES(HISTOGRAM(CASE WHEN k > 99 THEN s END)))",
-    "HISTOGRAM(s) IS NULL", "FIRST(s ORDER BY k DESC, id DESC)", "FIRST(id ORDER BY at, id)",
+    "HISTOGRAM(s) IS NULL", "FIRST(s ORDER BY k DESC, id DESC)", "FIRST(id ORDER BY seen_at, id)",
     "FIRST(id ORDER BY k DESC NULLS FIRST, s DESC NULLS FIRST, id DESC)", "LAST(id ORDER BY k, s, id)",
     "FIRST(id ORDER BY k NULLS FIRST, id)", "FIRST(s ORDER BY k DESC, s ASC, id) FILTER (WHERE s IS NOT NULL)",
     "LAST(s ORDER BY k DESC NULLS FIRST, x ASC, id)", "arg_max(id, (k * 1000 + id))", "arg_max(s, id)",
@@ -162,7 +163,7 @@ def test_statements_do_the_same(both: tuple[Any, Any], tmp_path: Path) -> None:
         after = con.execute("SELECT id FROM made ORDER BY id").fetchall()
         names = [(name, kind) for name, kind, *_ in con.execute("DESCRIBE t").fetchall()]
         has = con.execute("SELECT count(*) FROM duckdb_views() WHERE view_name = 'stored'").fetchall()
-        frame = con.execute("SELECT id, x, s, at FROM t ORDER BY id").df()
+        frame = con.execute("SELECT id, x, s, seen_at FROM t ORDER BY id").df()
         said.append((gone, rows, after, names, has, list(frame.dtypes), frame.astype(str).to_numpy().tolist()))
         con.execute("DROP TABLE made")
     assert said[0] == said[1]
@@ -173,7 +174,7 @@ def test_statements_do_the_same(both: tuple[Any, Any], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("query", "got"),
-    [("SELECT list_sort(x) FROM t", "LIST_SORT"), ("SELECT my_own(x) FROM t", "my_own"), 
+    [("SELECT list_sort(x) FROM t", "LIST_SORT"), ("SELECT my_own(x) FROM t", "my_own"),
      ("SELECT a % b FROM t", "a % b"),
      ("SELECT CAST(a AS HUGEINT) FROM t", "INT128"), ("SELECT FIRST(a) FROM t", "an order in FIRST"),
      ("SELECT a // b FROM t", "a // b")],
