@@ -8,8 +8,10 @@ whom they touch are made anew, in a file beside it (see features.changes).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 import duckdb
 
@@ -29,7 +31,7 @@ from foretell.errors import DataError
 from foretell.project import Project
 from foretell.views import FeatureView, FrozenView
 from lake import derived
-from lake.engine import instant, last_batch, quote, session
+from lake.engine import instant, last_batch, quote, session, workers
 from unification import accounts
 from unification.identity import ensure, facts_of, members_at, rules
 from unification.survivorship import versions as versions
@@ -225,14 +227,14 @@ def build(
         done += 1
         progress(f"{text} ({done} of {total})")
 
-    with session(project, state[0]) as con:
+    with session(project, state[0]) as con, workers(project, con, state[0]) as cluster:
         if begun := {cutoff for cutoff, old in todo.items() if None in old}:
             _check_cutoffs(con, project, views, begun)
         for cutoff, outdated in todo.items():
             if outdated:
                 changes.record(con, project, cutoff, *state)
             for since, old in outdated.items():
-                _bring(con, project, old, cutoff, since, state, step)
+                _bring(con, cluster, project, old, cutoff, since, state, step)
     return total
 
 
@@ -250,10 +252,13 @@ def _outdated(
 
 
 def _bring(
-    con: duckdb.DuckDBPyConnection, project: Project, views: list[FeatureView], cutoff: datetime, since: int | None,
-    to: tuple[int, str], progress: Callable[[str], None],
+    con: duckdb.DuckDBPyConnection, cluster: Any, project: Project, views: list[FeatureView], cutoff: datetime,
+    since: int | None, to: tuple[int, str], progress: Callable[[str], None],
 ) -> None:  # fmt: skip
-    """Bring views at a cutoff from the state of the batch `since` to another; None: from nothing."""
+    """Bring views at a cutoff from the state of the batch `since` to another; None: from nothing.
+
+    cluster: who aggregates: `con`, or Spark; what is to be done, and what is written, is settled on `con`.
+    """
     patched: list[FeatureView] = []
     some = everyone = gone = 0
     if since is not None:
@@ -261,12 +266,30 @@ def _bring(
         roles = {role for view in candidates for role in view.roles}
         some, everyone, gone = changes.touched(con, project, sorted(roles), cutoff, since)
         patched = candidates if some <= changes.MOST * everyone else []
-    for view, query in rows_of(con, project, patched, cutoff, only="SELECT profile_id FROM touched"):
+        if patched and cluster is not con:
+            cluster.register("touched", con.sql("SELECT profile_id FROM touched").to_arrow_table())
+    for view, query in rows_of(cluster, project, patched, cutoff, only="SELECT profile_id FROM touched"):
         progress(f"{view.name} at {cutoff:%Y-%m-%d}, {some:,} of {everyone:,} profiles")
-        patch(con, project, view, cutoff, query, to, gone > 0)
-    for view, query in rows_of(con, project, [view for view in views if view not in patched], cutoff):
+        with _at_hand(con, cluster, project, view, query) as rows:
+            patch(con, project, view, cutoff, rows, to, gone > 0)
+    for view, query in rows_of(cluster, project, [view for view in views if view not in patched], cutoff):
         progress(f"{view.name} at {cutoff:%Y-%m-%d}")
-        write(con, project, view, cutoff, query, to)
+        with _at_hand(con, cluster, project, view, query) as rows:
+            write(con, project, view, cutoff, rows, to)
+
+
+@contextmanager
+def _at_hand(
+    con: duckdb.DuckDBPyConnection, cluster: Any, project: Project, view: FeatureView, query: str
+) -> Iterator[str]:  # fmt: skip
+    """The rows of a view as a query of DuckDB's, whoever makes them."""
+    if cluster is con:
+        yield query
+        return
+    from lake.spark import landed
+
+    with landed(project, cluster.frame(query)) as table:
+        yield f"SELECT * FROM {table} ORDER BY {', '.join(view.keys)}"
 
 
 def _check_cutoffs(

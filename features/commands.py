@@ -6,6 +6,8 @@ from datetime import datetime
 
 import click
 
+from foretell.console import engine
+
 
 @click.group()
 def features() -> None:
@@ -74,16 +76,25 @@ def apply(project: str | None) -> None:
 @click.option(
     "--at", "cutoffs", type=click.DateTime(), multiple=True, help="Cutoff, UTC; may be repeated (default: now)."
 )
+@engine
 @click.pass_obj
-def build(project: str | None, cutoffs: tuple[datetime, ...]) -> None:
-    """Build every view as of one or more cutoffs. Training and scoring do this by themselves."""
+def build(project: str | None, cutoffs: tuple[datetime, ...], engine: str | None) -> None:
+    """Build every view as of one or more cutoffs. Training and scoring do this by themselves.
+
+    The files are the same whatever engine makes them, and read alike; those that are up to date are not made again.
+
+    \b
+    Examples:
+      foretell features build --at 2024-01-01 --at 2024-04-01
+      foretell features build --engine spark     on the Spark of the setting spark_master
+    """
     from datetime import UTC
 
     from features.build import build as run
     from foretell.console import progress
     from foretell.project import Project
 
-    home = Project.find(project)
+    home = Project.find(project).told(engine=engine)
     wanted = [c.replace(tzinfo=UTC) for c in cutoffs] or [home.now]
     with home.writing("features build"), progress("building") as step:
         made = run(home, home.definitions.views.values(), wanted, step)

@@ -86,8 +86,25 @@ class Wide:
     def read(self, con: duckdb.DuckDBPyConnection, profiles: pa.Array) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(n, columns) float64 of these profiles, given in order of their ids, and by view who has no row of it."""
         n = len(profiles)
-        low, high = quote(profiles[0].as_py()), quote(profiles[n - 1].as_py())
         con.register("chunk", pa.table({"profile_id": profiles, "nr": pa.array(np.arange(n, dtype=np.int32))}))
+        query, shape = self.query("chunk", (profiles[0].as_py(), profiles[n - 1].as_py()))
+        found = few(con, query) if n <= FEW else con.sql(query).to_arrow_table()
+        con.unregister("chunk")
+        order = found["nr"].to_numpy()
+        if len(order) != n:
+            raise ValueError(f"expected a row for each of {n} profiles, got {len(order)}")
+        X, absent = shape.numbers(found)
+        if not (np.diff(order) == 1).all():  # the engine may answer in another order
+            turn = np.argsort(order)
+            X, absent = X[turn], {view: lost[turn] for view, lost in absent.items()}
+        return X, absent
+
+    def query(self, people: str, between: tuple[str, str] | None = None) -> tuple[str, Shape]:
+        """SQL for all that is read of a table of people (profile_id, …), beside its own columns; and what it means.
+
+        between: their first and last id, where they lie close together.
+        """
+        within = f"WHERE profile_id BETWEEN '{quote(between[0])}' AND '{quote(between[1])}'" if between else ""
         read: dict[tuple[str, str], str] = {}
         joins = []
         for at, (version, view) in enumerate(self._views.items()):
@@ -97,28 +114,25 @@ class Wide:
                 name = read[version, feature] = f"c{len(read)}"
                 listed.append(f'"{feature}"{"::DOUBLE" if is_number else ""} AS {name}')
             table = self._where(version) if self._where else build.read(self._project, view, self._cutoff)
-            joins.append(
-                f"""LEFT JOIN (SELECT profile_id, {", ".join(listed)} FROM {table}
-                    WHERE profile_id BETWEEN '{low}' AND '{high}') USING (profile_id)"""
-            )
-        has = [f"has_{at}" for at in range(len(self._views))]
-        query = f"SELECT nr, {', '.join([*has, *read.values()])} FROM chunk {' '.join(joins)}"
-        found = few(con, query) if n <= FEW else con.sql(query).to_arrow_table()
-        con.unregister("chunk")
-        order = found["nr"].to_numpy()
-        if len(order) != n:
-            raise ValueError(f"expected a row for each of {n} profiles, got {len(order)}")
-        turn = None if (np.diff(order) == 1).all() else np.argsort(order)  # the engine may answer in another order
-        X = np.empty((n, len(self.columns)))
-        for place, column in enumerate(self.columns):
-            values = _numbers(found[read[column.view, column.feature]], column.codes)
-            X[:, place] = values if turn is None else values[turn]
-        absent = {}
-        for at, version in enumerate(self._views):
-            lost = found[f"has_{at}"].is_null().to_numpy()
-            if lost.any():
-                absent[version] = lost if turn is None else lost[turn]
-        return X, absent
+            joins.append(f"LEFT JOIN (SELECT profile_id, {', '.join(listed)} FROM {table} {within}) USING (profile_id)")
+        codes = tuple((read[c.view, c.feature], c.codes) for c in self.columns)
+        return f"SELECT * FROM {people} {' '.join(joins)}", Shape(codes, tuple(self._views))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the answer to a query of Wide means. columns: of each, its name there and its codes; views: in order."""
+
+    columns: tuple[tuple[str, tuple[str, ...] | None], ...]
+    views: tuple[str, ...]
+
+    def numbers(self, found: pa.Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(n, columns) float64 of its rows, and by view who has no row of it."""
+        X = np.empty((len(found), len(self.columns)))
+        for place, (name, codes) in enumerate(self.columns):
+            X[:, place] = _numbers(found[name], codes)
+        absent = {view: found[f"has_{at}"].is_null().to_numpy() for at, view in enumerate(self.views)}
+        return X, {view: lost for view, lost in absent.items() if lost.any()}
 
 
 def _numbers(values: pa.ChunkedArray, codes: tuple[str, ...] | None) -> np.ndarray:

@@ -7,6 +7,13 @@ from contextlib import contextmanager
 
 import click
 
+from foretell.settings import ENGINES
+
+engine = click.option(
+    "--engine", type=click.Choice(ENGINES), default=None,
+    help="What aggregates facts and scores everyone, on this machine or on a Spark cluster. Default: the setting.",
+)  # fmt: skip
+
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[str], None]]:

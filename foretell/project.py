@@ -44,6 +44,13 @@ class Project:
     def settings(self) -> dict[str, settings.Value]:
         return settings.load(self.folder)
 
+    def told(self, **said: Any) -> Project:
+        """The same, with the settings that a command's options say; None: the option is left out."""
+        for name, value in said.items():
+            if value is not None:
+                self.settings[name] = settings.Value(value, f"--{name.replace('_', '-')}")
+        return self
+
     def setting(self, name: str) -> Any:
         return self.settings[name].value
 

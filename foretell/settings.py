@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from foretell.errors import DefinitionError, unknown
 
 FILE = "foretell.toml"
+ENGINES = ("duckdb", "spark")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,28 @@ def _online(said: Any) -> str:
     return text
 
 
+def _engine(text: Any) -> str:
+    if text not in ENGINES:
+        raise ValueError(f"expected {' or '.join(ENGINES)}")
+    return str(text)
+
+
+def _master(text: Any) -> str:
+    if str(text).startswith("sc://"):
+        raise ValueError("expected a master such as local[2], not Spark Connect")
+    return str(text)
+
+
+def _conf(said: Any) -> dict[str, str]:
+    """A table of TOML, or "spark.executor.memory=4g, …" from the environment; true and false as Spark writes them."""
+    if isinstance(said, str):
+        said = dict(pair.split("=", 1) for pair in said.split(",") if pair.strip())
+    found = {str(k).strip(): str(v).lower() if isinstance(v, bool) else str(v).strip() for k, v in said.items()}
+    if stray := [name for name in found if not name.startswith("spark.")]:
+        raise ValueError(f"expected names that begin with spark., got {', '.join(stray)}")
+    return found
+
+
 def _oidc(said: Any) -> dict[str, Any]:
     """A table of TOML, or the same as JSON from the environment; {}: tokens are not taken."""
     found = json.loads(said) if isinstance(said, str) and said.strip() else said or {}
@@ -128,6 +151,10 @@ SPECS: dict[str, _Spec] = {
     ),
     "threads": _Spec(2, _count, "threads of the engine and of model training"),
     "memory": _Spec("3GB", str, "memory limit of the embedded engine"),
+    "engine": _Spec("duckdb", _engine, "what aggregates facts and scores everyone: duckdb (embedded) or spark"),
+    "offline": _Spec("duckdb", _engine, "what Feast joins features to rows of the past with: duckdb or spark"),
+    "spark_master": _Spec("local[2]", _master, "the Spark that is asked: local[2], spark://host:7077, yarn, k8s://…"),
+    "spark_conf": _Spec({}, _conf, 'further settings of Spark: {"spark.executor.memory" = "4g"}'),
     "identity_max": _Spec(50, _count, "most identifiers one profile may gather before a link is quarantined"),
     "personal_domains": _Spec(
         None, _names, "e-mail domains that are no company's, beside the free and disposable ones known everywhere"

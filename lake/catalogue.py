@@ -60,6 +60,7 @@ FOLDERS: Mapping[str, str] = {
     "scored": "written again without the person",
     "cache": "copies of the files of a lake in a bucket: those that are not of its current version are removed",
     "staging": "removed: a batch that was cut short begins anew",
+    "spark": "removed: what was under way on Spark begins anew",
     "feast": "rows removed from the online store, in the home or in Redis",
     "serving": "published again",
     "landing": "removed: what was pulled is pulled again when it is needed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -57,25 +58,44 @@ def session(project: Project, watermark: int | None = None) -> Iterator[duckdb.D
     try:
         limit = last_batch(project) if watermark is None else watermark
         plain = {name: table(project, name) for name in _PLAIN}
-        facts = {name: source_table(project, source.name) for name, source in project.definitions.sources.items()}
-        active = files_of([*plain.values(), *facts.values()])
-        for (name, stored), files in zip(plain.items(), active, strict=False):
+        for (name, stored), files in zip(plain.items(), files_of([*plain.values()]), strict=True):
             if files:
                 con.execute(f"CREATE VIEW {name} AS SELECT * FROM {stored.scan(files)}")
         scored.create_view(con, *(table(project, name) for name in scored.TABLES))
         if rows := in_quarantine(project, limit):
             con.execute(f"CREATE VIEW quarantine AS {rows}")
-        loaded = []
-        for (name, stored), files in zip(facts.items(), active[len(plain) :], strict=True):
-            if files:
-                con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan(files)} WHERE batch <= {int(limit)}')
-                loaded.append(name)
-        consent.create_view(con, project, loaded)
-        for file in sorted((project.home / "derived").glob("*.parquet")):
-            con.execute(f'CREATE VIEW "{file.stem}" AS SELECT * FROM {derived.scan(file)}')
+        create_views(con, project, limit)
         yield con
     finally:
         con.close()
+
+
+def create_views(con: Any, project: Project, watermark: int) -> None:
+    """Make a view of every source's facts up to a watermark, of consents, and of every derived table."""
+    loaded = []
+    facts = {name: source_table(project, source.name) for name, source in project.definitions.sources.items()}
+    for (name, stored), files in zip(facts.items(), files_of([*facts.values()]), strict=True):
+        if files:
+            con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {stored.scan(files)} WHERE batch <= {int(watermark)}')
+            loaded.append(name)
+    consent.create_view(con, project, loaded)
+    for file in sorted((project.home / "derived").glob("*.parquet")):
+        con.execute(f'CREATE VIEW "{file.stem}" AS SELECT * FROM {derived.scan(file)}')
+
+
+@contextmanager
+def workers(project: Project, con: duckdb.DuckDBPyConnection, watermark: int | None = None) -> Iterator[Any]:
+    """Who aggregates facts, by the setting `engine`: the session `con` itself, or Spark, which is asked alike.
+
+    On Spark there are the views of facts, consents and derived tables, and nothing else of the session.
+    """
+    if project.setting("engine") == "duckdb":
+        yield con
+        return
+    from lake import spark
+
+    with spark.session(project, last_batch(project) if watermark is None else watermark) as cluster:
+        yield cluster
 
 
 def in_quarantine(project: Project, watermark: int) -> str:

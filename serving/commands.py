@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from foretell.console import engine
 from serving import rights, watch
 from serving.access import commands as access
 from serving.fresh import commands as fresh
@@ -34,10 +35,11 @@ class _Score(click.Command):
 @click.option("--reasons", default=None, metavar="WHOSE",
               help="Whose scores say why: all, none, top:0.05 (of each task), or a segment's. Default: all, or the top "
               "twentieth of many.")  # fmt: skip
+@engine
 @click.pass_obj
 def score(
     project: str | None, tasks: tuple[str, ...], at: datetime | None, profile: str | None, segment: str | None,
-    reasons: str | None,
+    reasons: str | None, engine: str | None,
 ) -> None:  # fmt: skip
     """Score everyone eligible with the champions of TASKS (default: all trained), and write the scores.
 
@@ -56,6 +58,7 @@ def score(
       foretell score churn --profile jo@home.org   one person, with reasons, as JSON
       foretell score clv --segment big_spenders    the members of a segment
       foretell score --reasons top:0.02            reasons for the top 2% of each task only
+      foretell score --engine spark                everyone is read and answered by Spark's workers
     """
     from foretell.console import progress, table
     from foretell.errors import NotReady
@@ -68,7 +71,7 @@ def score(
         raise click.UsageError("--reasons does not go with --profile: one profile's scores always say why")
     if segment is not None and (profile or at):
         raise click.UsageError("--segment goes neither with --profile nor with --at: its members are those of now")
-    home = Project.find(project)
+    home = Project.find(project).told(engine=engine)
     names = list(tasks) or [t for t in home.definitions.tasks if quietly(lambda t=t: trained_at(home, t))]
     if not names:
         raise NotReady("score", "nothing is trained yet", "run `foretell train` first")

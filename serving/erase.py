@@ -20,7 +20,7 @@ from foretell.errors import ForetellError
 from foretell.project import Project
 from ingestion import erased
 from ingestion.erased import Mentions, kinds_of
-from lake import audit, catalogue, derived, erasure, place
+from lake import audit, catalogue, derived, erasure, place, spark
 from lake.engine import session, table
 from lake.erasure import Person, mine
 from lake.scan import Searched, Words, search
@@ -132,6 +132,7 @@ def _carry_out(project: Project, person: Person, found: Plan | None, progress: C
     progress("features")
     gone |= features_forget.forget(project, person)
     staging.forget(project)
+    spark.forget(project)
     gone["last batches"] = derived.forget(project.home / "scored", person.profile_ids)[0]
     _sweep(project)
     progress("graph and profiles")

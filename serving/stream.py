@@ -21,7 +21,7 @@ import pyarrow as pa
 from features.wide import Wide
 from foretell.declarations import PredictionTask
 from foretell.project import Project
-from lake.engine import last_batch, session
+from lake.engine import last_batch, session, workers
 from lake.scored import ROWS
 from models.registry import Champion
 from serving.batch import empty_rows
@@ -101,8 +101,8 @@ def answer(
 
     members: the profiles of whom scores are wanted; the others count for percentiles alone. None: everyone.
     """
-    with small_session(project) as con:
-        profiles, mask, refused = _people(con, project, asked, cutoff)
+    with small_session(project) as con, workers(project, con) as cluster:
+        profiles, mask, refused = _people(cluster, project, asked, cutoff)
         wide, evidence = Wide(project, cutoff), {}
         for one in asked:
             views = project.definitions.views_of(one.task)
@@ -124,7 +124,12 @@ def answer(
             project, cutoff, number, profiles, wanted, wide, staging, list(range(0, len(profiles), size))
         )  # fmt: skip
         known = {one.name: known_ids(con, one.name, cutoff) for one in asked}
-        parts = list(_answered(con, batch, asked, mask, evidence, known, progress))
+        if cluster is con:
+            parts = list(_answered(con, batch, asked, mask, evidence, known, progress))
+        else:
+            from serving import spread
+
+            parts = list(spread.answered(con, cluster, batch, asked, mask, evidence, known, progress))
     batch.kept = [part["kept"] for part in parts]
     for one in asked:
         batch.found[one.name] = Answered(
@@ -143,7 +148,7 @@ def _joined(parts: Sequence[np.ndarray], kind: Any) -> np.ndarray:
 
 
 def _people(
-    con: duckdb.DuckDBPyConnection, project: Project, asked: Sequence[Asked], cutoff: datetime
+    con: Any, project: Project, asked: Sequence[Asked], cutoff: datetime
 ) -> tuple[pa.Array, np.ndarray, dict[str, int]]:
     """Who is eligible for any task, in order of their ids; a bit for each task that they are; how many may not be."""
     refused, parts = {}, ["SELECT NULL::VARCHAR AS profile_id, 0::UBIGINT AS bit WHERE false"]
@@ -196,7 +201,7 @@ def _answered(
                 done = _chunk(batch, chunk, asked, mask[batch.chunks[chunk] : ends[chunk]], evidence, known, *rows)
                 if leaving:
                     leaving.pop().result()  # one at a time waits to be written
-                leaving.append(writer.submit(_keep, batch, chunk, done, rows[0]))
+                leaving.append(writer.submit(keep, batch, chunk, done, rows[0]))
             yield done
         for last in leaving:
             last.result()
@@ -218,26 +223,46 @@ def _chunk(
     """Answer one chunk. kept: the places of those who get a score that is new, whose features are to be kept."""
     start = batch.chunks[chunk]
     profiles, wanted = batch.profiles.slice(start, len(mask)), batch.wanted[start : start + len(mask)]
-    scored = np.zeros(len(mask), dtype=bool)
     done: dict[str, np.ndarray] = {}
     for place, one in enumerate(asked):
-        at, columns = np.flatnonzero(mask & np.uint64(1 << place)), batch.wide.places[one.name]
-        rows = _of(X, at, columns)
-        lacking = evidence[one.name].lacking(rows)
-        for view in batch.wide.views[one.name]:
-            if view in absent:
-                lacking |= absent[view][at]
-        done[f"lacking {one.name}"] = at[lacking].astype(np.int32)
-        if lacking.any():
-            at, rows = at[~lacking], rows[~lacking]
-        done[f"at {one.name}"] = at.astype(np.int32)
-        done[f"values {one.name}"] = answers(one.model, rows, batch.cutoff) if len(at) else np.empty(0)
-        who = profiles if len(at) == len(profiles) else profiles.take(pa.array(at))
-        ids = score_ids(one.model, batch.cutoff, who, rows, mixed=_of(mixed, at, columns))
-        done[f"ids {one.name}"] = ids
-        scored[at] |= ~is_known(ids, known[one.name])
-    done["kept"] = np.flatnonzero(scored & wanted).astype(np.int32)
+        at = np.flatnonzero(mask & np.uint64(1 << place))
+        views, columns = batch.wide.views[one.name], batch.wide.places[one.name]
+        found = answered(one.model, batch.cutoff, evidence[one.name], views, profiles, at, columns, X, absent, mixed)
+        done |= {f"{what} {one.name}": values for what, values in found.items()}
+    done["kept"] = kept(asked, done, wanted, known)
     return done
+
+
+def answered(
+    model: Champion, cutoff: datetime, evidence: Evidence, views: Sequence[str], profiles: pa.Array, at: np.ndarray,
+    columns: np.ndarray, X: np.ndarray, absent: dict[str, np.ndarray], mixed: np.ndarray,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """A task's answers for those at these places of some profiles: values and ids, of whom (at), and who is lacking.
+
+    columns: where the model's columns stand among those of X; views: its views, of which `absent` says who has no row.
+    """
+    rows = _of(X, at, columns)
+    lacking = evidence.lacking(rows)
+    for view in views:
+        if view in absent:
+            lacking |= absent[view][at]
+    left_out = at[lacking].astype(np.int32)
+    if lacking.any():
+        at, rows = at[~lacking], rows[~lacking]
+    values = answers(model, rows, cutoff) if len(at) else np.empty(0)
+    who = profiles if len(at) == len(profiles) else profiles.take(pa.array(at))
+    ids = score_ids(model, cutoff, who, rows, mixed=_of(mixed, at, columns))
+    return {"lacking": left_out, "at": at.astype(np.int32), "values": values, "ids": ids}
+
+
+def kept(
+    asked: Sequence[Asked], done: dict[str, np.ndarray], wanted: np.ndarray, known: dict[str, np.ndarray]
+) -> np.ndarray:
+    """The places in a chunk of those wanted who get a score that is new: their features are to be kept."""
+    scored = np.zeros(len(wanted), dtype=bool)
+    for one in asked:
+        scored[done[f"at {one.name}"]] |= ~is_known(done[f"ids {one.name}"], known[one.name])
+    return np.flatnonzero(scored & wanted).astype(np.int32)
 
 
 def _of(X: np.ndarray, at: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -247,7 +272,7 @@ def _of(X: np.ndarray, at: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return X[np.ix_(at, columns)]
 
 
-def _keep(batch: Batch, chunk: int, done: dict[str, np.ndarray], X: np.ndarray) -> None:
+def keep(batch: Batch, chunk: int, done: dict[str, np.ndarray], X: np.ndarray) -> None:
     """Stage a chunk: first the rows of features, then what was found."""
     kept = done["kept"]
     if len(kept):

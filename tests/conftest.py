@@ -384,7 +384,7 @@ def lines_of(facts: Facts, owner: Mapping[str, str], happened: datetime, known: 
 
 # Modules of costly fixtures, the costliest first. Where tests run in several processes, the modules that import one
 # stay in the same process and come first; any other module is by itself.
-SHARED = ("fixtures_demo", "fixtures_trained")
+SHARED = ("fixtures_demo", "fixtures_trained", "fixtures_spark")
 
 
 @cache

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from foretell.console import engine
+
 if TYPE_CHECKING:
     from foretell.project import Project
 
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     help="A feature that looks as if it knew the future, and does not: you know it. Kept with the model.",
 )
 @click.option("--full", is_flag=True, help="Show every candidate of every task, not one line a task.")
+@engine
 @click.pass_obj
 def train(
-    project: str | None, tasks: tuple[str, ...], trials: int | None, allow: tuple[str, ...], full: bool
+    project: str | None, tasks: tuple[str, ...], trials: int | None, allow: tuple[str, ...], full: bool,
+    engine: str | None,
 ) -> None:  # fmt: skip
     """Train TASKS (default: all): candidates compete at past cutoffs, each after all they learned from; the winner is
     champion.
@@ -46,6 +50,7 @@ def train(
     Examples:
       foretell train churn
       foretell train churn clv --trials 30
+      foretell train --engine spark      features, populations and labels come from Spark; models learn here
     """
     from foretell.console import progress
     from foretell.errors import DataError, ForetellError
@@ -54,7 +59,7 @@ def train(
     from training.champion import train as run
     from training.report import show, summary
 
-    home = Project.find(project)
+    home = Project.find(project).told(engine=engine)
     names = home.definitions.family(tasks) if tasks else list(home.definitions.tasks)
     done, later, failed = [], {}, False
     for name in names:

@@ -14,7 +14,7 @@ from foretell.declarations import Enters, PredictionTask
 from foretell.errors import DataError
 from foretell.project import Project
 from foretell.views import FeatureView
-from lake.engine import session
+from lake.engine import session, workers
 from segments.predicate import parse
 from training import entering
 from unification.consent import barred, without
@@ -158,7 +158,7 @@ def training_set(
         )  # fmt: skip
     build_for(project, [task], cutoffs, progress)
     frames, without_consent = [], 0
-    with session(project) as con:
+    with session(project) as own, workers(project, own) as con:
         for cutoff in cutoffs:
             progress(f"{task.name}: labels at {cutoff:%Y-%m-%d}")
             without_consent += left_out(con, project, task, cutoff)
@@ -189,7 +189,7 @@ def eligible(
 ) -> pd.DataFrame:
     """profile_id, cutoff and the task's features of everyone eligible at a cutoff, whose outcome need not be known."""
     build_for(project, [task], [cutoff], progress)
-    with session(project) as con:
+    with session(project) as own, workers(project, own) as con:
         who = population(con, project, task, cutoff)
     rows = pd.DataFrame({"profile_id": pd.Series(who, dtype=object), "cutoff": pd.Timestamp(cutoff)})
     if rows.empty:

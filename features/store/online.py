@@ -43,7 +43,7 @@ def open_store(project: Project) -> feast.FeatureStore:
         "project": "foretell",
         "provider": "features.store.provider.PackedProvider",
         "registry": {"registry_type": "sql", "path": registry_path(project)},
-        "offline_store": {"type": "duckdb"},
+        "offline_store": offline_store(project),
         "online_store": online,
         "entity_key_serialization_version": 3,
     }
@@ -68,6 +68,15 @@ def open_rows(project: Project) -> list[SqliteRows | RedisRows]:
 def _namespace(project: Project) -> str:
     """Several homes may share a database: a word that is this home's alone."""
     return hmac.digest(project.key.encode(), b"online", "sha256").hex()[:12]
+
+
+def offline_store(project: Project) -> dict[str, Any]:
+    """What joins features to rows of people and times, as Feast is told it: by the setting `offline`."""
+    if project.setting("offline") == "duckdb":
+        return {"type": "duckdb"}
+    from lake.spark import settings_of
+
+    return {"type": "spark", "spark_conf": settings_of(project)}
 
 
 _DEFINITIONS = '''"""For the `feast` command line: today's definitions, and all that was registered before."""

@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -105,10 +106,11 @@ def _feast_view(project: Project, view: FeatureView, entities: list[feast.Entity
     sources = dict(project.definitions.sources)
     names = {"int64": types.Int64, "float64": types.Float64, "boolean": types.Bool, "string": types.String}
     name = build.versioned(view, sources)
-    source = feast.FileSource(
-        name=name, path=str(build.file_of(project, view, datetime.now(UTC)).parent / "*.parquet"),
-        timestamp_field="event_timestamp", created_timestamp_column="created",
-    )  # fmt: skip
+    files = str(build.file_of(project, view, datetime.now(UTC)).parent / "*.parquet")
+    kind, own = _source(project)
+    source = kind(
+        name=f"{name}{own}", path=files, timestamp_field="event_timestamp", created_timestamp_column="created"
+    )
     fields = [
         feast.Field(name=feature, dtype=names[kind], description=_said(view, feature))
         for feature, kind in build.types(view, sources).items()
@@ -116,6 +118,18 @@ def _feast_view(project: Project, view: FeatureView, entities: list[feast.Entity
     return feast.FeatureView(
         name=name, entities=entities, ttl=view.ttl, schema=fields, source=source, description=view.description
     )
+
+
+def _source(project: Project) -> tuple[Any, str]:
+    """How Feast is told of Parquet files, and what is added to their name: its Spark store takes a source of its own
+    only, and the registry no other source under a name that it knows."""
+    if project.setting("offline") == "duckdb":
+        from feast import FileSource
+
+        return FileSource, ""
+    from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+
+    return partial(SparkSource, file_format="parquet"), "__spark"
 
 
 def _said(view: FeatureView, feature: str) -> str:
@@ -129,7 +143,10 @@ def historical(store: feast.FeatureStore, service: str, entities: pd.DataFrame) 
     """Feast's point-in-time join: `entities` (profile_id, event_timestamp) with every feature of a service."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ibis 12 on DuckDB 2
-        return store.get_historical_features(entities, features=store.get_feature_service(service)).to_df()
+        found = store.get_historical_features(entities, features=store.get_feature_service(service)).to_df()
+    if found["event_timestamp"].dt.tz is None:  # Spark's store: it hands on instants in its session's zone, UTC
+        found["event_timestamp"] = found["event_timestamp"].dt.tz_localize(UTC)
+    return found
 
 
 def materialise(project: Project, store: feast.FeatureStore, views: Iterable[FeatureView], cutoff: datetime) -> int:
