@@ -1,0 +1,162 @@
+"""Which rows of a table are one person? The matcher of any table of people: understand, prepare, block, learn, predict.
+
+Splink compares and weighs; which columns it compares, which pairs, and what the levels are worth is settled here, without
+anybody having labelled a pair. Runs on the same table give the same answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from unification.matching.blocking import choose
+from unification.matching.comparisons import Compared, Learnt, compared, settings, splink
+from unification.matching.kinds import Understood, understand
+from unification.matching.learn import Counted, learn
+from unification.matching.prepare import prepare
+
+MATCH_AT = 0.5  # probability from which a pair counts, before clustering looks for contradictions
+_LEARN_FROM, _RANDOM = 1_000_000, 600_000  # pairs
+_LEAST = 0.01  # probability below which a pair is not kept
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is needed to weigh pairs of a prepared table. columns: of that table; blocking: rules on l and r."""
+
+    columns: list[str]
+    blocking: list[str]
+    learnt: Learnt
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def comparisons(self) -> list[Compared]:
+        return compared(self.columns)
+
+
+def read(
+    con: duckdb.DuckDBPyConnection, table: str, *, named: Mapping[str, str] | None = None, never: Sequence[str] = ()
+) -> tuple[Understood, list[str]]:
+    """Understand a table and make `people` of it. Returns what was understood, and the columns of `people`."""
+    found = understand(con, table, named=named, never=never)
+    return found, prepare(con, table, found.kinds)
+
+
+def train(con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable[[str], Any] = lambda text: None) -> Model:
+    """Learn from the table `people`, unsupervised."""
+    columns = sorted(columns)
+    step("choosing which pairs to compare")
+    rules = choose(con, columns)
+    blocking = [rule.sql for rule in rules]
+    records = int(con.execute("SELECT count(*) FROM people").fetchall()[0][0])
+    step("learning from pairs")
+    with _linker(con, columns, blocking) as (linker, api):
+        pairs = linker.inference.compute_blocked_pairs_for_predict()
+        n = int(con.execute(f"SELECT count(*) FROM {pairs.physical_name}").fetchall()[0][0])
+        part = max(1, -(-n // _LEARN_FROM))
+        con.execute(
+            f"""CREATE OR REPLACE TEMP TABLE _some AS SELECT * FROM {pairs.physical_name}
+                WHERE hash(join_key_l, join_key_r) % {part} = 0;
+            CREATE OR REPLACE TABLE _blocked AS FROM {pairs.physical_name}"""
+        )
+        blocked = _patterns(con, linker, api, columns, "_some", part)
+        drawn = _random_pairs(con, records)
+        random = _patterns(con, linker, api, columns, drawn, 1)
+    learnt = learn(compared(columns), blocked, random, records, _equal_by_chance(con, columns, records))
+    return Model(columns, blocking, learnt, {"records": records, "pairs": n, "learnt_from": int(blocked.pairs.sum() / part)})
+
+
+class _linker:
+    """Splink over `people` in this connection; its tables are dropped when it is done."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, columns: Sequence[str], blocking: Sequence[str],
+                 learnt: Learnt | None = None) -> None:  # fmt: skip
+        package = splink()
+        logging.getLogger("splink").setLevel(logging.ERROR)
+        self.con = con
+        self.api = package.DuckDBAPI(con)
+        people = self.api.register("people")
+        self.linker = package.Linker(people, settings(columns, blocking, learnt))
+
+    def __enter__(self) -> tuple[Any, Any]:
+        return self.linker, self.api
+
+    def __exit__(self, *_: object) -> None:
+        self.linker.table_management.delete_tables_created_by_splink_from_db()
+
+
+def _patterns(con: duckdb.DuckDBPyConnection, linker: Any, api: Any, columns: Sequence[str], pairs: str, part: int) -> Counted:
+    """Compare these pairs, and count how many have each pattern of levels. part: one in so many pairs is here."""
+    linker.table_management.register_blocked_pairs_for_predict(api.register(pairs))
+    found = linker.inference.predict(warning_mode="never")
+    one = compared(columns)
+    levels = ", ".join(f'CASE WHEN "gamma_{c.name}" < 0 THEN -1 ELSE {len(c.levels) - 1} - "gamma_{c.name}" END' for c in one)
+    rows = con.execute(f"SELECT {levels}, count(*) FROM {found.physical_name} GROUP BY ALL ORDER BY ALL").fetchnumpy()
+    table = np.stack([np.asarray(column, np.int64) for column in rows.values()], axis=1)
+    found.drop_table_from_database_and_remove_from_cache()
+    return Counted(table[:, :-1], table[:, -1].astype(float) * part)
+
+
+def _random_pairs(con: duckdb.DuckDBPyConnection, records: int) -> str:
+    """Make a table of pairs at random, the same ones every time; of few records all pairs."""
+    if records * (records - 1) // 2 <= _RANDOM:
+        query = "SELECT a.unique_id, b.unique_id FROM people a JOIN people b ON a.unique_id < b.unique_id"
+    else:
+        query = f"""SELECT least(l, r), greatest(l, r) FROM (
+            SELECT (hash(i) % {records})::BIGINT AS l, (hash(i + 1000000007) % {records})::BIGINT AS r
+            FROM range({_RANDOM}) t(i)) WHERE l <> r GROUP BY ALL"""
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE _drawn AS SELECT '0' AS match_key, p.* FROM ({query}) p(join_key_l, join_key_r)"
+    )
+    return "_drawn"
+
+
+def _equal_by_chance(con: duckdb.DuckDBPyConnection, columns: Sequence[str], records: int) -> dict[str, float]:
+    """Column -> how many of all pairs of filled rows have the same value."""
+    found = {}
+    for column in {level.exact for one in compared(columns) for level in one.levels} - {""}:
+        n, same = con.execute(
+            f"""SELECT coalesce(sum(n), 0), coalesce(sum(n::DOUBLE * (n - 1)), 0) FROM (
+                SELECT count(*) AS n FROM people WHERE {column} IS NOT NULL GROUP BY {column})"""
+        ).fetchall()[0]
+        found[column] = max(1e-9, float(same) / max(1.0, float(n) * (float(n) - 1)))
+    return found
+
+
+def predict(con: duckdb.DuckDBPyConnection, model: Model, into: str = "pairs", least: float = _LEAST) -> int:
+    """Make the table of pairs of `people` that may be one person: l, r (l < r), probability, weight, and of each comparison
+    its level as c_<name> (the place from the surest; -1: not said). Returns how many pairs were compared."""
+    with _linker(con, model.columns, model.blocking, model.learnt) as (linker, api):
+        known = con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = '_blocked'").fetchall()[0][0]
+        if known:
+            linker.table_management.register_blocked_pairs_for_predict(api.register("_blocked"))
+        found = linker.inference.predict(threshold_match_probability=least, warning_mode="never")
+        levels = {c.name: f'CASE WHEN "gamma_{c.name}" < 0 THEN -1 ELSE {len(c.levels) - 1} - "gamma_{c.name}" END'
+                  for c in model.comparisons}  # fmt: skip
+        odds = f"(2.0 ** (-match_weight) + {_household(model)})"
+        con.execute(
+            f"""CREATE OR REPLACE TABLE {into} AS SELECT l, r, 1 / (1 + o) AS probability, -log2(o) AS weight,
+                * EXCLUDE (l, r, o) FROM (SELECT least(unique_id_l, unique_id_r) AS l, greatest(unique_id_l, unique_id_r) AS r,
+                {odds} AS o{"".join(f", ({sql})::TINYINT AS c_{name}" for name, sql in levels.items())}
+                FROM {found.physical_name}) WHERE 1 / (1 + o) >= {least} ORDER BY probability DESC, l, r"""
+        )
+    compared_ = int(con.execute("SELECT count(*) FROM _blocked").fetchall()[0][0]) if known else 0
+    return compared_
+
+
+def _household(model: Model) -> str:
+    """SQL for how much likelier than one person it is that the two live together."""
+    learnt = model.learnt
+    if not learnt.h:
+        return "0.0"
+    parts = [str(float(np.log2(learnt.household / learnt.prior)))]
+    for one in model.comparisons:
+        ratio = np.log2(np.array(learnt.h[one.name]) / np.array(learnt.m[one.name]))
+        cases = " ".join(f"WHEN {len(ratio) - 1 - place} THEN {value:.6f}" for place, value in enumerate(ratio))
+        parts.append(f'CASE "gamma_{one.name}" {cases} ELSE 0.0 END')
+    return f"2.0 ** least(60.0, {' + '.join(parts)})"
