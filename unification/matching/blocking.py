@@ -15,7 +15,7 @@ import duckdb
 
 _SAMPLE = 200_000  # records that are counted; more are extrapolated from so many
 _SHARE = 0.4  # of the budget that one rule may take
-LEAST, EACH = 2_000_000, 12  # pairs, and pairs per record: the larger is the budget
+LEAST, EACH = 5_000_000, 12  # pairs, and pairs per record: the larger is the budget
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ def choose(con: duckdb.DuckDBPyConnection, columns: Sequence[str], table: str = 
     """The rules for a prepared table. most: pairs in all (default: `budget`)."""
     records = int(con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
     most = most or budget(records)
+    if records * (records - 1) // 2 <= most // 5:
+        return [Rule("1 = 1", records * (records - 1) // 2)]  # of so few all pairs are compared
     sample, scale = f"(FROM {table})", 1.0
     if records > _SAMPLE:
         share = -(-records // _SAMPLE)
@@ -81,6 +83,8 @@ def _candidates(have: set[str]) -> list[tuple[str, ...]]:
         "email_user", *where,
     ]  # fmt: skip
     found += [("email_user",), ("street", "house"), ("last",), ("first",), ("last_sound",), ("street",), ("place",)]
+    found += [("email_domain",), ("substr(email,1,5)",), ("email_domain", "substr(first,1,1)"), ("email_domain", "substr(last,1,1)")]
+    found += [("substr(first,1,3)", "substr(birth,1,4)"), ("substr(last,1,3)", "substr(birth,1,4)")]
     found += [("substr(nid,1,5)",), ("substr(nid,4,9)",), ("substr(birth,1,6)",), ("substr(birth,5,4)",)]
     found += [(a, b) for a, b in combinations(parts, 2)]
     found += [("substr(birth,1,6)", "sex"), ("substr(birth,5,4)", "sex"), ("age", "first_sound"), ("age", "last_sound")]

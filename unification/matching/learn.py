@@ -22,7 +22,12 @@ _ROUNDS, _STILL = 200, 1e-6
 _LEAST = 1e-9
 # Comparison -> its surest levels among people who live together; the rest is shared out as among strangers. What
 # identifies a person is not learnt for them: those who are one person, with errors, would teach it.
-_TOGETHER = {"first": 0.004, "birth": 0.01, "nid": 0.003, "email": 0.1}
+_TOGETHER = {"first": 0.004, "birth": 0.01, "nid": 0.01, "email": 0.1}
+# Comparison -> how many of those who are one person differ in it at most. Where a table has few that are, what would be
+# learnt for them is how households agree, or anything else that is no accident.
+_FIRM = ("first", "last", "birth", "nid")
+_EQUAL = 0.35  # of those who are one person are equal in what identifies, at least; for the same reason
+_DIFFER = {"first": 0.25, "last": 0.3, "birth": 0.3, "nid": 0.25, "middle": 0.35, "sex": 0.1}
 _SAME_NAME = 0.7  # of people who live together, to begin with
 
 
@@ -54,7 +59,10 @@ def learn(
         share = weighed / np.maximum(weighed.sum(axis=0), 1e-300)
         matches, together = share[0] * blocked.pairs, share[2] * blocked.pairs
         prior = max(1e-10, (matches.sum() + 0.5) / total)
-        m = [_normal(_count(blocked, k, matches, len(usual[k])) + _WEIGHT * usual[k]) for k in range(len(m))]
+        m = [
+            _within(_normal(_count(blocked, k, matches, len(usual[k])) + _WEIGHT * usual[k]), c)
+            for k, c in enumerate(comparisons)
+        ]
         u = [_without(chance[k], prior * m[k] + (household * h[k] if h else 0.0)) for k in range(len(u))]
         if h:
             household = together.sum() / total
@@ -74,6 +82,16 @@ def learn(
 def _normal(a: np.ndarray) -> np.ndarray:
     a = np.maximum(a, _LEAST)
     return a / a.sum()
+
+
+def _within(a: np.ndarray, one: Compared) -> np.ndarray:
+    """With the first level no less and the last no more than can be of those who are one person, the others in proportion."""
+    differ = _DIFFER.get(one.name, 1.0)
+    if a[-1] > differ:
+        a = np.append(a[:-1] * (1 - differ) / a[:-1].sum(), differ)
+    if one.name in _FIRM and a[0] < _EQUAL:
+        a = np.append(_EQUAL, a[1:] * (1 - _EQUAL) / a[1:].sum())
+    return a
 
 
 def _count(counted: Counted, k: int, pairs: np.ndarray, size: int) -> np.ndarray:

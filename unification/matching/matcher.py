@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 
 from unification.matching.blocking import choose
+from unification.matching.cluster import UNLIKE, Clustered, Fact, cluster, other_day, slips
 from unification.matching.comparisons import Compared, Learnt, compared, settings, splink
 from unification.matching.kinds import Understood, understand
 from unification.matching.learn import Counted, learn
@@ -22,7 +23,8 @@ from unification.matching.prepare import prepare
 
 MATCH_AT = 0.5  # probability from which a pair counts, before clustering looks for contradictions
 _LEARN_FROM, _RANDOM = 1_000_000, 600_000  # pairs
-_LEAST = 0.01  # probability below which a pair is not kept
+_RELIABLE = 0.1  # of those who are one person may differ in a fact that parts groups
+_LEAST = 1 / (1 + 2.0**-UNLIKE)  # probability below which a pair is not kept
 
 
 @dataclass(frozen=True)
@@ -160,3 +162,22 @@ def _household(model: Model) -> str:
         cases = " ".join(f"WHEN {len(ratio) - 1 - place} THEN {value:.6f}" for place, value in enumerate(ratio))
         parts.append(f'CASE "gamma_{one.name}" {cases} ELSE 0.0 END')
     return f"2.0 ** least(60.0, {' + '.join(parts)})"
+
+
+def group(con: duckdb.DuckDBPyConnection, model: Model, match_at: float = MATCH_AT, pairs: str = "pairs") -> Clustered:
+    """Cluster `people` by the table of pairs."""
+    records = int(con.execute("SELECT count(*) FROM people").fetchall()[0][0])
+    found = con.execute(f"SELECT l, r, weight FROM {pairs}").fetchnumpy()
+    at = float(np.log2(match_at / (1 - match_at)))
+    return cluster(records, found["l"], found["r"], found["weight"], at=at, facts=facts(con, model))
+
+
+def facts(con: duckdb.DuckDBPyConnection, model: Model) -> list[Fact]:
+    """What people seldom say otherwise by mistake, as this model has learnt it: national id and birth date."""
+    found = []
+    for column, differ in (("nid", slips), ("birth", other_day)):
+        if column in model.columns and model.learnt.m[column][-1] < _RELIABLE:
+            values = con.execute(f"SELECT {column} FROM people ORDER BY unique_id").fetchnumpy()[column]
+            said = np.where(np.ma.getmaskarray(values), None, np.ma.getdata(values)).tolist()
+            found.append(Fact(column, said, differ))
+    return found

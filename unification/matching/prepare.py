@@ -196,7 +196,7 @@ def _derived(con: duckdb.DuckDBPyConnection, columns: list[str]) -> dict[str, st
         made["first_canon"] = f"coalesce({names}[first], first)"
     made |= {f"{column}_sound": _sound(column) for column in ("first", "last") if column in columns}
     if "email" in columns:
-        made |= {"email_user": "nullif(split_part(email, '@', 1), '')"}
+        made |= {f"email_{part}": f"nullif(split_part(email, '@', {n}), '')" for n, part in ((1, "user"), (2, "domain"))}
     return made
 
 
