@@ -18,7 +18,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 # In bits: the weight of a pair that was not found, the most that one pair counts, and the least mean of a join.
-UNLIKE, MOST, MEAN = -6.0, 10.0, -3.0
+UNLIKE, MOST, MEAN = -6.0, 10.0, -3.5
 # Bits from which a pair joins what contradicts itself: the pair's own weight knows of its own contradiction, and one in
 # ten such is wrong; not of those of others in the two groups, and one in a thousand is.
 SURE, SURE_OF_OTHERS = 3.2, 10.0
