@@ -119,6 +119,7 @@ def household_merges(people: np.ndarray, label: np.ndarray, household: np.ndarra
 
 def measure(file: Path, truth: str, named: Mapping[str, str], at: float, repeats: int | None) -> report.Report:
     """Both contestants on a file, and what is reported."""
+    matcher.understand(connect(file), "given", named=named, never=[truth])  # what is wrong with it is said here
     rows = int(connect(file).execute("SELECT count(*) FROM given").fetchall()[0][0])
     kept: dict[str, Any] = {}
 

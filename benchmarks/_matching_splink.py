@@ -42,12 +42,12 @@ def link(con: duckdb.DuckDBPyConnection, table: str, kinds: Mapping[str, Sequenc
         link_type="dedupe_only", comparisons=_comparisons(con, have),
         blocking_rules_to_generate_predictions=[block_on(*rule) for rule in _blocking(have, rows)],
     ))  # fmt: skip
-    sure = [rule for rule in (("id_number",), ("first_name", "surname", "dob"), ("first_name", "surname"), ("email",),
-                              ("full_name",)) if set(rule) <= have][:2]  # fmt: skip
+    sure = [("first_name", "surname")] if "id_number" not in have else [("id_number",), ("first_name", "surname", "dob")]
+    sure = [rule for rule in sure if set(rule) <= have] or [(sorted(have)[0],)]
     linker.training.estimate_probability_two_random_records_match([block_on(*rule) for rule in sure], recall=0.7)
     linker.training.estimate_u_using_random_sampling(max_pairs=1e6, seed=1)
-    passes = [rule for rule in (("dob",), ("postcode",), ("first_name", "surname"), ("email",), ("surname", "postcode"),
-                                ("id_number",)) if set(rule) <= have][:3]  # fmt: skip
+    passes = [("dob",), ("postcode",)] if "id_number" in have else [("first_name", "surname"), ("email",), ("dob",)]
+    passes = [rule for rule in passes if set(rule) <= have][:2] or [("first_name", "surname"), ("id_number",)]
     for rule in passes:
         try:
             linker.training.estimate_parameters_using_expectation_maximisation(block_on(*rule))
@@ -91,6 +91,6 @@ def _blocking(have: set[str], rows: int) -> list[tuple[str, ...]]:
     elif "id_number" in have:
         rules = [("id_number",), ("first_name",), ("surname",), ("dob",), ("postcode", "surname") if rows > 6_000 else ("postcode",)]
     else:
-        rules = [("first_name", "dob"), ("surname",)]
+        rules = [("first_name", "dob"), ("surname",), ("email",)]
     kept = [rule for rule in rules if {c.split("(")[-1].split(",")[0] for c in rule} <= have]
     return kept or [(column,) for column in ("surname", "full_name", "email", "phone", "dob", "first_name") if column in have][:2]

@@ -15,7 +15,9 @@ import duckdb
 
 _SAMPLE = 200_000  # records that are counted; more are extrapolated from so many
 _SHARE = 0.4  # of the budget that one rule may take
-LEAST, EACH = 5_000_000, 12  # pairs, and pairs per record: the larger is the budget
+ALL = 1_000_000  # pairs: of so few all are compared
+# The budget: so many pairs per record, and of a small table more, where comparing takes seconds.
+EACH, SMALL, EACH_SMALL, LEAST = 6, 50_000, 200, 1_500_000
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class Rule:
 
 def budget(records: int) -> int:
     """How many pairs may be compared."""
-    return max(LEAST, EACH * records)
+    return max(LEAST, min(5_000_000, EACH_SMALL * records)) if records <= SMALL else max(LEAST, EACH * records)
 
 
 def choose(con: duckdb.DuckDBPyConnection, columns: Sequence[str], table: str = "people", most: int = 0) -> list[Rule]:
     """The rules for a prepared table. most: pairs in all (default: `budget`)."""
     records = int(con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
     most = most or budget(records)
-    if records * (records - 1) // 2 <= most // 5:
+    if records * (records - 1) // 2 <= ALL:
         return [Rule("1 = 1", records * (records - 1) // 2)]  # of so few all pairs are compared
     sample, scale = f"(FROM {table})", 1.0
     if records > _SAMPLE:
@@ -85,6 +87,7 @@ def _candidates(have: set[str]) -> list[tuple[str, ...]]:
     found += [("email_user",), ("street", "house"), ("last",), ("first",), ("last_sound",), ("street",), ("place",)]
     found += [("email_domain",), ("substr(email,1,5)",), ("email_domain", "substr(first,1,1)"), ("email_domain", "substr(last,1,1)")]
     found += [("substr(first,1,3)", "substr(birth,1,4)"), ("substr(last,1,3)", "substr(birth,1,4)")]
+    found += [("substr(first,1,3)", "city"), ("substr(last,1,3)", "city"), ("substr(birth,3,2)", "substr(birth,7,2)")]
     found += [("substr(nid,1,5)",), ("substr(nid,4,9)",), ("substr(birth,1,6)",), ("substr(birth,5,4)",)]
     found += [(a, b) for a, b in combinations(parts, 2)]
     found += [("substr(birth,1,6)", "sex"), ("substr(birth,5,4)", "sex"), ("age", "first_sound"), ("age", "last_sound")]

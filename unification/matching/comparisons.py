@@ -116,7 +116,10 @@ def _winkler(column: str, least: float) -> Any:
 
 
 def _typing(column: str, most: int) -> Any:
-    return lambda cll: cll.DamerauLevenshteinLevel(column, most)
+    # few slips leave some part as it was: that is looked at first, as counting slips takes long
+    parts = [(1, 4), (5, 4)] if most == 1 else [(1, 3), (4, 3), (7, 3)]
+    kept = " OR ".join(f"substr({column}_l, {at}, {n}) = substr({column}_r, {at}, {n})" for at, n in parts)
+    return lambda cll: cll.And(cll.CustomLevel(f"({kept})"), cll.DamerauLevenshteinLevel(column, most))
 
 
 def _else() -> Any:
@@ -175,7 +178,7 @@ def _birth(_: set[str]) -> Compared:
     year = "substr(birth_l, 1, 4) = substr(birth_r, 1, 4)"
     return Compared("birth", _null("birth"), [
         Level("equal", _equal("birth"), 0.85, "birth", "birth"),
-        Level("one slip of typing", lambda cll: cll.Or(cll.DamerauLevenshteinLevel("birth", 1), cll.CustomLevel(turned)), 0.07),
+        Level("one slip of typing", lambda cll: cll.Or(_typing("birth", 1)(cll), cll.CustomLevel(turned)), 0.07),
         Level("two slips of typing", _typing("birth", 2), 0.03),
         Level("the same day of the year", _sql(same_day), 0.01),
         Level("the same year", _sql(year), 0.02),
@@ -203,10 +206,14 @@ def _nid(_: set[str]) -> Compared:
 
 def _email(_: set[str]) -> Compared:
     # people of one name choose addresses alike: the name's comparison says that already
+    # and numbers tell namesakes apart
     alike = "(email_user_l = email_user_r OR substr(email_user_l, 1, 4) = substr(email_user_r, 1, 4))"
-    return Compared("email", f"{_null('email')} OR ({alike} AND levenshtein(email_l, email_r) > 2)", [
+    slips = "levenshtein(email_l, email_r) > 2 OR email_digits_l <> email_digits_r"
+    part = "substr(email_l, 1, 3) = substr(email_r, 1, 3) OR email_domain_l = email_domain_r"
+    return Compared("email", f"{_null('email')} OR (email_l <> email_r AND {alike} AND ({slips}))", [
         Level("equal", _equal("email"), 0.7, "email", "email"),
-        Level("two slips of typing", _typing("email", 2), 0.1),
+        Level("two slips of typing", lambda cll: cll.And(
+            cll.CustomLevel(f"({part}) AND email_digits_l = email_digits_r"), cll.DamerauLevenshteinLevel("email", 2)), 0.1),
         Level("different", _else(), 0.2),
     ], ["email"])  # fmt: skip
 

@@ -22,7 +22,7 @@ from unification.matching.learn import Counted, learn
 from unification.matching.prepare import prepare
 
 MATCH_AT = 0.5  # probability from which a pair counts, before clustering looks for contradictions
-_LEARN_FROM, _RANDOM = 1_000_000, 600_000  # pairs
+_LEARN_FROM, _RANDOM = 500_000, 250_000  # pairs
 _RELIABLE = 0.1  # of those who are one person may differ in a fact that parts groups
 _LEAST = 1 / (1 + 2.0**-UNLIKE)  # probability below which a pair is not kept
 
@@ -57,7 +57,7 @@ def train(con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable
     blocking = [rule.sql for rule in rules]
     records = int(con.execute("SELECT count(*) FROM people").fetchall()[0][0])
     step("learning from pairs")
-    with _linker(con, columns, blocking) as (linker, api):
+    with _linker(con, columns, blocking) as (linker, _):
         pairs = linker.inference.compute_blocked_pairs_for_predict()
         n = int(con.execute(f"SELECT count(*) FROM {pairs.physical_name}").fetchall()[0][0])
         part = max(1, -(-n // _LEARN_FROM))
@@ -66,9 +66,9 @@ def train(con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable
                 WHERE hash(join_key_l, join_key_r) % {part} = 0;
             CREATE OR REPLACE TABLE _blocked AS FROM {pairs.physical_name}"""
         )
-        blocked = _patterns(con, linker, api, columns, "_some", part)
-        drawn = _random_pairs(con, records)
-        random = _patterns(con, linker, api, columns, drawn, 1)
+    blocked = _patterns(con, columns, "_some", part)
+    drawn = _random_pairs(con, records)
+    random = _patterns(con, columns, drawn, 1)
     learnt = learn(compared(columns), blocked, random, records, _equal_by_chance(con, columns, records))
     return Model(columns, blocking, learnt, {"records": records, "pairs": n, "learnt_from": int(blocked.pairs.sum() / part)})
 
@@ -92,15 +92,21 @@ class _linker:
         self.linker.table_management.delete_tables_created_by_splink_from_db()
 
 
-def _patterns(con: duckdb.DuckDBPyConnection, linker: Any, api: Any, columns: Sequence[str], pairs: str, part: int) -> Counted:
+def _patterns(con: duckdb.DuckDBPyConnection, columns: Sequence[str], pairs: str, part: int) -> Counted:
     """Compare these pairs, and count how many have each pattern of levels. part: one in so many pairs is here."""
-    linker.table_management.register_blocked_pairs_for_predict(api.register(pairs))
-    found = linker.inference.predict(warning_mode="never")
-    one = compared(columns)
-    levels = ", ".join(f'CASE WHEN "gamma_{c.name}" < 0 THEN -1 ELSE {len(c.levels) - 1} - "gamma_{c.name}" END' for c in one)
-    rows = con.execute(f"SELECT {levels}, count(*) FROM {found.physical_name} GROUP BY ALL ORDER BY ALL").fetchnumpy()
+    made = settings(columns, []).create_settings_dict("duckdb")["comparisons"]
+    cases = []
+    for one in made:
+        null, *levels, _ = [level["sql_condition"] for level in one["comparison_levels"]]
+        whens = "".join(f" WHEN {condition} THEN {place}" for place, condition in enumerate(levels))
+        cases.append(f"(CASE WHEN {null} THEN -1{whens} ELSE {len(levels)} END)::TINYINT")
+    sides = ", ".join(f"{side}.{column} AS {column}_{side}" for column in columns for side in "lr")
+    rows = con.execute(
+        f"""SELECT {", ".join(cases)}, count(*) FROM (SELECT {sides} FROM {pairs} p
+            JOIN people l ON l.unique_id = p.join_key_l JOIN people r ON r.unique_id = p.join_key_r)
+            GROUP BY ALL ORDER BY ALL"""
+    ).fetchnumpy()
     table = np.stack([np.asarray(column, np.int64) for column in rows.values()], axis=1)
-    found.drop_table_from_database_and_remove_from_cache()
     return Counted(table[:, :-1], table[:, -1].astype(float) * part)
 
 

@@ -197,6 +197,7 @@ def _derived(con: duckdb.DuckDBPyConnection, columns: list[str]) -> dict[str, st
     made |= {f"{column}_sound": _sound(column) for column in ("first", "last") if column in columns}
     if "email" in columns:
         made |= {f"email_{part}": f"nullif(split_part(email, '@', {n}), '')" for n, part in ((1, "user"), (2, "domain"))}
+        made["email_digits"] = "regexp_replace(email, '[^0-9]', '', 'g')"
     return made
 
 
