@@ -7,22 +7,27 @@ registry. Calls go through `quietly`, which turns a server's failure into Unansw
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 
 from foretell.errors import ForetellError, NotReady
 from foretell.project import Project
+from lake.tracking import OWNER as OWNER
+from lake.tracking import PATIENCE as PATIENCE
+from lake.tracking import SERVER as SERVER
+from lake.tracking import Unanswered as Unanswered
+from lake.tracking import client as client
+from lake.tracking import experiment as experiment
+from lake.tracking import owner as owner
+from lake.tracking import quietly as quietly
+from lake.tracking import shown
 from models.encoding import encode
 from models.explain import contributions, largest, shifted, told
 from models.interval import interval
@@ -31,15 +36,7 @@ from models.wording import Wording
 ALIAS = "champion"
 CONTRACT = "contract.json"
 VIEWS = "views.json"
-SERVER = "MLFLOW_TRACKING_URI"
-OWNER = "foretell.project"  # the tag of runs and versions that says whose they are, on a server that many may use
-# MLflow's own defaults let a command hang for four minutes and more at each request to a server that is down.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model or version; no such alias
-
-
-class Unanswered(ForetellError):
-    """The tracking server is down, or refuses what it is asked. Nothing follows from that about what it holds."""
 
 
 class Taken(ForetellError):
@@ -138,41 +135,6 @@ class Champion:
         return pd.Series(self.contract["background"], dtype=float)
 
 
-def client(project: Project):
-    """MLflow's client on this home's tracking store (MLFLOW_TRACKING_URI, if set, wins)."""
-    import logging
-
-    import mlflow
-
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow", "urllib3.connectionpool"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    given = os.environ.get(SERVER)
-    if given:
-        uri = given
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
-    else:
-        folder = project.home / "mlflow"
-        folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    if (
-        not given
-    ):  # MLflow sets the variable as well: it must not pass for the user's wish, nor follow us to other homes
-        os.environ.pop(SERVER, None)
-    return mlflow.MlflowClient(uri, uri)
-
-
-def experiment(project: Project, task: str) -> str:
-    """The id of a task's experiment, made on first use with its artifacts in the home."""
-    tracking = client(project)
-    if found := tracking.get_experiment_by_name(task):
-        return found.experiment_id
-    location = None if os.environ.get(SERVER) else (project.home / "mlflow" / "artifacts" / task).as_uri()
-    return tracking.create_experiment(task, artifact_location=location)
-
-
 def champion(project: Project, task: str, version: str | None = None) -> Champion:
     """The model in use for a task, or a given version. NotReady when nothing is trained yet; Taken."""
     import mlflow.artifacts
@@ -245,16 +207,11 @@ def trained_at(project: Project, task: str) -> tuple[str, datetime] | None:
     return str(found.version), datetime.fromtimestamp(found.creation_timestamp / 1000)
 
 
-def owner(project: Project) -> str:
-    """Whose a model is: the same for all homes with the same key, whose profiles have the same ids. Tells no key."""
-    return hmac.new(project.key.encode(), OWNER.encode(), hashlib.sha256).hexdigest()[:16]
-
-
 def _refuse_others(project: Project, found: Any) -> None:
     """Raise Taken for a version that another project registered on the server; one without the tag is anybody's."""
     if os.environ.get(SERVER) and (whose := found.tags.get(OWNER)) and whose != owner(project):
         raise Taken(
-            found.name, f"expected a model of this project on tracking server {_shown()}, got one of another project "
+            found.name, f"expected a model of this project on tracking server {shown()}, got one of another project "
             f"that has a task of the same name (v{found.version})",
             f"rename one of the tasks, give this project a workspace of its own (MLFLOW_WORKSPACE, on a server started "
             f"with --enable-workspaces) or another server, or unset {SERVER}",
@@ -265,53 +222,5 @@ def _refuse_others(project: Project, found: Any) -> None:
 def look_closer(project: Project) -> str:
     """Where people see the runs: the server's address, or the command that shows those of this home."""
     if os.environ.get(SERVER):
-        return _shown()
+        return shown()
     return f"mlflow ui --backend-store-uri sqlite:///{project.home / 'mlflow' / 'mlflow.db'}"
-
-
-def _shown() -> str:
-    """The server's address without the name and password that it may hold."""
-    uri = urlsplit(os.environ[SERVER])
-    return f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}{uri.path}"
-
-
-def _unanswered(error: Exception) -> Unanswered | None:
-    """What MLflow raised, said as the server's failure; None if no server was asked, or something else went wrong."""
-    if not os.environ.get(SERVER, "").startswith(("http://", "https://")):
-        return None
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    if not isinstance(error, (MlflowException, RequestException)):
-        return None
-    root: BaseException = error  # of a failed connection, its first cause: "Connection refused", not its wrappings
-    link = error.__cause__ or error.__context__
-    while link:
-        root = link if isinstance(link, OSError) else root
-        link = link.__cause__ or link.__context__
-    reason = (str(root).strip() or type(root).__name__).splitlines()[0][:300]
-    login, at, _ = urlsplit(os.environ[SERVER]).netloc.rpartition("@")
-    return Unanswered(
-        f"tracking server {_shown()}", f"expected an answer, got: {reason.replace(login + at, '') if at else reason}",
-        f"start it or mend that, or unset {SERVER} to use the home's own registry; then run the same command again",
-    )  # fmt: skip
-
-
-def quietly(work: Callable[[], Any]) -> Any:
-    """Run MLflow calls without its chatter on standard output and error. Unanswered if a tracking server fails them."""
-    import contextlib
-    import io
-    import warnings
-
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            return work()
-        except Exception as error:
-            if failure := _unanswered(error):
-                raise failure from error
-            raise
