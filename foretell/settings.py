@@ -45,6 +45,12 @@ def _count(text: Any, least: int = 1) -> int:
     return n
 
 
+def _probability(text: Any) -> float:
+    if not 0 < (p := float(text)) < 1:
+        raise ValueError("expected a probability between 0 and 1")
+    return p
+
+
 def _names(text: Any) -> tuple[str, ...]:
     found = text.split(",") if isinstance(text, str) else text
     if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
@@ -120,6 +126,8 @@ SPECS: dict[str, _Spec] = {
     "identity_blocked": _Spec(
         [], _texts, 'identifiers that link nobody, with their type; * stands for anything: ["email:*@test.example"]'
     ),
+    "match_at": _Spec(0.95, _probability, "probability from which `identity match` links two profiles"),
+    "review_at": _Spec(0.5, _probability, "probability from which it asks in `identity review`; match_at: never"),
     "purposes": _Spec({}, _purposes, 'purpose = "opt-in" (needs a grant) or "opt-out" (ended by a withdrawal)'),
     "oidc": _Spec(
         {},

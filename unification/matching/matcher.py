@@ -24,7 +24,7 @@ from unification.matching.prepare import prepare
 MATCH_AT = 0.5  # probability from which a pair counts, before clustering looks for contradictions
 _LEARN_FROM, _RANDOM = 500_000, 250_000  # pairs
 _RELIABLE = 0.1  # of those who are one person may differ in a fact that parts groups
-_LEAST = 1 / (1 + 2.0**-UNLIKE)  # probability below which a pair is not kept
+LEAST = 1 / (1 + 2.0**-UNLIKE)  # probability below which a pair is not kept
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class _linker:
     """Splink over `people` in this connection; its tables are dropped when it is done."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, columns: Sequence[str], blocking: Sequence[str],
-                 learnt: Learnt | None = None) -> None:  # fmt: skip
+                 learnt: Learnt | None = None, *, intermediate: bool = False) -> None:  # fmt: skip
         package = splink()
         logging.getLogger("splink").setLevel(logging.ERROR)
         self.con = con
         self.api = package.DuckDBAPI(con)
         people = self.api.register("people")
-        self.linker = package.Linker(people, settings(columns, blocking, learnt))
+        self.linker = package.Linker(people, settings(columns, blocking, learnt, intermediate=intermediate))
 
     def __enter__(self) -> tuple[Any, Any]:
         return self.linker, self.api
@@ -136,25 +136,66 @@ def _equal_by_chance(con: duckdb.DuckDBPyConnection, columns: Sequence[str], rec
     return found
 
 
-def predict(con: duckdb.DuckDBPyConnection, model: Model, into: str = "pairs", least: float = _LEAST) -> int:
-    """Make the table of pairs of `people` that may be one person: l, r (l < r), probability, weight, and of each comparison
-    its level as c_<name> (the place from the surest; -1: not said). Returns how many pairs were compared."""
-    with _linker(con, model.columns, model.blocking, model.learnt) as (linker, api):
-        known = con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = '_blocked'").fetchall()[0][0]
-        if known:
-            linker.table_management.register_blocked_pairs_for_predict(api.register("_blocked"))
+def predict(
+    con: duckdb.DuckDBPyConnection, model: Model, into: str = "pairs", least: float = LEAST, only: str = ""
+) -> None:
+    """Make the table of pairs of `people` that may be one person.
+
+    l, r (l < r, places of rows), probability, weight, household (of it, what living together takes away), and of each
+    comparison c_<name>, its level (the place from the surest; -1: not said), and b_<name>, its bits. only: a table of the
+    pairs that are compared (join_key_l, join_key_r, match_key) in place of those that blocking brings up.
+    """
+    with _linker(con, model.columns, model.blocking, model.learnt, intermediate=True) as (linker, api):
+        pairs = only or ("_blocked" if _there(con, "_blocked") else "")
+        if pairs:
+            linker.table_management.register_blocked_pairs_for_predict(api.register(pairs))
         found = linker.inference.predict(threshold_match_probability=least, warning_mode="never")
-        levels = {c.name: f'CASE WHEN "gamma_{c.name}" < 0 THEN -1 ELSE {len(c.levels) - 1} - "gamma_{c.name}" END'
-                  for c in model.comparisons}  # fmt: skip
-        odds = f"(2.0 ** (-match_weight) + {_household(model)})"
+        there = {name for name, *_ in con.execute(f"DESCRIBE {found.physical_name}").fetchall()}
+        columns = []
+        for one in model.comparisons:
+            name = one.name
+            columns.append(f'(CASE WHEN "gamma_{name}" < 0 THEN -1 ELSE {len(one.levels) - 1} - "gamma_{name}" END)::TINYINT AS c_{name}')
+            weighs = [f'"{w}{name}"' for w in ("mw_", "mw_tf_adj_") if f"{w}{name}" in there]
+            columns.append(f"({' + '.join(weighs)})::FLOAT AS b_{name}")
+        living = _household(model)
         con.execute(
             f"""CREATE OR REPLACE TABLE {into} AS SELECT l, r, 1 / (1 + o) AS probability, -log2(o) AS weight,
-                * EXCLUDE (l, r, o) FROM (SELECT least(unique_id_l, unique_id_r) AS l, greatest(unique_id_l, unique_id_r) AS r,
-                {odds} AS o{"".join(f", ({sql})::TINYINT AS c_{name}" for name, sql in levels.items())}
-                FROM {found.physical_name}) WHERE 1 / (1 + o) >= {least} ORDER BY probability DESC, l, r"""
+                -log2(o) - w AS household, * EXCLUDE (l, r, o, w) FROM (SELECT least(unique_id_l, unique_id_r) AS l,
+                greatest(unique_id_l, unique_id_r) AS r, (2.0 ** (-match_weight) + {living}) AS o, match_weight AS w,
+                {", ".join(columns)} FROM {found.physical_name}) WHERE 1 / (1 + o) >= {least} ORDER BY probability DESC, l, r"""
         )
-    compared_ = int(con.execute("SELECT count(*) FROM _blocked").fetchall()[0][0]) if known else 0
-    return compared_
+
+
+def _there(con: duckdb.DuckDBPyConnection, name: str) -> bool:
+    return bool(con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [name]).fetchall())
+
+
+def fit(con: duckdb.DuckDBPyConnection, columns: Sequence[str], model: Model) -> None:
+    """Give `people` the columns that a model trained before wants, empty where nothing is said."""
+    for column in model.columns:
+        if column not in columns:
+            kind = "INTEGER" if column == "age" else "VARCHAR"
+            con.execute(f"ALTER TABLE people ADD COLUMN {column} {kind}")
+    con.execute("DROP TABLE IF EXISTS _blocked")
+
+
+def splink_json(con: duckdb.DuckDBPyConnection, model: Model) -> dict[str, Any]:
+    """The trained model as Splink writes it."""
+    with _linker(con, model.columns, model.blocking, model.learnt) as (linker, _):
+        return linker.misc.save_model_to_json()
+
+
+def parts(model: Model, row: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Of a row of `pairs`: the prior, each comparison's level in words with its bits, and what living together takes."""
+    prior = model.learnt.prior
+    found: dict[str, list[Any]] = {"prior": ["two at random", round(float(np.log2(prior / (1 - prior))), 4)]}
+    for one in model.comparisons:
+        level = int(row[f"c_{one.name}"])
+        label = one.levels[level].label if level >= 0 else "not said"
+        found[one.name] = [label, round(float(row[f"b_{one.name}"]), 4)]
+    if abs(row["household"]) > 0.005:
+        found["household"] = ["may live together", round(float(row["household"]), 4)]
+    return found
 
 
 def _household(model: Model) -> str:
