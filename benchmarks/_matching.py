@@ -22,7 +22,9 @@ FEW = 50_000  # rows up to which three rounds are measured
 def connect(file: Path) -> duckdb.DuckDBPyConnection:
     """The table `given` of a Parquet or CSV file."""
     con = duckdb.connect()
-    con.execute("SET threads=2; SET memory_limit='8GB'; SET enable_progress_bar=false; SET python_enable_replacements=false")
+    con.execute(
+        "SET threads=2; SET memory_limit='8GB'; SET enable_progress_bar=false; SET python_enable_replacements=false"
+    )
     reader = "read_csv" if file.suffix.lower() in (".csv", ".tsv") else "read_parquet"
     path = str(file).replace("'", "''")
     con.execute(f"CREATE TABLE given AS FROM {reader}('{path}')")
@@ -75,8 +77,8 @@ def _household(con: duckdb.DuckDBPyConnection, column: str) -> np.ndarray | None
     return pd.factorize(con.execute(f'SELECT "{column}"::VARCHAR AS x FROM given').df()["x"])[0] if column else None
 
 
-def _same(people: np.ndarray, l: np.ndarray, r: np.ndarray) -> int:
-    return int(((people[l] == people[r]) & (people[l] >= 0)).sum())
+def _same(people: np.ndarray, left: np.ndarray, right: np.ndarray) -> int:
+    return int(((people[left] == people[right]) & (people[left] >= 0)).sum())
 
 
 def _pairs_in(labels: np.ndarray) -> int:
@@ -84,10 +86,10 @@ def _pairs_in(labels: np.ndarray) -> int:
     return int((n * (n - 1) // 2).sum())
 
 
-def pair_scores(people: np.ndarray, l: np.ndarray, r: np.ndarray) -> dict[str, float]:
+def pair_scores(people: np.ndarray, left: np.ndarray, right: np.ndarray) -> dict[str, float]:
     """Precision, recall and F1 of pairs, those of which a person is not known left out."""
-    known = (people[l] >= 0) & (people[r] >= 0)
-    hit, said, true = _same(people, l, r), int(known.sum()), _pairs_in(people[people >= 0])
+    known = (people[left] >= 0) & (people[right] >= 0)
+    hit, said, true = _same(people, left, right), int(known.sum()), _pairs_in(people[people >= 0])
     return {
         "pair_precision": hit / said if said else 1.0, "pair_recall": hit / true if true else 1.0,
         "pair_f1": 2 * hit / (said + true) if said + true else 1.0,
@@ -131,7 +133,10 @@ def measure(file: Path, truth: str, named: Mapping[str, str], at: float, repeats
         return run
 
     usages = report.interleaved(
-        {"splink": contest("splink", splink, file, truth, named), "ours": contest("ours", ours, file, truth, named, at)},
+        {
+            "splink": contest("splink", splink, file, truth, named),
+            "ours": contest("ours", ours, file, truth, named, at),
+        },
         repeats or (3 if rows <= FEW else 1),
     )
     mine, theirs = kept["ours"], kept["splink"]
@@ -145,13 +150,16 @@ def measure(file: Path, truth: str, named: Mapping[str, str], at: float, repeats
             details["household_member_pairs"] = members
     for line in mine["understood"]:
         report.progress(line)
+    both = ("ours", "splink")
     bars = [
         report.bar("identity.b3_f1", [scores["b3_f1"]], f">={others['b3_f1']:.5g}"),
         report.bar("identity.b3_precision", [scores["b3_precision"]], ">=0.98"),
         report.bar("identity.cluster_f1", [scores["cluster_f1"]], f">={others['cluster_f1']:.5g}"),
         report.bar("identity.splink_b3_f1", [others["b3_f1"]], f"<={scores['b3_f1']:.5g}"),
-        report.ratio("identity.wall_vs_splink", *([u.wall for u in usages[n]] for n in ("ours", "splink")), "<=1.25"),
-        report.ratio("identity.rss_vs_splink", *([float(u.rss) for u in usages[n]] for n in ("ours", "splink")), "<=1.3"),
+        report.ratio("identity.wall_vs_splink", *([u.wall for u in usages[n]] for n in both), "<=1.25"),
+        report.ratio("identity.rss_vs_splink", *([1.0 * u.rss for u in usages[n]] for n in both), "<=1.3"),
     ]  # fmt: skip
     sizes = {"rows": rows, "people": len(np.unique(people[people >= 0])), "threshold": at}
-    return report.Report("identity", sizes, bars, report.versions("splink", "duckdb", "numpy"), {**details, **report.medians(usages)})
+    return report.Report(
+        "identity", sizes, bars, report.versions("splink", "duckdb", "numpy"), {**details, **report.medians(usages)}
+    )

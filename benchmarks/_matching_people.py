@@ -12,8 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_ON, _IN = "b br c ch d f g h j k l m n p r s st t th v w".split(), "a e i o u ai ea o a e".split()
-_OFF = "n r l s t nd rt m ck ll son ton ley by".split()
+_ON, _IN = (
+    ["b", "br", "c", "ch", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "th", "v", "w"],
+    ["a", "e", "i", "o", "u", "ai", "ea", "o", "a", "e"],
+)
+_OFF = ["n", "r", "l", "s", "t", "nd", "rt", "m", "ck", "ll", "son", "ton", "ley", "by"]
 
 
 def write(file: Path, records: int, seed: int = 0) -> Path:

@@ -1,7 +1,8 @@
-"""What would Splink's documentation do with this table? Its comparisons and rules as they stand there, at probability .5.
+"""What would Splink's documentation do with this table? Its comparisons and rules as they stand there, at probability
+.5.
 
-With a national id the set-up of its febrl examples, else that of its quick start; beyond 50,000 rows the blocking of its
-historical people, as the quick start's would bring up hundreds of millions of pairs. Values go in as they are.
+With a national id the set-up of its febrl examples, else that of its quick start; beyond 50,000 rows the blocking of
+its historical people, as the quick start's would bring up hundreds of millions of pairs. Values go in as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ NAMES = {
 }  # fmt: skip
 
 
-def link(con: duckdb.DuckDBPyConnection, table: str, kinds: Mapping[str, Sequence[str]], at: float = 0.5) -> tuple[np.ndarray, Any]:
+def link(
+    con: duckdb.DuckDBPyConnection, table: str, kinds: Mapping[str, Sequence[str]], at: float = 0.5
+) -> tuple[np.ndarray, Any]:
     """Each row's group (by its place), and SQL's table of predicted pairs (unique_id_l, unique_id_r)."""
     from splink import DuckDBAPI, Linker, SettingsCreator, block_on
     from splink.clustering import cluster_pairwise_predictions_at_threshold
@@ -42,7 +45,9 @@ def link(con: duckdb.DuckDBPyConnection, table: str, kinds: Mapping[str, Sequenc
         link_type="dedupe_only", comparisons=_comparisons(con, have),
         blocking_rules_to_generate_predictions=[block_on(*rule) for rule in _blocking(have, rows)],
     ))  # fmt: skip
-    sure = [("first_name", "surname")] if "id_number" not in have else [("id_number",), ("first_name", "surname", "dob")]
+    sure = (
+        [("first_name", "surname")] if "id_number" not in have else [("id_number",), ("first_name", "surname", "dob")]
+    )
     sure = [rule for rule in sure if set(rule) <= have] or [(sorted(have)[0],)]
     linker.training.estimate_probability_two_random_records_match([block_on(*rule) for rule in sure], recall=0.7)
     linker.training.estimate_u_using_random_sampling(max_pairs=1e6, seed=1)
@@ -89,8 +94,19 @@ def _blocking(have: set[str], rows: int) -> list[tuple[str, ...]]:
         rules = [("substr(first_name,1,3)", "substr(surname,1,4)"), ("surname", "dob"), ("first_name", "dob"),
                  ("postcode", "first_name"), ("postcode", "surname"), ("id_number",), ("email",)]  # fmt: skip
     elif "id_number" in have:
-        rules = [("id_number",), ("first_name",), ("surname",), ("dob",), ("postcode", "surname") if rows > 6_000 else ("postcode",)]
+        rules = [
+            ("id_number",),
+            ("first_name",),
+            ("surname",),
+            ("dob",),
+            ("postcode", "surname") if rows > 6_000 else ("postcode",),
+        ]
     else:
         rules = [("first_name", "dob"), ("surname",), ("email",)]
     kept = [rule for rule in rules if {c.split("(")[-1].split(",")[0] for c in rule} <= have]
-    return kept or [(column,) for column in ("surname", "full_name", "email", "phone", "dob", "first_name") if column in have][:2]
+    return (
+        kept
+        or [(column,) for column in ("surname", "full_name", "email", "phone", "dob", "first_name") if column in have][
+            :2
+        ]
+    )

@@ -307,8 +307,12 @@ def main() -> None:
         "--map", nargs="+", action="extend", default=[], metavar="COLUMN=KIND", help="what a column is, where its name "
         "does not say it: given_name=first_name; KIND - leaves it out",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, default=matcher.MATCH_AT, metavar="P", help="probability (default: %(default)s)")
-    parser.add_argument("--people", "--generate", type=int, metavar="N", help="so many generated records in place of FILE")
+    parser.add_argument(
+        "--threshold", type=float, default=matcher.MATCH_AT, metavar="P", help="probability (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--people", "--generate", type=int, metavar="N", help="so many generated records in place of FILE"
+    )
     parser.add_argument("--json", action="store_true", help="the last line is JSON in any case")
     given = parser.parse_args()
     if given.file or given.people:

@@ -88,7 +88,10 @@ def identity() -> None:
 @click.argument("a")
 @click.argument("b")
 @click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the weights of their comparisons (see weights)."
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the weights of their comparisons (see weights).",
 )
 @click.pass_obj
 def explain(project: str | None, a: str, b: str, plot: Path | None) -> None:

@@ -1,8 +1,8 @@
 """Which pairs are worth comparing? Rules chosen from the table itself, as loose as a budget of pairs lets them be.
 
-A pair that no rule brings up is never found, so there are many rules, over different columns: whoever agrees in a few of
-them, or in parts and sounds of them, is compared. Rules come in the order of what they find for what they cost, and one
-that would bring up too many pairs is passed over for the narrower ones after it.
+A pair that no rule brings up is never found, so there are many rules, over different columns: whoever agrees in a
+few of them, or in parts and sounds of them, is compared. Rules come in the order of what they find for what they
+cost, and one that would bring up too many pairs is passed over for the narrower ones after it.
 """
 
 from __future__ import annotations
@@ -85,13 +85,24 @@ def _candidates(have: set[str]) -> list[tuple[str, ...]]:
         "email_user", *where,
     ]  # fmt: skip
     found += [("email_user",), ("street", "house"), ("last",), ("first",), ("last_sound",), ("street",), ("place",)]
-    found += [("email_domain",), ("substr(email,1,5)",), ("email_domain", "substr(first,1,1)"), ("email_domain", "substr(last,1,1)")]
+    found += [
+        ("email_domain",),
+        ("substr(email,1,5)",),
+        ("email_domain", "substr(first,1,1)"),
+        ("email_domain", "substr(last,1,1)"),
+    ]
     found += [("substr(first,1,3)", "substr(birth,1,4)"), ("substr(last,1,3)", "substr(birth,1,4)")]
     found += [("substr(first,1,3)", "city"), ("substr(last,1,3)", "city"), ("substr(birth,3,2)", "substr(birth,7,2)")]
     found += [("substr(nid,1,5)",), ("substr(nid,4,9)",), ("substr(birth,1,6)",), ("substr(birth,5,4)",)]
     found += [(a, b) for a, b in combinations(parts, 2)]
     found += [("substr(birth,1,6)", "sex"), ("substr(birth,5,4)", "sex"), ("age", "first_sound"), ("age", "last_sound")]
-    found += [("first_sound",), ("postcode", "sex"), ("substr(first,1,3)", "substr(last,1,3)"), ("city",), ("postcode",)]
+    found += [
+        ("first_sound",),
+        ("postcode", "sex"),
+        ("substr(first,1,3)", "substr(last,1,3)"),
+        ("city",),
+        ("postcode",),
+    ]
     found += [("first", a, b) for a, b in combinations(("age", "sex", "middle", *where), 2)]
     found += [("last", a, b) for a, b in combinations(("age", "sex", "middle", *where), 2)]
     found += [(name, "middle") for name in names] + [(name, "substr(birth,1,4)", "sex") for name in names]

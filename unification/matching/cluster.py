@@ -1,10 +1,11 @@
 """Who is one person, if these pairs probably are? Clustering that lets no weak link join what contradicts itself.
 
-Pairs are taken strongest first, and two groups become one if, beside one pair that is more likely a match than not, all
-their pairs taken together do not speak against it: the mean of the weights, in which a pair that was found unlike or was
-never compared counts as unlike. So one wrong pair chains no two large groups, as it does with connected components. And
-groups that contradict each other in a fact that is seldom wrong (two national ids, two birth dates, beyond what slips of
-typing explain) are joined by a sure pair only; a link refused for that is kept as such.
+Pairs are taken strongest first, and two groups become one if, beside one pair that is more likely a match than not,
+all their pairs taken together do not speak against it: the mean of the weights, in which a pair that was found
+unlike or was never compared counts as unlike. So one wrong pair chains no two large groups, as it does with
+connected components. And groups that contradict each other in a fact that is seldom wrong (two national ids, two
+birth dates, beyond what slips of typing explain) are joined by a sure pair only; a link refused for that is kept as
+such.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ SURE, SURE_OF_OTHERS = 3.2, 10.0
 
 @dataclass(frozen=True)
 class Fact:
-    """What one record says once, such as a birth date. values: of each record, None where nothing is said. differ: do two
-    values contradict each other?"""
+    """What one record says once, such as a birth date. values: of each record, None where nothing is said. differ:
+    do two values contradict each other?"""
 
     name: str
     values: Sequence[str | None]
@@ -36,40 +37,40 @@ class Fact:
 
 @dataclass(frozen=True)
 class Clustered:
-    """label: of each record, the number of the first record of its group. refused: places of the pairs that were kept out
-    for a contradiction, with the name of the fact."""
+    """label: of each record, the number of the first record of its group. refused: places of the pairs that were
+    kept out for a contradiction, with the name of the fact."""
 
     label: np.ndarray
     refused: list[tuple[int, str]] = field(default_factory=list)
 
 
 def cluster(
-    records: int, l: np.ndarray, r: np.ndarray, weight: np.ndarray, *, at: float = 0.0, facts: Sequence[Fact] = (),
-    mean: float = MEAN, given: np.ndarray | None = None,
+    records: int, left: np.ndarray, right: np.ndarray, weight: np.ndarray, *, at: float = 0.0,
+    facts: Sequence[Fact] = (), mean: float = MEAN, given: np.ndarray | None = None,
 ) -> Clustered:  # fmt: skip
-    """Group records 0..records-1 by their pairs (l, r, weight in bits).
+    """Group records 0..records-1 by their pairs (left, right, weight in bits).
 
     at: the weight from which a pair joins. mean: the least mean weight of two groups; -inf: connected components, but
     for contradictions. given: of each record a label, equal for those that are one person already; None: none are.
     """
-    l, r, weight = (np.asarray(x) for x in (l, r, weight))
+    left, right, weight = (np.asarray(x) for x in (left, right, weight))
     strong = weight >= at
     begin = np.arange(records) if given is None else _first_of(np.asarray(given))
-    ends = (np.concatenate([l[strong], begin]), np.concatenate([r[strong], np.arange(records)]))
+    ends = (np.concatenate([left[strong], begin]), np.concatenate([right[strong], np.arange(records)]))
     _, part = connected_components(coo_matrix((np.ones(len(ends[0]), np.int8), ends), (records, records)), False)
     label = begin.copy()
-    inside = part[l] == part[r]  # other pairs join nothing, and speak about no join
+    inside = part[left] == part[right]  # other pairs join nothing, and speak about no join
     refused: list[tuple[int, str]] = []
     size = np.bincount(part, minlength=1)
-    easy = strong & (size[part[l]] == 2)
-    open_ = easy & _apart(facts, l, r, weight) if facts else np.zeros(len(l), bool)
-    label[r[easy & ~open_]] = np.minimum(label[l], label[r])[easy & ~open_]
-    refused += [(int(k), name) for k in np.flatnonzero(open_) if (name := _contradiction(facts, [l[k]], [r[k]]))]
-    hard = np.flatnonzero(inside & (size[part[l]] > 2))
-    order = hard[np.argsort(part[l[hard]], kind="stable")]
-    cuts = np.flatnonzero(np.diff(part[l[order]])) + 1
+    easy = strong & (size[part[left]] == 2)
+    open_ = easy & _apart(facts, left, right, weight) if facts else np.zeros(len(left), bool)
+    label[right[easy & ~open_]] = np.minimum(label[left], label[right])[easy & ~open_]
+    refused += [(int(k), name) for k in np.flatnonzero(open_) if (name := _contradiction(facts, [left[k]], [right[k]]))]
+    hard = np.flatnonzero(inside & (size[part[left]] > 2))
+    order = hard[np.argsort(part[left[hard]], kind="stable")]
+    cuts = np.flatnonzero(np.diff(part[left[order]])) + 1
     for group in np.split(order, cuts) if len(order) else []:
-        refused += _agglomerate(group, l, r, weight, label, at, mean, facts)
+        refused += _agglomerate(group, left, right, weight, label, at, mean, facts)
     return Clustered(_first_of(label), refused)
 
 
@@ -80,12 +81,12 @@ def _first_of(label: np.ndarray) -> np.ndarray:
 
 
 def _agglomerate(
-    pairs: np.ndarray, l: np.ndarray, r: np.ndarray, weight: np.ndarray, label: np.ndarray, at: float, mean: float,
-    facts: Sequence[Fact],
+    pairs: np.ndarray, left: np.ndarray, right: np.ndarray, weight: np.ndarray, label: np.ndarray, at: float,
+    mean: float, facts: Sequence[Fact],
 ) -> list[tuple[int, str]]:  # fmt: skip
     """Join the records of one part; writes `label`. Returns the pairs refused for a contradiction."""
     groups: dict[int, list[int]] = {}
-    for record in sorted({*l[pairs].tolist(), *r[pairs].tolist()}):
+    for record in sorted({*left[pairs].tolist(), *right[pairs].tolist()}):
         groups.setdefault(int(label[record]), []).append(record)
     near: dict[int, dict[int, tuple[float, int, float, int]]] = {g: {} for g in groups}  # sum, pairs, best, its place
 
@@ -97,7 +98,7 @@ def _agglomerate(
         near[a][b] = near[b][a] = more
 
     for k in pairs.tolist():
-        a, b = int(label[l[k]]), int(label[r[k]])
+        a, b = int(label[left[k]]), int(label[right[k]])
         if a != b:
             w = float(weight[k])
             add(a, b, (min(max(w, UNLIKE), MOST), 1, w, k))
@@ -121,9 +122,9 @@ def _agglomerate(
         if a not in groups or b not in groups or (len(groups[a]), len(groups[b])) != (na, nb) or b not in near[a]:
             continue
         _, _, best, place = near[a][b]
-        if (best < SURE and (name := _contradiction(facts, [l[place]], [r[place]]))) or (
+        if (best < SURE and (name := _contradiction(facts, [left[place]], [right[place]]))) or (
             best < SURE_OF_OTHERS
-            and not _contradiction(facts, [l[place]], [r[place]])
+            and not _contradiction(facts, [left[place]], [right[place]])
             and (name := _contradiction(facts, groups[a], groups[b]))
         ):
             refused.append((place, name))
@@ -141,12 +142,12 @@ def _agglomerate(
     return refused
 
 
-def _apart(facts: Sequence[Fact], l: np.ndarray, r: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _apart(facts: Sequence[Fact], left: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Which pairs are unsure and may contradict: their values are not the same."""
-    found = np.zeros(len(l), bool)
+    found = np.zeros(len(left), bool)
     for fact in facts:
         values = np.asarray(fact.values, object)
-        found |= (values[l] != values[r]) & (weight < SURE)
+        found |= (values[left] != values[right]) & (weight < SURE)
     return found
 
 

@@ -15,10 +15,10 @@ import click
 def match(project: str | None, train: bool, model: str | None) -> None:
     """Find profiles without a common identifier that are probably one person.
 
-    Compares names, birth dates, addresses and other traits, learns from the table itself what agreement in each is worth
-    (nobody has to label anything), and links pairs from the setting match_at on, unless that would bring two birth dates
-    or national ids together. What lies between review_at and match_at waits in `foretell identity review`. A link counts
-    from now on: it never changes who was who before. Run it again after loading: it adds what is new.
+    Compares names, birth dates, addresses and other traits, learns from the table itself what agreement in each is
+    worth (nobody has to label anything), and links pairs from the setting match_at on, unless that would bring two
+    birth dates or national ids together. What lies between review_at and match_at waits in `foretell identity review`.
+    A link counts from now on: it never changes who was who before. Run it again after loading: it adds what is new.
 
     \b
     Examples:
@@ -44,7 +44,8 @@ def match(project: str | None, train: bool, model: str | None) -> None:
     for line in found.said:
         click.echo(f"  {line}")
     click.echo(
-        f"{found.profiles:,} profiles, model {found.version}{' (new)' if found.trained else ''}: {found.linked:,} new links, "
+        f"{found.profiles:,} profiles, model {found.version}{' (new)' if found.trained else ''}: "
+        f"{found.linked:,} new links, "
         f"{found.review + found.refused:,} new pairs to review -> {after['profiles']:,} profiles"
     )
     if found.refused:
@@ -55,7 +56,9 @@ def match(project: str | None, train: bool, model: str | None) -> None:
 @click.option("--same", multiple=True, metavar="PAIR", help="The two of this pair are one person (repeatable).")
 @click.option("--different", multiple=True, metavar="PAIR", help="They are two (repeatable).")
 @click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="Write the pairs that wait to a CSV file.")
-@click.option("--from", "source", type=click.Path(path_type=Path), metavar="FILE", help="Take the answers of such a file.")
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), metavar="FILE", help="Take the answers of such a file."
+)
 @click.option("--limit", default=10, show_default=True, help="How many to show.")
 @click.option("--ask", is_flag=True, help="Ask about one after the other: y, n, s(kip), q(uit).")
 @click.option("--because", default="", help="Why; kept with the answers.")
@@ -64,8 +67,8 @@ def review(project: str | None, same: tuple[str, ...], different: tuple[str, ...
            limit: int, ask: bool, because: str) -> None:  # fmt: skip
     """Answer about pairs that may be one person, the surest first.
 
-    "same" links the two from now on, "different" keeps them apart whatever is found later. `foretell identity decisions`
-    lists the answers, `undo` takes one back. A pair that was answered is not asked again.
+    "same" links the two from now on, "different" keeps them apart whatever is found later. `foretell identity
+    decisions` lists the answers, `undo` takes one back. A pair that was answered is not asked again.
 
     \b
     Examples:
@@ -98,7 +101,9 @@ def review(project: str | None, same: tuple[str, ...], different: tuple[str, ...
         if not pairs:
             click.echo("No pair waits for an answer.")
             return
-        click.echo(f"{len(pairs):,} pairs wait for an answer" + (f"; the first {limit}:" if len(pairs) > limit else ":"))
+        click.echo(
+            f"{len(pairs):,} pairs wait for an answer" + (f"; the first {limit}:" if len(pairs) > limit else ":")
+        )
         for pair in pairs[:limit]:
             _show(pair)
             if ask:
@@ -128,7 +133,9 @@ def _show(one: Any) -> None:
 
     pair = one.pair
     click.echo("")
-    click.secho(f"{pair.match_id}: {pair.probability:.1%}, weight {pair.weight:+.1f}, model {pair.model_version}", bold=True)
+    click.secho(
+        f"{pair.match_id}: {pair.probability:.1%}, weight {pair.weight:+.1f}, model {pair.model_version}", bold=True
+    )
     if pair.reason:
         click.echo(f"not linked: {pair.reason}")
     table(["", one.profile_a, one.profile_b], [(name, *values) for name, values in one.values.items()])

@@ -16,8 +16,8 @@ from foretell.errors import NotReady
 
 @dataclass(frozen=True)
 class Level:
-    """make: of Splink's level, when it is wanted. usual: how often people who match are at it, before anything is learnt.
-    exact: the column of which this level is equality: how often chance does it follows from its values."""
+    """make: of Splink's level, when it is wanted. usual: how often people who match are at it, before anything is
+    learnt. exact: the column of which this level is equality: how often chance does it follows from its values."""
 
     label: str
     make: Any
@@ -152,7 +152,8 @@ def _last(have: set[str]) -> Compared:
     null = _null("last")
     if "first" in have:  # what the first name's comparison says already
         null += f" OR coalesce(first_l <> last_l AND ({_SWAPPED} OR {_SOUND_SWAPPED}), false)"
-    part = "length(last_l) >= 4 AND length(last_r) >= 4 AND (last_l LIKE '%' || last_r || '%' OR last_r LIKE '%' || last_l || '%')"
+    within = "last_l LIKE '%' || last_r || '%' OR last_r LIKE '%' || last_l || '%'"
+    part = f"length(last_l) >= 4 AND length(last_r) >= 4 AND ({within})"
     return Compared("last", null, [
         Level("equal", _equal("last"), 0.82, "last", "last"),
         Level("nearly equal", _winkler("last", 0.92), 0.07),
@@ -213,7 +214,8 @@ def _email(_: set[str]) -> Compared:
     return Compared("email", f"{_null('email')} OR (email_l <> email_r AND {alike} AND ({slips}))", [
         Level("equal", _equal("email"), 0.7, "email", "email"),
         Level("two slips of typing", lambda cll: cll.And(
-            cll.CustomLevel(f"({part}) AND email_digits_l = email_digits_r"), cll.DamerauLevenshteinLevel("email", 2)), 0.1),
+            cll.CustomLevel(f"({part}) AND email_digits_l = email_digits_r"),
+            cll.DamerauLevenshteinLevel("email", 2)), 0.1),
         Level("different", _else(), 0.2),
     ], ["email"])  # fmt: skip
 

@@ -134,7 +134,11 @@ def load(project: Project, version: str | None = None) -> tuple[str, Model] | No
 
         client = tracking.client(project)
         try:
-            found = client.get_model_version(MODEL, version) if version else client.get_model_version_by_alias(MODEL, "champion")
+            found = (
+                client.get_model_version(MODEL, version)
+                if version
+                else client.get_model_version_by_alias(MODEL, "champion")
+            )
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
@@ -142,7 +146,9 @@ def load(project: Project, version: str | None = None) -> tuple[str, Model] | No
                 raise unknown("version of identity_match", version, []) from None
             return None
         if found.tags.get(tracking.OWNER, tracking.owner(project)) != tracking.owner(project):
-            raise NotReady(MODEL, "expected a model of this project, got another's on the tracking server", "use --train")
+            raise NotReady(
+                MODEL, "expected a model of this project, got another's on the tracking server", "use --train"
+            )
         return str(found.version), mlflow.artifacts.load_text(f"runs:/{found.run_id}/{_ARTIFACT}")
 
     got = tracking.quietly(fetch)

@@ -1,8 +1,8 @@
 """Which column of a table of people says what? Judged by its name, where that is silent by its values.
 
-A kind is what can be compared: a first name, a birth date, a street. Columns about somebody else (a spouse, an employer)
-and those of which nothing is understood are left out, and it is said why. Several columns of one kind become one if they
-fill each other's gaps, as after a union of tables; else the fullest is taken.
+A kind is what can be compared: a first name, a birth date, a street. Columns about somebody else (a spouse, an
+employer) and those of which nothing is understood are left out, and it is said why. Several columns of one kind
+become one if they fill each other's gaps, as after a union of tables; else the fullest is taken.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ _SOMEBODY = (
     r"|reference|referr?er|doctor|physician|agent|seller|store|shop|bank|beneficiary|recipient|previous|former|old|prev"
     r"|maiden|household|ship|bill)s?_?(\d+_)?"
 )
-_BEFORE = r"^(mailing_address|mailing|home|residential|residence|postal|customer|client|person|contact|member|user|patient|voter|primary|current|personal|raw|std|clean|main)_(?=.)"
+_BEFORE = (
+    r"^(mailing_address|mailing|home|residential|residence|postal|customer|client|person|contact|member|user|patient"
+    r"|voter|primary|current|personal|raw|std|clean|main)_(?=.)"
+)
 _HOUSEHOLD = r"(^|_)(household|family|hh)_?(id|no|nr|number|key)$"
 
 _SSN = re.compile(r"\s*\d{3}-\d{2}-\d{4}\s*").fullmatch

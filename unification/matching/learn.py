@@ -1,9 +1,10 @@
 """What do agreement and disagreement tell? Expectation maximisation over the patterns of compared pairs.
 
-Splink compares; what is counted here is how often each pattern of levels occurs, among pairs that blocking brings up and
-among pairs drawn at random. From the latter follows what chance does (u). The former are a mixture of those who are one
-person (m), of strangers, and, where there are addresses, of people who live together: these share surname and street, and
-their agreement in both must not pass for one person's. All pairs that were not brought up count as strangers.
+Splink compares; what is counted here is how often each pattern of levels occurs, among pairs that blocking brings up
+and among pairs drawn at random. From the latter follows what chance does (u). The former are a mixture of those who are
+one person (m), of strangers, and, where there are addresses, of people who live together: these share surname and
+street, and their agreement in both must not pass for one person's. All pairs that were not brought up count as
+strangers.
 
 The same counts give the same numbers: nothing is drawn here.
 """
@@ -22,7 +23,7 @@ _ROUNDS, _STILL = 200, 1e-6
 _LEAST = 1e-9
 # Comparison -> its surest levels among people who live together; the rest is shared out as among strangers. What
 # identifies a person is not learnt for them: those who are one person, with errors, would teach it.
-_TOGETHER = {"first": 0.004, "birth": 0.01, "nid": 0.01, "email": 0.1}
+_TOGETHER = {"first": 0.004, "birth": 0.03, "nid": 0.01, "email": 0.1}
 # Comparison -> how many of those who are one person differ in it at most. Where a table has few that are, what would be
 # learnt for them is how households agree, or anything else that is no accident.
 _FIRM = ("first", "last", "birth", "nid")
@@ -65,7 +66,9 @@ def learn(
         ]
         u = [_without(chance[k], prior * m[k] + (household * h[k] if h else 0.0)) for k in range(len(u))]
         if h:
-            household = together.sum() / total
+            household = max(
+                0.5 * prior, together.sum() / total
+            )  # in a few records a twin may be the first of a household
             h = [
                 _together(one_, u[k]) if one_.identifies and one_.name != "last"
                 else _normal(_count(blocked, k, together, len(usual[k])) + 20 * _together(one_, u[k]))
@@ -85,7 +88,8 @@ def _normal(a: np.ndarray) -> np.ndarray:
 
 
 def _within(a: np.ndarray, one: Compared) -> np.ndarray:
-    """With the first level no less and the last no more than can be of those who are one person, the others in proportion."""
+    """With the first level no less and the last no more than can be of those who are one person, the others in
+    proportion."""
     differ = _DIFFER.get(one.name, 1.0)
     if a[-1] > differ:
         a = np.append(a[:-1] * (1 - differ) / a[:-1].sum(), differ)

@@ -1,7 +1,7 @@
 """Which rows of a table are one person? The matcher of any table of people: understand, prepare, block, learn, predict.
 
-Splink compares and weighs; which columns it compares, which pairs, and what the levels are worth is settled here, without
-anybody having labelled a pair. Runs on the same table give the same answer.
+Splink compares and weighs; which columns it compares, which pairs, and what the levels are worth is settled here,
+without anybody having labelled a pair. Runs on the same table give the same answer.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def read(
     return found, prepare(con, table, found.kinds)
 
 
-def train(con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable[[str], Any] = lambda text: None) -> Model:
+def train(
+    con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable[[str], Any] = lambda text: None
+) -> Model:
     """Learn from the table `people`, unsupervised."""
     columns = sorted(columns)
     step("choosing which pairs to compare")
@@ -57,7 +59,7 @@ def train(con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable
     blocking = [rule.sql for rule in rules]
     records = int(con.execute("SELECT count(*) FROM people").fetchall()[0][0])
     step("learning from pairs")
-    with _linker(con, columns, blocking) as (linker, _):
+    with _Linker(con, columns, blocking) as (linker, _):
         pairs = linker.inference.compute_blocked_pairs_for_predict()
         n = int(con.execute(f"SELECT count(*) FROM {pairs.physical_name}").fetchall()[0][0])
         part = max(1, -(-n // _LEARN_FROM))
@@ -70,10 +72,12 @@ def train(con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable
     drawn = _random_pairs(con, records)
     random = _patterns(con, columns, drawn, 1)
     learnt = learn(compared(columns), blocked, random, records, _equal_by_chance(con, columns, records))
-    return Model(columns, blocking, learnt, {"records": records, "pairs": n, "learnt_from": int(blocked.pairs.sum() / part)})
+    return Model(
+        columns, blocking, learnt, {"records": records, "pairs": n, "learnt_from": int(blocked.pairs.sum() / part)}
+    )
 
 
-class _linker:
+class _Linker:
     """Splink over `people` in this connection; its tables are dropped when it is done."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, columns: Sequence[str], blocking: Sequence[str],
@@ -141,11 +145,12 @@ def predict(
 ) -> None:
     """Make the table of pairs of `people` that may be one person.
 
-    l, r (l < r, places of rows), probability, weight, household (of it, what living together takes away), and of each
-    comparison c_<name>, its level (the place from the surest; -1: not said), and b_<name>, its bits. only: a table of the
-    pairs that are compared (join_key_l, join_key_r, match_key) in place of those that blocking brings up.
+    l, r (l < r, places of rows), probability, weight, household (of it, what living together takes away), and of
+    each comparison c_<name>, its level (the place from the surest; -1: not said), and b_<name>, its bits. only: a
+    table of the pairs that are compared (join_key_l, join_key_r, match_key) in place of those that blocking brings
+    up.
     """
-    with _linker(con, model.columns, model.blocking, model.learnt, intermediate=True) as (linker, api):
+    with _Linker(con, model.columns, model.blocking, model.learnt, intermediate=True) as (linker, api):
         pairs = only or ("_blocked" if _there(con, "_blocked") else "")
         if pairs:
             linker.table_management.register_blocked_pairs_for_predict(api.register(pairs))
@@ -154,7 +159,8 @@ def predict(
         columns = []
         for one in model.comparisons:
             name = one.name
-            columns.append(f'(CASE WHEN "gamma_{name}" < 0 THEN -1 ELSE {len(one.levels) - 1} - "gamma_{name}" END)::TINYINT AS c_{name}')
+            level = f'CASE WHEN "gamma_{name}" < 0 THEN -1 ELSE {len(one.levels) - 1} - "gamma_{name}" END'
+            columns.append(f"({level})::TINYINT AS c_{name}")
             weighs = [f'"{w}{name}"' for w in ("mw_", "mw_tf_adj_") if f"{w}{name}" in there]
             columns.append(f"({' + '.join(weighs)})::FLOAT AS b_{name}")
         living = _household(model)
@@ -162,7 +168,8 @@ def predict(
             f"""CREATE OR REPLACE TABLE {into} AS SELECT l, r, 1 / (1 + o) AS probability, -log2(o) AS weight,
                 -log2(o) - w AS household, * EXCLUDE (l, r, o, w) FROM (SELECT least(unique_id_l, unique_id_r) AS l,
                 greatest(unique_id_l, unique_id_r) AS r, (2.0 ** (-match_weight) + {living}) AS o, match_weight AS w,
-                {", ".join(columns)} FROM {found.physical_name}) WHERE 1 / (1 + o) >= {least} ORDER BY probability DESC, l, r"""
+                {", ".join(columns)} FROM {found.physical_name})
+                WHERE 1 / (1 + o) >= {least} ORDER BY probability DESC, l, r"""
         )
 
 
@@ -181,12 +188,13 @@ def fit(con: duckdb.DuckDBPyConnection, columns: Sequence[str], model: Model) ->
 
 def splink_json(con: duckdb.DuckDBPyConnection, model: Model) -> dict[str, Any]:
     """The trained model as Splink writes it."""
-    with _linker(con, model.columns, model.blocking, model.learnt) as (linker, _):
+    with _Linker(con, model.columns, model.blocking, model.learnt) as (linker, _):
         return linker.misc.save_model_to_json()
 
 
 def parts(model: Model, row: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Of a row of `pairs`: the prior, each comparison's level in words with its bits, and what living together takes."""
+    """Of a row of `pairs`: the prior, each comparison's level in words with its bits, and what living together
+    takes."""
     prior = model.learnt.prior
     found: dict[str, list[Any]] = {"prior": ["two at random", round(float(np.log2(prior / (1 - prior))), 4)]}
     for one in model.comparisons:
@@ -211,12 +219,24 @@ def _household(model: Model) -> str:
     return f"2.0 ** least(60.0, {' + '.join(parts)})"
 
 
-def group(con: duckdb.DuckDBPyConnection, model: Model, match_at: float = MATCH_AT, pairs: str = "pairs") -> Clustered:
-    """Cluster `people` by the table of pairs."""
+def group(
+    con: duckdb.DuckDBPyConnection, model: Model, match_at: float = MATCH_AT, pairs: str = "pairs", apart: str = "false"
+) -> Clustered:
+    """Cluster `people` by the table of pairs. apart: SQL on a pair, true of those that count as unlike."""
     records = int(con.execute("SELECT count(*) FROM people").fetchall()[0][0])
-    found = con.execute(f"SELECT l, r, weight FROM {pairs}").fetchnumpy()
+    weight = f"CASE WHEN {apart} THEN least(weight, {UNLIKE}) ELSE weight END"
+    found = con.execute(f"SELECT l, r, {weight} AS weight FROM {pairs}").fetchnumpy()
     at = float(np.log2(match_at / (1 - match_at)))
     return cluster(records, found["l"], found["r"], found["weight"], at=at, facts=facts(con, model))
+
+
+def housemates(model: Model) -> str:
+    """SQL on a row of pairs: different first names at one address, and no id, e-mail or phone that says who it is."""
+    there = {one.name: len(one.levels) - 1 for one in model.comparisons}
+    if not {"first", "address"} <= there.keys():
+        return "false"
+    sure = "".join(f" AND c_{name} <> 0" for name in ("nid", "email", "phone") if name in there)
+    return f"(c_first = {there['first']} AND c_address IN (0, 1){sure})"
 
 
 def facts(con: duckdb.DuckDBPyConnection, model: Model) -> list[Fact]:

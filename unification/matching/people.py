@@ -1,4 +1,5 @@
-"""Which profiles are to be matched? One row each, as known now: golden traits, and what identifiers say of themselves."""
+"""Which profiles are to be matched? One row each, as known now: golden traits, and what identifiers say of
+themselves."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ FOUND = ("match", "review")  # sources of links that were found here
 def profiles(con: duckdb.DuckDBPyConnection, project: Project, apart: Sequence[Sequence[str]] = ()) -> dict[str, str]:
     """Make the table `given`: profile_id, node (its oldest identifier), and its attributes. Returns column -> kind.
 
-    apart: groups of identifiers that come as rows of their own after these, with the group's place as profile_id ("0"), in
-    place of the profiles that they belong to.
+    apart: groups of identifiers that come as rows of their own after these, with the group's place as profile_id
+    ("0"), in place of the profiles that they belong to.
     """
     if not (project.home / "derived" / "profiles.parquet").exists():
         raise NotReady("matching", "identities have not been unified", "run `foretell unify` first")
@@ -59,10 +60,12 @@ def _said(con: duckdb.DuckDBPyConnection, project: Project, nodes: Sequence[str]
             found[kind] = own[0]
     for trait in traits:
         queries = [
-            f"""SELECT "{trait}"::VARCHAR AS v, known_at FROM "{s.name}" WHERE nullif(trim("{trait}"::VARCHAR), '') IS NOT NULL
-                AND node IN (SELECT unnest($1::VARCHAR[]))""" for s in sources if trait in s.traits
+            f"""SELECT "{trait}"::VARCHAR AS v, known_at FROM "{s.name}"
+                WHERE nullif(trim("{trait}"::VARCHAR), '') IS NOT NULL AND node IN (SELECT unnest($1::VARCHAR[]))""" for s in sources if trait in s.traits
         ]  # fmt: skip
-        best = con.execute(f"SELECT arg_max(v, known_at) FROM ({' UNION ALL '.join(queries)})", [list(nodes)]).fetchall()
+        best = con.execute(
+            f"SELECT arg_max(v, known_at) FROM ({' UNION ALL '.join(queries)})", [list(nodes)]
+        ).fetchall()
         if best[0][0] is not None:
             found[trait] = best[0][0]
     return found

@@ -1,7 +1,8 @@
-"""How are the values of people written so that they can be compared? One table, in plain forms, null where nothing is said.
+"""How are the values of people written so that they can be compared? One table, in plain forms, null where nothing is
+said.
 
-Letters without accents, blanks and punctuation; dates as eight digits, from any of the usual forms and with letters that
-are read for digits mended; telephones as their last nine digits. Spelling is left to the comparisons.
+Letters without accents, blanks and punctuation; dates as eight digits, from any of the usual forms and with letters
+that are read for digits mended; telephones as their last nine digits. Spelling is left to the comparisons.
 """
 
 from __future__ import annotations
@@ -124,9 +125,12 @@ def _email(text: str) -> str:
 
 
 def _date(con: duckdb.DuckDBPyConnection, text: str) -> str:
-    """SQL for a date as eight digits, YYYYMMDD; of what is no date the digits. Day or month first: as the column says."""
+    """SQL for a date as eight digits, YYYYMMDD; of what is no date the digits. Day or month first: as the column
+    says."""
     ab = f"regexp_extract({text}, '^(\\d{{1,2}})\\D+(\\d{{1,2}})\\D+(\\d{{4}})', ['a', 'b', 'y'])"
-    eight = f"CASE WHEN regexp_full_match({text}, '\\d{{8}}') AND left({text}, 2) NOT IN ('18', '19', '20') THEN {text} END"
+    eight = (
+        f"CASE WHEN regexp_full_match({text}, '\\d{{8}}') AND left({text}, 2) NOT IN ('18', '19', '20') THEN {text} END"
+    )
     query = f"""SELECT count(*) FILTER (a > 12 AND b <= 12) > count(*) FILTER (b > 12 AND a <= 12) FROM (
         SELECT TRY_CAST(coalesce(nullif(({ab}).a, ''), left(e, 2)) AS INTEGER) AS a,
             TRY_CAST(coalesce(nullif(({ab}).b, ''), e[3:4]) AS INTEGER) AS b
@@ -179,8 +183,12 @@ def _parts(forms: dict[str, str]) -> dict[str, str]:
     text = f'"{k.FULL}"'
     turned = f"""CASE WHEN contains({text}, ',') THEN split_part({text}, ',', 2) || ' ' || split_part({text}, ',', 1)
         ELSE {text} END"""
-    bare = re.sub(r"\s+", " ", f"""regexp_replace(regexp_replace({turned},
-        '\\b(mr|mrs|ms|miss|dr|prof|sir|jr|sr|ii|iii|phd|md)\\b\\.?', '', 'g'), '[^\\p{{L}} -]+', '', 'g')""")
+    bare = re.sub(
+        r"\s+",
+        " ",
+        f"""regexp_replace(regexp_replace({turned},
+        '\\b(mr|mrs|ms|miss|dr|prof|sir|jr|sr|ii|iii|phd|md)\\b\\.?', '', 'g'), '[^\\p{{L}} -]+', '', 'g')""",
+    )
     words = f"list_filter(regexp_split_to_array(trim({bare}), '[ -]+'), lambda w: w <> '')"
     middle = f"array_to_string({words}[2:-2], '')"
     made = {"first": f"CASE WHEN len({words}) > 1 THEN {words}[1] END", "middle": f"nullif({middle}, '')",
@@ -196,7 +204,9 @@ def _derived(con: duckdb.DuckDBPyConnection, columns: list[str]) -> dict[str, st
         made["first_canon"] = f"coalesce({names}[first], first)"
     made |= {f"{column}_sound": _sound(column) for column in ("first", "last") if column in columns}
     if "email" in columns:
-        made |= {f"email_{part}": f"nullif(split_part(email, '@', {n}), '')" for n, part in ((1, "user"), (2, "domain"))}
+        made |= {
+            f"email_{part}": f"nullif(split_part(email, '@', {n}), '')" for n, part in ((1, "user"), (2, "domain"))
+        }
         made["email_digits"] = "regexp_replace(email, '[^0-9]', '', 'g')"
     return made
 

@@ -1,7 +1,8 @@
 """Are these two one person? Pairs that wait for an answer, and what an answer becomes.
 
-"same" links the two from now on, as evidence of the source `review`; "different" is a veto. Both are decisions like any
-other: `identity decisions` lists them, `identity undo` takes them back, and a pair that was answered is not asked again.
+"same" links the two from now on, as evidence of the source `review`; "different" is a veto. Both are decisions like
+any other: `identity decisions` lists them, `identity undo` takes them back, and a pair that was answered is not
+asked again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ def waiting(project: Project) -> list[Waiting]:
         owner = dict(con.execute(f"SELECT node, profile_id FROM ({members_at(project.now)})").fetchall())
         rows = {
             row["profile_id"]: {k: "" if v is None else str(v) for k, v in row.items() if k not in SHOWN_NOT}
-            for row in con.execute("FROM profiles").df().astype(object).where(lambda d: d.notna(), None).to_dict("records")
+            for row in con.execute("FROM profiles")
+            .df()
+            .astype(object)
+            .where(lambda d: d.notna(), None)
+            .to_dict("records")
         }
     settled = {frozenset((owner.get(a), owner.get(b))) for a, b in made[made["known_to"].isna()][["a", "b"]].to_numpy()}
     found: list[Waiting] = []

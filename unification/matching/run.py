@@ -61,7 +61,13 @@ def match(
     new = kept.keep(project, rows)
     states = [pair.state for pair in new]
     return Found(
-        number, known is None, count, states.count(LINKED), states.count(REVIEW), states.count(REFUSED), understood.lines()
+        number,
+        known is None,
+        count,
+        states.count(LINKED),
+        states.count(REVIEW),
+        states.count(REFUSED),
+        understood.lines(),
     )
 
 
@@ -83,23 +89,28 @@ def people(con: duckdb.DuckDBPyConnection, project: Project, apart: Any = ()) ->
 
 
 def candidates(
-    con: duckdb.DuckDBPyConnection, project: Project, version: str, model: matcher.Model, match_at: float, review_at: float
+    con: duckdb.DuckDBPyConnection, project: Project, version: str, model: matcher.Model, match_at: float,
+    review_at: float,
 ) -> tuple[list[Pair], int]:  # fmt: skip
     """The pairs that are to be kept, and how many profiles there were."""
     rows = con.execute("SELECT profile_id, node FROM given ORDER BY profile_id").fetchnumpy()
     names, nodes = rows["profile_id"], rows["node"]
     _leave_out_settled(con, project)
-    grouped = matcher.group(con, model, match_at)
-    label, refused = grouped.label, dict(grouped.refused)
-    found = con.execute(f"SELECT * FROM pairs WHERE probability >= {review_at}").df()
+    apart = matcher.housemates(model)
+    grouped = matcher.group(con, model, match_at, apart=apart)
+    label = grouped.label
+    refused = {place: f"two values of {name} contradict each other" for place, name in grouped.refused}
+    found = con.execute(f"SELECT *, {apart} AS housemates FROM pairs WHERE probability >= {review_at}").df()
     made = []
     for row in found.to_dict("records"):
-        l, r = int(row["l"]), int(row["r"])
+        left, right = int(row["l"]), int(row["r"])
         place = int(row["place"])
+        if row["housemates"]:
+            refused[place] = "different first names at one address"
         sure = row["probability"] >= match_at
-        state = LINKED if sure and label[l] == label[r] else REFUSED if place in refused else REVIEW
-        reason = f"two values of {refused[place]} contradict each other" if place in refused else ""
-        a, b = sorted((str(nodes[l]), str(nodes[r])))
+        state = REFUSED if place in refused else LINKED if sure and label[left] == label[right] else REVIEW
+        reason = refused.get(place, "")
+        a, b = sorted((str(nodes[left]), str(nodes[right])))
         made.append(Pair(pair_id(a, b), state, a, b, float(row["probability"]), float(row["weight"]), version,
                          matcher.parts(model, row), reason))  # fmt: skip
     return made, len(names)

@@ -63,18 +63,21 @@ def weigh(project: Project, one: str, other: str, version: str | None = None) ->
             """SELECT profile_id, i FROM (SELECT profile_id, (row_number() OVER () - 1) AS i FROM given)
                WHERE profile_id IN ('0', '1') ORDER BY 1"""
         ).fetchall()
-        l, r = (int(i) for _, i in places)
-        con.execute(f"CREATE OR REPLACE TABLE _only AS SELECT '0' AS match_key, {min(l, r)}::BIGINT AS join_key_l, {max(l, r)}::BIGINT AS join_key_r")
+        left, right = (int(i) for _, i in places)
+        con.execute(
+            "CREATE OR REPLACE TABLE _only AS SELECT '0' AS match_key, ?::BIGINT AS join_key_l, ?::BIGINT AS join_key_r",
+            sorted((left, right)),
+        )
         matcher.predict(con, model, "one_pair", least=0.0, only="_only")
         row = con.execute("FROM one_pair").df().to_dict("records")[0]
         values = {}
         for comparison in model.comparisons:
-            said = con.execute(
-                f"SELECT unique_id, concat_ws(' ', {', '.join(comparison.reads)}) FROM people WHERE unique_id IN (?, ?)", [l, r]
-            ).fetchall()
-            found = {int(i): str(text) for i, text in said}
-            values[comparison.name] = (found.get(l, ""), found.get(r, ""))
-    bars = [Bar(name, level, bits, values.get(name, ("", ""))) for name, (level, bits) in matcher.parts(model, row).items()]
+            shown = f"concat_ws(' ', {', '.join(comparison.reads)})"
+            query = f"SELECT unique_id, {shown} FROM people WHERE unique_id IN (?, ?)"
+            found = {int(i): str(text) for i, text in con.execute(query, [left, right]).fetchall()}
+            values[comparison.name] = (found.get(left, ""), found.get(right, ""))
+    said = matcher.parts(model, row).items()
+    bars = [Bar(name, level, bits, values.get(name, ("", ""))) for name, (level, bits) in said]
     return Weighed(a, b, number, bars, float(row["weight"]), float(row["probability"]))
 
 
@@ -91,7 +94,9 @@ def picture(found: Weighed) -> Figure:
         colour = INK if bar.name == "sum" else GREY if bar.name == "prior" else BLUE if bar.bits >= 0 else VERMILION
         ax.barh(place, bar.bits, left=begin, color=colour, height=0.62)
         edge = max(begin, begin + bar.bits)
-        ax.annotate(f"{bar.bits:+.1f}", (edge, place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
+        ax.annotate(
+            f"{bar.bits:+.1f}", (edge, place), (4, 0), textcoords="offset points", va="center", fontsize=9, color=INK
+        )
         if bar.name != "sum":
             ax.plot([at + bar.bits] * 2, [place - 0.31, place + 1.31], color=GREY, linewidth=0.8)
         at = begin + bar.bits
