@@ -46,26 +46,27 @@ class Clustered:
 
 def cluster(
     records: int, left: np.ndarray, right: np.ndarray, weight: np.ndarray, *, at: float = 0.0,
-    facts: Sequence[Fact] = (), mean: float = MEAN, given: np.ndarray | None = None,
+    facts: Sequence[Fact] = (), mean: float = MEAN,
 ) -> Clustered:  # fmt: skip
-    """Group records 0..records-1 by their pairs (left, right, weight in bits).
+    """Group records 0..records-1 by their pairs (left, right, weight in bits; left < right).
 
     at: the weight from which a pair joins. mean: the least mean weight of two groups; -inf: connected components, but
-    for contradictions. given: of each record a label, equal for those that are one person already; None: none are.
+    for contradictions.
     """
     left, right, weight = (np.asarray(x) for x in (left, right, weight))
     strong = weight >= at
-    begin = np.arange(records) if given is None else _first_of(np.asarray(given))
-    ends = (np.concatenate([left[strong], begin]), np.concatenate([right[strong], np.arange(records)]))
+    ends = (left[strong], right[strong])
     _, part = connected_components(coo_matrix((np.ones(len(ends[0]), np.int8), ends), (records, records)), False)
-    label = begin.copy()
+    label = np.arange(records)
     inside = part[left] == part[right]  # other pairs join nothing, and speak about no join
     refused: list[tuple[int, str]] = []
     size = np.bincount(part, minlength=1)
     easy = strong & (size[part[left]] == 2)
-    open_ = easy & _apart(facts, left, right, weight) if facts else np.zeros(len(left), bool)
-    label[right[easy & ~open_]] = np.minimum(label[left], label[right])[easy & ~open_]
-    refused += [(int(k), name) for k in np.flatnonzero(open_) if (name := _contradiction(facts, [left[k]], [right[k]]))]
+    for k in np.flatnonzero(easy & _apart(facts, left, right, weight)).tolist():
+        if name := _contradiction(facts, [left[k]], [right[k]]):
+            refused.append((k, name))
+            easy[k] = False
+    label[right[easy]] = label[left[easy]] = np.minimum(label[left], label[right])[easy]
     hard = np.flatnonzero(inside & (size[part[left]] > 2))
     order = hard[np.argsort(part[left[hard]], kind="stable")]
     cuts = np.flatnonzero(np.diff(part[left[order]])) + 1
@@ -128,7 +129,6 @@ def _agglomerate(
             and (name := _contradiction(facts, groups[a], groups[b]))
         ):
             refused.append((place, name))
-            del near[a][b], near[b][a]
             continue
         groups[a] += groups.pop(b)
         for c, found in near.pop(b).items():

@@ -59,7 +59,7 @@ def learn(
         weighed = np.stack([prior * one, max(1e-12, 1 - prior - household) * strange, household * living])
         share = weighed / np.maximum(weighed.sum(axis=0), 1e-300)
         matches, together = share[0] * blocked.pairs, share[2] * blocked.pairs
-        prior = max(1e-10, (matches.sum() + 0.5) / total)
+        prior = min(0.5, max(1e-10, (matches.sum() + 0.5) / total))
         m = [
             _within(_normal(_count(blocked, k, matches, len(usual[k])) + _WEIGHT * usual[k]), c)
             for k, c in enumerate(comparisons)

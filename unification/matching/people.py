@@ -61,7 +61,8 @@ def _said(con: duckdb.DuckDBPyConnection, project: Project, nodes: Sequence[str]
     for trait in traits:
         queries = [
             f"""SELECT "{trait}"::VARCHAR AS v, known_at FROM "{s.name}"
-                WHERE nullif(trim("{trait}"::VARCHAR), '') IS NOT NULL AND node IN (SELECT unnest($1::VARCHAR[]))""" for s in sources if trait in s.traits
+                WHERE nullif(trim("{trait}"::VARCHAR), '') IS NOT NULL AND node IN (SELECT unnest($1::VARCHAR[]))"""
+            for s in sources if trait in s.traits
         ]  # fmt: skip
         best = con.execute(
             f"SELECT arg_max(v, known_at) FROM ({' UNION ALL '.join(queries)})", [list(nodes)]
