@@ -15,11 +15,19 @@ With --speed also what stands beside the graph, as their own benchmarks (golden,
   identity.golden_vs_group_by            golden profiles from scratch, over one GROUP BY of the same rows
   identity.collector_vs_raw              events a second of the collector, over a bare route that appends and fsyncs
 
+With FILE.parquet --truth COLUMN (or --people N, generated) instead how well people are found in a table, unsupervised,
+beside Splink in its documented set-up at .5 (benchmarks/_matching.py):
+
+  identity.b3_f1, identity.b3_precision, identity.cluster_f1   of our clusters; details: recall, pairs, households
+  identity.splink_b3_f1                                        Splink's
+  identity.wall_vs_splink, identity.rss_vs_splink              ours from the table to the clusters, over Splink's
+
 Splink says who belongs together; ours also since when, who was who before, and what each profile's lasting id is.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import statistics
 import sys
@@ -32,10 +40,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks import collector, golden, report
+from benchmarks import _matching, _matching_people, collector, golden, report
 from benchmarks.report import Usage, measure, progress
+from foretell.errors import ForetellError
 from unification.graph import Rules, Walked, by_part, shared_since, walk, with_turns
 from unification.identity import describing, evidence, show, take_in
+from unification.matching import matcher
 from unification.store import Changed, Limits, Store
 
 FULL, QUICK = 5_000_000, 50_000
@@ -263,12 +273,51 @@ def _batches(home: Home, given: Links, size: int, repeats: int) -> tuple[list[Us
     return used[2:], touched
 
 
+def matching(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Report how well people are found in a file, or among generated ones."""
+    if not 0 < given.threshold < 1:
+        parser.error(f"--threshold: expected a probability between 0 and 1, got {given.threshold}")
+    if stray := [pair for pair in given.map if pair.count("=") != 1]:
+        parser.error(f"--map: expected COLUMN=KIND, got {stray[0]}")
+    named = dict(pair.split("=") for pair in given.map)
+    with tempfile.TemporaryDirectory() as folder:
+        if given.people:
+            given.file, given.truth = _matching_people.write(Path(folder) / "people.parquet", given.people), "person"
+        if not given.truth:
+            parser.error("FILE needs --truth COLUMN")
+        if not given.file.exists():
+            parser.error(f"FILE: expected a file, got {given.file}, which is not there")
+        columns = [name for name, *_ in _matching.connect(given.file).execute("DESCRIBE given").fetchall()]
+        if given.truth not in columns:
+            parser.error(f"--truth: expected one of {', '.join(columns)}, got {given.truth}")
+        try:
+            _matching.measure(given.file, given.truth, named, given.threshold, given.repeats).show()
+        except ForetellError as error:
+            parser.error(str(error))
+
+
 def main() -> None:
     """Read the command line, measure, report."""
     parser = report.options(__doc__ or "", "identity")
     parser.add_argument("--speed", action="store_true", help="golden profiles and the collector too")
     parser.add_argument("--links", type=int, help=f"how many links (default: {FULL:,}, quick: {QUICK:,})")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a table of people, Parquet or CSV")
+    parser.add_argument("--truth", metavar="COLUMN", help="FILE's column that says who is who")
+    parser.add_argument(
+        "--map", nargs="+", action="extend", default=[], metavar="COLUMN=KIND", help="what a column is, where its name "
+        "does not say it: given_name=first_name; KIND - leaves it out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threshold", type=float, default=matcher.MATCH_AT, metavar="P", help="probability (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--people", "--generate", type=int, metavar="N", help="so many generated records in place of FILE"
+    )
+    parser.add_argument("--json", action="store_true", help="the last line is JSON in any case")
     given = parser.parse_args()
+    if given.file or given.people:
+        matching(parser, given)
+        return
     count = given.links or (QUICK if given.quick else FULL)
     size = 10_000 if not given.quick else 500
     bars, details = speed(count, size, 1 if given.quick else (given.repeats or 3))

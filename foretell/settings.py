@@ -48,6 +48,12 @@ def _count(text: Any, least: int = 1) -> int:
     return n
 
 
+def _probability(text: Any) -> float:
+    if not 0 < (p := float(text)) < 1:
+        raise ValueError("expected a probability between 0 and 1")
+    return p
+
+
 def _names(text: Any) -> tuple[str, ...]:
     found = text.split(",") if isinstance(text, str) else text
     if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
@@ -174,6 +180,8 @@ SPECS: dict[str, _Spec] = {
     "online": _Spec(
         "sqlite", _online, 'where features are online: "sqlite", "redis://host:port/db", or "env:NAME" that holds one'
     ),
+    "match_at": _Spec(0.95, _probability, "probability from which `identity match` links two profiles"),
+    "review_at": _Spec(0.5, _probability, "probability from which it asks in `identity review`; match_at: never"),
     "purposes": _Spec({}, _purposes, 'purpose = "opt-in" (needs a grant) or "opt-out" (ended by a withdrawal)'),
     "oidc": _Spec(
         {},

@@ -40,6 +40,7 @@ TABLES: Mapping[str, Held] = {
     "quarantine": Held("rows that could not be understood", text=("raw", "reason")),
     "consents": Held("consents given and withdrawn by hand", node=("node",)),
     "decisions": Held("decisions about who is who", node=("a", "b"), follows=("undoes", "decision_id")),
+    "matches": Held("pairs of people who are probably one", node=("a", "b")),
     "scores": Held("scores with their contract", profile=("profile_id",)),
     "scored_rows": Held("the rows of features that were scored", profile=("profile_id",)),
     "scored_columns": Held("which features stand in these rows"),

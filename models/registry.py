@@ -8,23 +8,29 @@ Unanswered.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 
-from foretell import databases
-from foretell.errors import ForetellError, NotReady
+from foretell.errors import NotReady
 from foretell.project import Project
+from lake.tracking import OWNER as OWNER
+from lake.tracking import PATIENCE as PATIENCE
+from lake.tracking import SERVER as SERVER
+from lake.tracking import Taken as Taken
+from lake.tracking import Unanswered as Unanswered
+from lake.tracking import client as client
+from lake.tracking import exists as exists
+from lake.tracking import experiment as experiment
+from lake.tracking import owner as owner
+from lake.tracking import quietly as quietly
+from lake.tracking import server as server
+from lake.tracking import shown, without
 from models.encoding import encode
 from models.explain import contributions, largest, shifted, told
 from models.interval import interval
@@ -33,20 +39,7 @@ from models.wording import Wording
 ALIAS = "champion"
 CONTRACT = "contract.json"
 VIEWS = "views.json"
-SERVER = "MLFLOW_TRACKING_URI"
-OWNER = "foretell.project"  # the tag of runs and versions that says whose they are, on a server that many may use
-# MLflow's own defaults let a command hang for four minutes and more at each request to a server that is down.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-_asked = ""  # the server or database that `client` was last made for; "": a file of a home
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model or version; no such alias
-
-
-class Unanswered(ForetellError):
-    """The tracking server is down, or refuses what it is asked. Nothing follows from that about what it holds."""
-
-
-class Taken(ForetellError):
-    """The tracking server has a champion of this name that is another project's."""
 
 
 @dataclass(frozen=True)
@@ -141,63 +134,6 @@ class Champion:
         return pd.Series(self.contract["background"], dtype=float)
 
 
-def server(project: Project) -> str:
-    """The tracking server or database in use; "": a file of the home. The variable comes before the setting."""
-    return os.environ.get(SERVER) or databases.address(project, "mlflow", servers=True)
-
-
-def exists(project: Project) -> bool:
-    """Whether there is anything to ask: a server, or a file of the home."""
-    return bool(server(project)) or (project.home / "mlflow" / "mlflow.db").exists()
-
-
-def client(project: Project):
-    """MLflow's client on this project's tracking store: that of `server`, or of the home."""
-    import logging
-
-    import mlflow
-
-    global _asked
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow", "urllib3.connectionpool"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    given, uri = os.environ.get(SERVER), server(project)
-    _asked = uri
-    if uri:
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
-        if uri.startswith("postgresql"):
-            databases.reach(uri)  # MLflow would try for most of an hour
-    else:
-        folder = project.home / "mlflow"
-        folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    if (
-        not given
-    ):  # MLflow sets the variable as well: it must not pass for the user's wish, nor follow us to other homes
-        os.environ.pop(SERVER, None)
-    return mlflow.MlflowClient(uri, uri)
-
-
-def experiment(project: Project, task: str) -> str:
-    """The id of a task's experiment, made on first use; its artifacts are in the home, or where a server has them."""
-    tracking, uri = client(project), server(project)
-    location = None if os.environ.get(SERVER) or uri.startswith("http") else _artifacts(project, task)
-    if found := tracking.get_experiment_by_name(task):
-        if uri.startswith("postgresql") and location and found.artifact_location != location:
-            raise Taken(
-                task, f"expected an experiment of this project in {_shown()}, got one whose artifacts lie in "
-                f"{found.artifact_location}", "give each project a database of its own, or run an MLflow server",
-            )  # fmt: skip
-        return found.experiment_id
-    return tracking.create_experiment(task, artifact_location=location)
-
-
-def _artifacts(project: Project, task: str) -> str:
-    return (project.home / "mlflow" / "artifacts" / task).as_uri()
-
-
 def champion(project: Project, task: str, version: str | None = None) -> Champion:
     """The model in use for a task, or a given version. NotReady when nothing is trained yet; Taken."""
     import mlflow.artifacts
@@ -270,19 +206,14 @@ def trained_at(project: Project, task: str) -> tuple[str, datetime] | None:
     return str(found.version), datetime.fromtimestamp(found.creation_timestamp / 1000)
 
 
-def owner(project: Project) -> str:
-    """Whose a model is: the same for all homes with the same key, whose profiles have the same ids. Tells no key."""
-    return hmac.new(project.key.encode(), OWNER.encode(), hashlib.sha256).hexdigest()[:16]
-
-
 def _refuse_others(project: Project, found: Any) -> None:
     """Raise Taken for a version that another project registered on the server; one without the tag is anybody's."""
     if server(project) and (whose := found.tags.get(OWNER)) and whose != owner(project):
         raise Taken(
-            found.name, f"expected a model of this project on tracking server {_shown()}, got one of another project "
+            found.name, f"expected a model of this project on tracking server {shown()}, got one of another project "
             f"that has a task of the same name (v{found.version})",
             f"rename one of the tasks, give this project a workspace of its own (MLFLOW_WORKSPACE, on a server started "
-            f"with --enable-workspaces) or another server, or {_without()}",
+            f"with --enable-workspaces) or another server, or {without()}",
             where="homes that are to share their models need the same file `key`",
         )  # fmt: skip
 
@@ -290,67 +221,5 @@ def _refuse_others(project: Project, found: Any) -> None:
 def look_closer(project: Project) -> str:
     """Where people see the runs: the server's address, or the command that shows those of this home."""
     if uri := server(project):
-        return _shown(uri) if uri.startswith("http") else f"mlflow ui --backend-store-uri {_shown(uri)}"
+        return shown(uri) if uri.startswith("http") else f"mlflow ui --backend-store-uri {shown(uri)}"
     return f"mlflow ui --backend-store-uri sqlite:///{project.home / 'mlflow' / 'mlflow.db'}"
-
-
-def _shown(uri: str = "") -> str:
-    """The server's address without the name and password that it may hold."""
-    return databases.shown(uri or _asked)
-
-
-def _without() -> str:
-    return f"unset {SERVER}" if os.environ.get(SERVER) else "leave out the setting mlflow"
-
-
-def _unanswered(error: Exception) -> Unanswered | None:
-    """What MLflow raised, said as the server's failure; None if no server was asked, or something else went wrong."""
-    if not _failed(error):
-        return None
-    root: BaseException = error  # of a failed connection, its first cause: "Connection refused", not its wrappings
-    link = error.__cause__ or error.__context__
-    while link:
-        root = link if isinstance(link, OSError) or databases.is_failure(link) else root
-        link = link.__cause__ or link.__context__
-    reason = databases.reason(root, _asked)
-    login, at, _ = urlsplit(_asked).netloc.rpartition("@")
-    kind = "tracking server" if _asked.startswith("http") else "MLflow's database"
-    return Unanswered(
-        f"{kind} {_shown()}", f"expected an answer, got: {reason.replace(login + at, '') if at else reason}",
-        f"start it or mend that, or {_without()} to use the home's own registry; then run the same command again",
-    )  # fmt: skip
-
-
-def _failed(error: Exception) -> bool:
-    """Whether it is the server's or the database's failure."""
-    if _asked.startswith("postgresql"):
-        link: BaseException | None = error
-        while link and not databases.is_failure(link):
-            link = link.__cause__ or link.__context__
-        return link is not None
-    if not _asked.startswith(("http://", "https://")):
-        return False
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    return isinstance(error, (MlflowException, RequestException))
-
-
-def quietly(work: Callable[[], Any]) -> Any:
-    """Run MLflow calls without its chatter on standard output and error. Unanswered if a tracking server fails them."""
-    import contextlib
-    import io
-    import warnings
-
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            return work()
-        except Exception as error:
-            if failure := _unanswered(error):
-                raise failure from error
-            raise

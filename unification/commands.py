@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ingestion.commands import choosing, chosen_rows, quarantine
+from unification.matching import commands as matching
 
 
 @click.command()
@@ -86,9 +87,18 @@ def identity() -> None:
 @identity.command()
 @click.argument("a")
 @click.argument("b")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the weights of their comparisons (see weights).",
+)
 @click.pass_obj
-def explain(project: str | None, a: str, b: str) -> None:
-    """Show the chain of links by which A and B are one person, or what keeps them apart."""
+def explain(project: str | None, a: str, b: str, plot: Path | None) -> None:
+    """Show the chain of links by which A and B are one person, or what keeps them apart.
+
+    Of a link that matching has made, its weight in bits, its probability and the version of the model.
+    """
     from foretell.console import table
     from foretell.project import Project
     from unification.explain import explain as run
@@ -96,6 +106,11 @@ def explain(project: str | None, a: str, b: str) -> None:
 
     home = Project.find(project)
     ensure(home)
+    if plot:
+        from unification.matching.weights import picture, weigh
+
+        picture(weigh(home, a, b)).savefig(plot)
+        click.echo(f"wrote {plot}")
     found = run(home, a, b)
     if found.profile_a != found.profile_b:
         click.echo(f"{found.a} is {found.profile_a}, {found.b} is {found.profile_b}: not one person.")
@@ -107,6 +122,16 @@ def explain(project: str | None, a: str, b: str) -> None:
         ["identifier", "and", "known since", "source", "facts", "first fact"],
         [(x.a, x.b, f"{x.known_at:%Y-%m-%d %H:%M}", x.source, f"{x.evidence:,}", x.fact_id) for x in found.path],
     )
+    if any(link.source == "match" for link in found.path):
+        from unification.matching.kept import pairs
+
+        weighed = {pair.match_id: pair for pair in pairs(home)}
+        for link in found.path:
+            if link.source == "match" and (pair := weighed.get(link.fact_id)):
+                click.echo(
+                    f"{pair.match_id}: weight {pair.weight:+.1f}, probability {pair.probability:.4f}, "
+                    f"model {pair.model_version}"
+                )
 
 
 _because = click.option("--because", default="", help="Why; kept with the decision.")
@@ -350,5 +375,8 @@ def show_account(project: str | None, name: str, at: datetime | None, limit: int
     click.echo(f"\n{len(people):,} people{f' at {at:%Y-%m-%d %H:%M}' if at else ''}")
     table(["profile_id", "by", "known since"], [(p, via, f"{since:%Y-%m-%d}") for p, via, since in people[:limit]])
 
+
+for _command in matching.COMMANDS:
+    identity.add_command(_command)
 
 COMMANDS = [unify, identity, account]

@@ -22,6 +22,8 @@ from unification.graph import UNLINK, VETO
 
 TABLE = "decisions"
 UNDO = "undo"
+SAME = "same"  # an answer that two are one person: a link from then on
+MATCHES = "matches"  # the table of pairs that matching has found: links like those of facts
 SCHEMA = pa.schema([
     ("decision_id", pa.string()), ("kind", pa.string()), ("a", pa.string()), ("b", pa.string()),
     ("undoes", pa.string()), ("reason", pa.string()),
@@ -31,7 +33,7 @@ _COLUMNS = ["decision_id", "kind", "a", "b", "reason", "made_at", "known_at", "k
 
 
 def decisions(project: Project) -> pd.DataFrame:
-    """Every decision: decision_id, kind ("veto", "unlink"), a, b (nodes), reason, made_at, known_at, known_to.
+    """Every decision: decision_id, kind ("veto", "unlink", "same"), a, b (nodes), reason, made_at, known_at, known_to.
 
     known_to: when it was taken back; NaT: it stands.
     """
@@ -50,8 +52,8 @@ def decisions(project: Project) -> pd.DataFrame:
 
 def decide(project: Project, kind: str, a: str, b: str, reason: str = "") -> str:
     """Write down a decision about two nodes; returns its id. It counts from the project's now on."""
-    if kind not in (VETO, UNLINK):
-        raise unknown("kind of decision", kind, (VETO, UNLINK))
+    if kind not in (VETO, UNLINK, SAME):
+        raise unknown("kind of decision", kind, (VETO, UNLINK, SAME))
     return _append(project, kind, reason, a=a, b=b)
 
 
@@ -67,8 +69,8 @@ def take_back(project: Project, decision: str, reason: str = "") -> None:
 
 
 def digest(project: Project) -> str:
-    """What the graph depends on beside facts and rules, in short; empty before the first decision."""
-    files = sorted(table(project, TABLE).files())
+    """What the graph depends on beside facts and rules, in short; empty before the first decision or match."""
+    files = sorted([*table(project, TABLE).files(), *table(project, MATCHES).files()])
     names = [file.rsplit("/", 1)[-1] for file in files]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8] if names else ""
 

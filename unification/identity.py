@@ -26,9 +26,9 @@ from foretell.errors import NotReady, UnknownName
 from foretell.project import Project
 from ingestion.normalise import RULE_VERSION, identifier, other_forms
 from lake import derived
-from lake.engine import instant, last_batch, quote, session
+from lake.engine import instant, last_batch, quote, session, table
 from lake.erasure import rebirths
-from unification.decisions import decisions, digest
+from unification.decisions import MATCHES, SAME, decisions, digest
 from unification.golden import build_golden, declared
 from unification.graph import NEVER, UNLINK
 from unification.store import Changed, Decided, Describe, Limits, Store, numbers
@@ -36,6 +36,7 @@ from unification.store import Changed, Decided, Describe, Limits, Store, numbers
 # Part of every feature's fingerprint: another rule is another history.
 IDENTITY_RULE = f"deterministic-1/normalise-{RULE_VERSION}"
 _FORM = 2  # of the arrays: another one is made anew
+FOUND_BATCH = -1  # of links that no load has brought
 _ROWS = 500_000  # of facts are read at once
 _EVIDENCE = ["number", "known_at", "source", "fact_id", "batch"]
 
@@ -58,7 +59,8 @@ def unify(project: Project) -> dict[str, int]:
         store = Store(limits(project), folder_of(project), anew=before is None)
         store.open()
         since = before["batch"] if before else 0
-        added = add_facts(con, project, store, since)
+        found = before is None or before["decisions"] != state["decisions"]
+        added = add_facts(con, project, store, since, found=found)
         show(con, project.home / "derived", store, added.changed, anew=before is None)
         # what is true of a profile depends on now too, where that is set to another day
         whole = before is None or any(before[name] != state[name] for name in ("traits", "as_of")) or state["as_of"]
@@ -175,8 +177,12 @@ def rules(project: Project) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
-def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, since: int) -> Added:
+def add_facts(
+    con: duckdb.DuckDBPyConnection, project: Project, store: Store, since: int, *, found: bool = True
+) -> Added:  # fmt: skip
     """Take identifiers and links of the facts of later batches than `since` into the graph.
+
+    found: also the links that matching and reviews have made, which come in no batch.
 
     Leaves the table `edges`, of the links in these facts: number, known_at, source, fact_id (of the first fact that
     says so), evidence (how many do), batch (the latest).
@@ -187,6 +193,8 @@ def add_facts(con: duckdb.DuckDBPyConnection, project: Project, store: Store, si
             here = f'FROM "{name}" WHERE node IS NOT NULL AND batch > {since}'
             queries.append(f"SELECT {identifiers(source)}, known_at, '{name}' AS source, fact_id, batch {here}")
     met = take_in(con, store, queries)
+    if found and (links := _found_links(con, project, store)):
+        met = np.union1d(met, take_in(con, store, links, anew=False))
     blocked = project.setting("identity_blocked")
     changed = store.walk(
         describing(con, project.key, blocked, lambda names: rebirths(project, names)), decided(project)
@@ -200,31 +208,55 @@ def identifiers(source: Source) -> str:
     return ", ".join(f"'{kind}:' || id_{kind}" for kind in source.identifiers)
 
 
+def _found_links(con: duckdb.DuckDBPyConnection, project: Project, store: Store) -> list[str]:
+    """Links that matching and reviews have made, between identifiers that facts have brought; all of them each time."""
+    stored = table(project, MATCHES)
+    parts = [
+        f"""SELECT a, b, min(known_at) AS known_at, 'match' AS source, match_id AS fact_id FROM {stored.scan(files)}
+            WHERE state = 'linked' GROUP BY ALL""" for files in [stored.files()] if files
+    ]  # fmt: skip
+    made = decisions(project)
+    if len(same := made[made["kind"] == SAME]):
+        answers = same[["a", "b", "known_at"]].assign(source="review", fact_id=same["decision_id"])
+        con.register("answers_now", pa.Table.from_pandas(answers, preserve_index=False))
+        parts.append("SELECT * FROM answers_now")
+    if not parts:
+        return []
+    rows = con.sql(f"{' UNION ALL BY NAME '.join(parts)} ORDER BY known_at, a, b").to_arrow_table()
+    there = (store.find(rows["a"]) >= 0) & (store.find(rows["b"]) >= 0)
+    con.register("found_now", rows.filter(pa.array(there)))
+    return [f"SELECT a, b, known_at::TIMESTAMPTZ, source, fact_id, {FOUND_BATCH}::BIGINT FROM found_now"]
+
+
 def evidence(con: duckdb.DuckDBPyConnection) -> None:
     """Make the table `edges` of the table `_evidence`: a link is known since its first evidence, further is counted."""
     con.execute(
         """CREATE OR REPLACE TEMP TABLE edges AS
-            WITH linked AS (SELECT number, min(known_at) AS known_at, count(*) AS evidence, max(batch) AS batch
-                            FROM _evidence GROUP BY number),
-                first AS (SELECT number, min_by(source, fact_id) AS source, min(fact_id) AS fact_id
-                          FROM _evidence SEMI JOIN linked USING (number, known_at) GROUP BY number)
-            SELECT number, known_at, source, fact_id, evidence, batch FROM linked JOIN first USING (number)"""
+            WITH each AS (SELECT *, batch < 0 AS found FROM _evidence),
+                linked AS (SELECT number, found, min(known_at) AS known_at, count(*) AS evidence, max(batch) AS batch
+                           FROM each GROUP BY ALL),
+                first AS (SELECT number, found, min_by(source, fact_id) AS source, min(fact_id) AS fact_id
+                          FROM each SEMI JOIN linked USING (number, found, known_at) GROUP BY ALL)
+            SELECT number, known_at, source, fact_id, evidence, batch FROM linked JOIN first USING (number, found)"""
     )
     con.execute("DROP TABLE _evidence")
 
 
-def take_in(con: duckdb.DuckDBPyConnection, store: Store, queries: Sequence[str]) -> np.ndarray:
+def take_in(
+    con: duckdb.DuckDBPyConnection, store: Store, queries: Sequence[str], *, anew: bool = True
+) -> np.ndarray:  # fmt: skip
     """Take what was met in one fact, and so belongs to one person, into the graph; it is walked later.
 
     queries: facts, one a row: identifiers "type:value" or null, in the order of the contract, and last known_at,
     source, fact_id, batch. The first identifier of a row is linked with each of the others. Returns the numbers of the
-    nodes met; leaves the table `_evidence`, of the links: number, known_at, source, fact_id, batch.
+    nodes met; leaves the table `_evidence`, of the links: number, known_at, source, fact_id, batch. anew: begin it.
     """
     met, own = np.zeros(0, bool), con.cursor()  # one connection reads while the other writes
-    own.execute(
-        """CREATE OR REPLACE TABLE _evidence (number INTEGER, known_at TIMESTAMPTZ, source VARCHAR, fact_id VARCHAR,
-           batch BIGINT)"""
-    )
+    if anew:
+        own.execute(
+            """CREATE OR REPLACE TABLE _evidence (number INTEGER, known_at TIMESTAMPTZ, source VARCHAR, fact_id VARCHAR,
+               batch BIGINT)"""
+        )
     for query in queries:
         for rows in con.sql(query).to_arrow_reader(_ROWS):
             *texts, known, source, fact_id, batch = rows.columns
@@ -288,9 +320,17 @@ def decided(project: Project) -> list[Decided]:
     def micros(at: Any) -> int:
         return NEVER if pd.isna(at) else pd.Timestamp(at).value // 1000
 
-    made: Any = decisions(project).itertuples()
-    return [
-        Decided(d.decision_id, int(d.kind == UNLINK), d.a, d.b, micros(d.known_at), micros(d.known_to)) for d in made
+    made: Any = list(decisions(project).itertuples())
+    said = [
+        Decided(d.decision_id, int(d.kind == UNLINK), d.a, d.b, micros(d.known_at), micros(d.known_to))
+        for d in made
+        if d.kind != SAME
+    ]
+    # an answer "same" that was taken back links no longer from then on
+    return said + [
+        Decided(d.decision_id, 1, d.a, d.b, micros(d.known_to), NEVER)
+        for d in made
+        if d.kind == SAME and not pd.isna(d.known_to)
     ]
 
 
