@@ -159,9 +159,14 @@ def score_one(project: Project, name: str, who: str) -> dict[str, Any]:
         )  # fmt: skip
     service = model.contract["service"]
     rows = quietly(lambda: Online(project, [service]).read([service], [profile])[service])
-    if rows.times(0) != {last.cutoff}:
-        raise NotReady(who, f"its features online are not those of {last.cutoff:%Y-%m-%d}", "run `foretell score`")
-    terms = Terms(last.cutoff, last.cutoff + task.horizon, last.batch, task.purpose)
+    times = [at for at in rows.times(0) if at is not None]
+    # of whom something has come in since, some are as of then
+    if len(times) < len(rows.times(0)) or min(times) < last.cutoff:
+        raise NotReady(
+            who, f"its features online are not those of {last.cutoff:%Y-%m-%d %H:%M}", "run `foretell score`"
+        )  # fmt: skip
+    cutoff = max(times)
+    terms = Terms(cutoff, cutoff + task.horizon, last.batch, task.purpose)
     X = encode_rows(rows.values([0]), model.contract["columns"], model.categories)
     absent = list(last.empty) if known == [None] else []  # a view had no row of them
     evidence = Evidence(name, model.contract["columns"], last.empty)

@@ -80,7 +80,7 @@ def _topics(project: Project, say: Callable[[str], None]) -> dict[str, Topic]:
 class State:
     """All that a turn needs, as of a publication and a state of the lake. pending: profiles to be caught up with."""
 
-    def __init__(self, project: Project):
+    def __init__(self, project: Project, say: Callable[[str], None]):
         self.project = project
         self.streams = streams_of(project)
         self.stamp = stamp_of(project)
@@ -93,7 +93,7 @@ class State:
         self.lines = {stream: Lines(project, sources) for stream, sources in self.streams.items()}
         home = folder_of(project.home)
         self.tails = {stream: Tail(home / stream, self.loaded[stream]) for stream in self.streams}
-        self.online = Online(project, self.rows.views)
+        self.online = Online(project, self.rows.views, say)
         self.pending = self.memory.since(self.rows.batch)
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ class Worker:
         """Read everything, waiting for whoever writes. Raises why it cannot be served."""
         while True:
             try:
-                self._take(State(self._project))
+                self._take(State(self._project, self._say))
                 return
             except Busy as error:
                 self._say(f"waiting: {error.problem}")
@@ -221,6 +221,7 @@ class Worker:
             touched, keys = state.memory.add(fresh)
         count = sum(one.lines for one in found)
         if not lines:
+            state.pending += state.online.behind()
             touched, state.pending = state.pending[:AT_ONCE], state.pending[AT_ONCE:]
             keys = state.memory.graph.keys_of(touched)
         if touched:
@@ -245,7 +246,7 @@ class Worker:
         alive = state.memory.rows(touched, at)
         packed = state.rows.pack(alive, at)
         gone = sorted(set(touched) - set(alive))
-        state.online.write(state.memory.con, gone)
+        state.online.write(state.memory.con, alive, gone)
         self._store.write(packed, gone, state.memory.graph.meaning(keys, at), at)
 
     def _take(self, state: State) -> None:
@@ -282,7 +283,7 @@ class Worker:
             except ForetellError as error:
                 self._say(f"cannot take up what has changed: {error}")
         if self._coming is None and (self._store.replaced or self._changed()):
-            self._coming = self._thread.submit(State, Project(self._project.folder))
+            self._coming = self._thread.submit(State, Project(self._project.folder), self._say)
         self._load(now)
 
     def _changed(self) -> bool:
