@@ -107,10 +107,9 @@ class Online:
     def read(self, services: Iterable[str], profiles: Sequence[str]) -> dict[str, Rows]:
         """For each service the rows of these profiles. Every view is read once, whichever services share it."""
         wanted = {name: self._services[name] for name in services}
-        found = {
-            name: self._store.read(self._config, self._views[name], profiles)
-            for name in dict.fromkeys(view for views in wanted.values() for view in views)
-        }
+        names = list(dict.fromkeys(view for views in wanted.values() for view in views))
+        rows = self._store.read_views(self._config, [self._views[name] for name in names], profiles)
+        found = dict(zip(names, rows, strict=True))
         places = {name: {f.name: place for place, f in enumerate(self._views[name].features)} for name in found}
         return {service: Rows(profiles, views, found, places) for service, views in wanted.items()}
 

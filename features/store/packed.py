@@ -69,6 +69,16 @@ class Row(NamedTuple):
         return _EPOCH + timedelta(microseconds=self.event)
 
 
+@lru_cache(maxsize=65_536)
+def _places_of(nulls: bytes) -> tuple[int, ...]:
+    """Which features are null."""
+    bits = int.from_bytes(nulls, "little")
+    return tuple(i for i in range(8 * len(nulls)) if bits >> i & 1)
+
+
+_new = tuple.__new__  # what a named tuple calls, after looking at its arguments
+
+
 def micros(at: datetime | None) -> int:
     """An instant in microseconds since 1970; one without a zone is UTC, none at all is before any other."""
     if at is None:
@@ -100,7 +110,8 @@ class Layout:
         self._numbers = struct.Struct("<" + "".join(KINDS[kind].letter for kind in self.kinds))
         self._first = STAMPED + self._nulls
         self.width = self._first + self._numbers.size  # bytes before the texts
-        self._texts = tuple(i for i, kind in enumerate(self.kinds) if kind in TEXTS)
+        self._texts = tuple((i, kind == "STRING") for i, kind in enumerate(self.kinds) if kind in TEXTS)
+        self._full = bytes(self._nulls)
 
     # One row.
 
@@ -127,20 +138,18 @@ class Layout:
         event, created = _STAMPS.unpack_from(packed, 8)
         values: tuple[Any, ...] = self._numbers.unpack_from(packed, self._first)
         nulls = packed[STAMPED : self._first]
-        if self._texts or nulls.count(0) != self._nulls:
-            values = self._whole(packed, values, int.from_bytes(nulls, "little"))
-        return Row(event - _SIGN, created - _SIGN, values)
-
-    def _whole(self, packed: bytes, numbers: tuple[Any, ...], nulls: int) -> tuple[Any, ...]:
-        """Numbers with texts in the place of their ends, and None where it is null."""
-        values, begin = list(numbers), 0
-        for i in self._texts:
-            text = packed[self.width + begin : self.width + numbers[i]]
-            values[i] = text.decode() if self.kinds[i] == "STRING" else text
-            begin = numbers[i]
-        if nulls:
-            values = [None if nulls >> i & 1 else value for i, value in enumerate(values)]
-        return tuple(values)
+        if self._texts or nulls != self._full:
+            whole, begin, width = list(values), 0, self.width
+            for i, decoded in self._texts:
+                end = values[i]
+                text = packed[width + begin : width + end]
+                whole[i] = text.decode() if decoded else text
+                begin = end
+            if nulls != self._full:
+                for i in _places_of(nulls):
+                    whole[i] = None
+            values = tuple(whole)
+        return _new(Row, (event - _SIGN, created - _SIGN, values))
 
     # Many rows.
 

@@ -48,7 +48,8 @@ class Rows(Protocol):
 
     def write(self, table: str, keys: Sequence[str], values: Sequence[bytes], life: int | None = None) -> None: ...
     def read(self, table: str, keys: Sequence[str]) -> list[bytes | None]: ...
-    async def read_async(self, table: str, keys: Sequence[str]) -> list[bytes | None]: ...
+    def read_views(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[bytes | None]]: ...
+    async def read_views_async(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[bytes | None]]: ...
     def keys(self, table: str) -> Iterator[str]: ...
     def delete(self, table: str, keys: Sequence[str]) -> int: ...
     def drop(self, table: str) -> None: ...
@@ -118,8 +119,15 @@ class PackedOnlineStore(OnlineStore):
 
     def read(self, config: RepoConfig, view: FeatureView, texts: Sequence[str]) -> list[Row | None]:
         """The rows under these keys (see keys.py), None where there is none."""
-        shape, table = self._kept(config, view)
-        return list(map(shape.unpack, self.rows(config).read(table, texts)))
+        return self.read_views(config, [view], texts)[0]
+
+    def read_views(
+        self, config: RepoConfig, views: Sequence[FeatureView], texts: Sequence[str]
+    ) -> list[list[Row | None]]:
+        """The rows of several views under the same keys, in one question to the server."""
+        kept = [self._kept(config, view) for view in views]
+        found = self.rows(config).read_views([(table, texts) for _, table in kept])
+        return [list(map(shape.unpack, packed)) for (shape, _), packed in zip(kept, found, strict=True)]
 
     def read_columns(self, config: RepoConfig, view: FeatureView, texts: Sequence[str]) -> pa.Table:
         """The rows there are under these keys, in columns: entity (its text), event_timestamp, created, features."""
@@ -176,7 +184,7 @@ class PackedOnlineStore(OnlineStore):
         requested_features: list[str] | None = None,
     ) -> list[Answer]:  # fmt: skip
         shape, name = self._kept(config, table)
-        packed = await self.rows(config).read_async(name, keys.of_protos(entity_keys))
+        (packed,) = await self.rows(config).read_views_async([(name, keys.of_protos(entity_keys))])
         return _answers(shape, packed, requested_features)
 
     def get_online_features(
@@ -189,12 +197,8 @@ class PackedOnlineStore(OnlineStore):
                 config, features, entity_rows, registry, project, full_feature_names,
                 include_feature_view_version_metadata,
             )  # fmt: skip
-        (plan, columns), found = asked, []
-        for one in plan.views:
-            shape, table = self._kept(config, one.view)
-            packed = self.rows(config).read(table, request.texts_of(one, columns))
-            found.append(response.results_of(shape, one.features, list(map(shape.unpack, packed))))
-        return request.answer_of(plan, columns, found)
+        wanted = self._wanted(config, *asked)
+        return self._answer(config, *asked, self.rows(config).read_views(wanted))
 
     async def get_online_features_async(
         self, config: RepoConfig, features: Any, entity_rows: Any, registry: Any, project: str,
@@ -206,15 +210,20 @@ class PackedOnlineStore(OnlineStore):
                 config, features, entity_rows, registry, project, full_feature_names,
                 include_feature_view_version_metadata,
             )  # fmt: skip
-        plan, columns = asked
-        kept = [self._kept(config, one.view) for one in plan.views]
-        texts = [request.texts_of(one, columns) for one in plan.views]
-        reads = [self.rows(config).read_async(kept[at][1], texts[at]) for at in range(len(kept))]
-        found = [
-            response.results_of(shape, one.features, list(map(shape.unpack, packed)))
-            for one, (shape, _), packed in zip(plan.views, kept, await asyncio.gather(*reads), strict=True)
-        ]
-        return request.answer_of(plan, columns, found)
+        wanted = self._wanted(config, *asked)
+        return self._answer(config, *asked, await self.rows(config).read_views_async(wanted))
+
+    def _wanted(self, config: RepoConfig, plan: Plan, columns: dict[str, list[Any]]) -> list[tuple[str, list[str]]]:
+        return [(self._kept(config, one.view)[1], request.texts_of(one, columns)) for one in plan.views]
+
+    def _answer(
+        self, config: RepoConfig, plan: Plan, columns: dict[str, list[Any]], found: list[list[bytes | None]]
+    ) -> OnlineResponse:
+        results = []
+        for one, packed in zip(plan.views, found, strict=True):
+            shape, _ = self._kept(config, one.view)
+            results.append(response.results_of(shape, one.features, list(map(shape.unpack, packed))))
+        return request.answer_of(plan, columns, results)
 
     def _asked(
         self, features: Any, rows: Any, registry: Any, project: str, full: bool

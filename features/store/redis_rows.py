@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from foretell.connectors import redact, secret
@@ -69,21 +70,28 @@ class RedisRows:
 
     def read(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
         """The values of these keys, None where there is none."""
-        client, head, found = self._connected(), self._head(table), []
-        for start in range(0, len(keys), READ):
-            some = [head + key for key in keys[start : start + READ]]
-            found += self._told(lambda some=some: client.mget(some))
-        return found
+        return self.read_views([(table, keys)])[0]
 
-    async def read_async(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
+    def read_views(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[bytes | None]]:
+        """The values of keys of several views, in one question to the server."""
+        client, names, found = self._connected(), self._names(asked), []
+        for start in range(0, len(names), READ):
+            some = names[start : start + READ]
+            found += self._told(lambda some=some: client.mget(some))
+        return _shared(found, asked)
+
+    async def read_views_async(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[bytes | None]]:
         """The same, on a connection of the event loop's own."""
-        client, head, found = await self._connected_async(), self._head(table), []
-        for start in range(0, len(keys), READ):
+        client, names, found = await self._connected_async(), self._names(asked), []
+        for start in range(0, len(names), READ):
             try:
-                found += await client.mget([head + key for key in keys[start : start + READ]])
+                found += await client.mget(names[start : start + READ])
             except _redis().RedisError as error:
                 raise self._error(error) from error
-        return found
+        return _shared(found, asked)
+
+    def _names(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+        return [head + key for table, keys in asked for head in (self._head(table),) for key in keys]
 
     def keys(self, table: str) -> Iterator[str]:
         """The keys there are, each at least once."""
@@ -170,6 +178,12 @@ class RedisRows:
         return DataError(
             "online store", f"Redis refuses: {error}", "see that it has memory left and may be written", where=shown
         )
+
+
+def _shared(found: list[bytes | None], asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[bytes | None]]:
+    """What was found, for each of the views again."""
+    values = iter(found)
+    return [list(islice(values, len(keys))) for _, keys in asked]
 
 
 def _redis() -> Any:

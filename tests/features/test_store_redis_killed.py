@@ -100,7 +100,7 @@ def test_gone_and_back(redis_server: RedisServer) -> None:
     rows.write("v", ["a"], [row(1)])
 
     async def read() -> int:
-        return number((await rows.read_async("v", ["a"]))[0])
+        return number((await rows.read_views_async([("v", ["a"])]))[0][0])
 
     async def through() -> None:
         assert await read() == 1

@@ -134,9 +134,16 @@ def test_many_rows_go_in_steps(rows: Kept, monkeypatch: pytest.MonkeyPatch) -> N
         names = [f"{count}-{n}" for n in range(count)]
         rows.write("v", names, [row(n, 0) for n in range(count)])
         assert list(map(number, rows.read("v", [*names, "no", names[0]]))) == [*range(count), None, 0]
-        assert list(map(number, asyncio.run(rows.read_async("v", [*names, "no"])))) == [*range(count), None]
+        assert list(map(number, asyncio.run(rows.read_views_async([("v", [*names, "no"])]))[0])) == [
+            *range(count),
+            None,
+        ]
     assert sorted(set(rows.keys("v"))) == sorted(f"{c}-{n}" for c in (1, 5, 6, 7, 8, 14, 15) for n in range(c))
     rows.write("v", [], [])
+    rows.write("w", ["1-0"], [row(77, 0)])
+    asked = [("v", ["15-3", "no"]), ("never", ["a"]), ("w", ["1-0"]), ("v", []), ("v", [f"8-{n}" for n in range(8)])]
+    found = [list(map(number, some)) for some in rows.read_views(asked)]
+    assert found == [[3, None], [None], [77], [], list(range(8))]
 
 
 def test_several_threads_and_loops(rows: Kept) -> None:
@@ -148,7 +155,7 @@ def test_several_threads_and_loops(rows: Kept) -> None:
     for thread in threads:
         thread.join()
     for _ in range(2):  # a loop that is closed takes its connections along
-        found += map(number, asyncio.run(rows.read_async("v", ["a"])))
+        found += map(number, asyncio.run(rows.read_views_async([("v", ["a"])]))[0])
     assert found == [1] * 6
 
 
