@@ -90,6 +90,8 @@ QUERIES = [  # with all their rows in order
     "SELECT COLUMNS(lambda name: name IN ('id', 'd', 'none')) FROM (SELECT * FROM t) ORDER BY id",
     "WITH u AS (SELECT g, max(id) AS id FROM t GROUP BY g) SELECT t.id, u.g FROM t JOIN u ON u.id = t.id ORDER BY 1",
     "FROM t WHERE id IN (SELECT id FROM t WHERE k > 2) ORDER BY id",
+    "SELECT id FROM t WHERE CASE WHEN x IS NOT NULL THEN id IN (SELECT id FROM t WHERE x IS NOT NULL ORDER BY x DESC, "
+    "id LIMIT (SELECT (count(x) * 1 + 9) // 10 FROM t)) END ORDER BY id",
     "SELECT bit_or(k)::BIGINT AS bits, count(*) AS n FROM t WHERE k >= 0",
 ]
 
