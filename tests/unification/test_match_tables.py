@@ -209,7 +209,8 @@ def test_without_a_mean_and_without_facts_clusters_are_connected_components(seed
 @pytest.mark.parametrize("with_facts", [False, True])
 def test_clusters_are_those_of_a_naive_loop(seed: int, with_facts: bool) -> None:
     n, left, right, weight = graph(seed)
-    born = [Random(seed + i).choice(["19800101", "19620704", None]) for i in range(n)] if with_facts else [None] * n
+    days = ["19800101", "19620704", None] if with_facts else [None]
+    born = [Random(seed + i).choice(days) for i in range(n)]
     facts = [Fact("birth", born, other_day)]
     got = cluster(n, left, right, weight, facts=facts)
     assert got.label.tolist() == naive(n, left, right, weight, born)
