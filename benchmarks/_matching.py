@@ -162,5 +162,5 @@ def measure(file: Path, truth: str, named: Mapping[str, str], at: float, repeats
     ]  # fmt: skip
     sizes = {"rows": rows, "people": len(np.unique(people[people >= 0])), "threshold": at}
     return report.Report(
-        "identity", sizes, bars, report.versions("splink", "duckdb", "numpy"), {**details, **report.medians(usages)}
+        "identity", sizes, bars, report.versions("splink", "duckdb", "numpy"), {**details, "usage": report.medians(usages)}
     )
