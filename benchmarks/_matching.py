@@ -161,6 +161,5 @@ def measure(file: Path, truth: str, named: Mapping[str, str], at: float, repeats
         report.ratio("identity.rss_vs_splink", rss["ours"], rss["splink"], "<=1.3"),
     ]  # fmt: skip
     sizes = {"rows": rows, "people": len(np.unique(people[people >= 0])), "threshold": at}
-    return report.Report(
-        "identity", sizes, bars, report.versions("splink", "duckdb", "numpy"), {**details, "usage": report.medians(usages)}
-    )
+    details["usage"] = report.medians(usages)
+    return report.Report("identity", sizes, bars, report.versions("splink", "duckdb", "numpy"), details)

@@ -276,3 +276,15 @@ def test_slips(a: str, b: str, many: bool) -> None:
     assert slips(a, b) is slips(b, a) is many
     said = duckdb.execute("SELECT damerau_levenshtein(?, ?) > 2", [a, b]).fetchall()[0][0]
     assert said is many
+
+
+def test_scores_are_those_of_the_definition() -> None:
+    """Two of three records of a person together, the third with a stranger."""
+    got = _matching.cluster_scores(np.array([0, 0, 0, 1]), np.array([7, 7, 8, 8]))
+    assert got["b3_precision"] == pytest.approx((1 + 1 + 0.5 + 0.5) / 4)
+    assert got["b3_recall"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3 + 1) / 4)
+    assert got["cluster_f1"] == pytest.approx(2 * 1 / (2 + 3))
+    assert _matching.household_merges(np.array([0, 1, 2]), np.array([5, 5, 6]), np.array([0, 0, 0])) == (1, 3)
+    assert _matching.pair_scores(np.array([0, 0, 1]), np.array([0, 0]), np.array([1, 2]))["pair_f1"] == pytest.approx(
+        2 / 3
+    )

@@ -103,7 +103,8 @@ def picture(found: Weighed) -> Figure:
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    ax.margins(x=0.12)
+    ax.use_sticky_edges = False
+    ax.margins(x=0.12, y=0.03)
     dress(ax, grid="x")
     ax.set_xlabel("bits: each doubles the odds", color=INK, fontsize=9)
     verdict = f"One person with probability {found.probability:.3f}"
