@@ -61,7 +61,8 @@ def link(
     pairs = linker.inference.predict(threshold_match_probability=at)
     found = cluster_pairwise_predictions_at_threshold(data, pairs, api, "unique_id", threshold_match_probability=at)
     query = f"SELECT dense_rank() OVER (ORDER BY cluster_id) AS c FROM {found.physical_name} ORDER BY unique_id"
-    return con.execute(query).fetchnumpy()["c"], pairs.physical_name
+    label: Any = con.execute(query).fetchnumpy()["c"]
+    return label, pairs.physical_name
 
 
 def _comparisons(con: duckdb.DuckDBPyConnection, have: set[str]) -> list[Any]:
