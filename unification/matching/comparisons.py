@@ -57,7 +57,7 @@ def splink() -> Any:
     try:
         import splink as package
     except ImportError as error:
-        raise NotReady("matching", "needs Splink", "pip install 'foretell[matching]'") from error
+        raise NotReady("matching", "needs Splink", "pip install 'splink>=5'") from error
     return package
 
 
