@@ -29,7 +29,8 @@ _WORDS = (  # what means the same in both engines, or is made to
     exp.DPipe, exp.Trim, exp.Lower, exp.Upper, exp.Length, exp.Abs, exp.Round, exp.Ceil, exp.Floor, exp.Sqrt, exp.Exp,
     exp.Ln, exp.Pow, exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.LogicalOr, exp.LogicalAnd, exp.AnyValue,
     exp.StddevSamp, exp.Stddev, exp.ArgMax, exp.ArgMin, exp.First, exp.Last, exp.Median, exp.PercentileCont,
-    exp.BitwiseOrAgg, exp.RowNumber, exp.Rank, exp.DenseRank, exp.Lag, exp.Lead, exp.ArrayMax, exp.Explode, exp.Unnest,
+    exp.IgnoreNulls, exp.BitwiseOrAgg,
+    exp.RowNumber, exp.Rank, exp.DenseRank, exp.Lag, exp.Lead, exp.ArrayMax, exp.Explode, exp.Unnest,
 )  # fmt: skip
 _CALLS = frozenset({"HISTOGRAM", "MAP_VALUES", "ENTROPY", "DUCKDB_VIEWS"})
 _INSTANTS = frozenset({"TIMESTAMP", "TIMESTAMPNTZ", "TIMESTAMPTZ"})
@@ -116,6 +117,8 @@ def _mended(node: Expr, known: Known) -> Expr | None:
             return exp.DataType.build(name) if name else None
         case exp.Literal(is_string=True) if re.search(r"[\a\f\v]", node.name):  # sqlglot writes escapes Spark has not
             return _put(f"DECODE(X'{node.name.encode().hex()}', 'UTF-8')")
+        case exp.IgnoreNulls(this=exp.AnyValue() as one):  # said so that a filter may follow
+            return exp.Anonymous(this="ANY_VALUE", expressions=[one.this.copy(), exp.true()])
         case exp.Window():
             return _window(node)
         case exp.Filter():

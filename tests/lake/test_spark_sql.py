@@ -77,6 +77,7 @@ AGGREGATES = [
     "FIRST(id ORDER BY k NULLS FIRST, id)", "FIRST(s ORDER BY k DESC, s ASC, id) FILTER (WHERE s IS NOT NULL)",
     "LAST(s ORDER BY k DESC NULLS FIRST, x ASC, id)", "arg_max(id, (k * 1000 + id))", "arg_max(s, id)",
     "max_by(b, (id, k)) FILTER (WHERE k IS NOT NULL)", "count(k) / NULLIF(count(*), 0)", "min(x)",
+    "any_value(g) IS NULL", "any_value(CASE WHEN id = 7 THEN s END) FILTER (WHERE id > 3)",
 ]  # fmt: skip
 QUERIES = [  # with all their rows in order
     "SELECT * EXCLUDE (s, born) FROM t ORDER BY id",
