@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -221,7 +221,7 @@ def test_clusters_are_those_of_a_naive_loop(seed: int, with_facts: bool) -> None
     assert sum(map(len, groups.values())) == n
 
 
-def naive(n: int, left: np.ndarray, right: np.ndarray, weight: np.ndarray, born: list[str | None]) -> list[int]:
+def naive(n: int, left: np.ndarray, right: np.ndarray, weight: np.ndarray, born: Sequence[str | None]) -> list[int]:
     """The rule, said again: best mean first, every pair of groups looked at every time."""
     known = {(int(a), int(b)): (float(w), k) for k, (a, b, w) in enumerate(zip(left, right, weight, strict=True))}
     groups, out = {i: [i] for i in range(n)}, set()

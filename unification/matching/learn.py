@@ -24,7 +24,7 @@ _TEACHES = 0.5  # probability from which a pair tells how those who are one pers
 _LEAST = 1e-9
 # Comparison -> its surest levels among people who live together; the rest is shared out as among strangers. What
 # identifies a person is not learnt for them: those who are one person, with errors, would teach it.
-_TOGETHER = {"first": 0.004, "birth": 0.03, "nid": 0.01, "email": 0.1}
+_TOGETHER = {"first": 0.004, "birth": 0.01, "nid": 0.01, "email": 0.1}
 # Comparison -> how many of those who are one person differ in it at most. Where a table has few that are, what would be
 # learnt for them is how households agree, or anything else that is no accident.
 _FIRM = ("first", "last", "birth", "nid")
