@@ -51,7 +51,11 @@ def link(
     sure = [rule for rule in sure if set(rule) <= have] or [(sorted(have)[0],)]
     linker.training.estimate_probability_two_random_records_match([block_on(*rule) for rule in sure], recall=0.7)
     linker.training.estimate_u_using_random_sampling(max_pairs=1e6, seed=1)
-    passes = [("dob",), ("postcode",)] if "id_number" in have else [("first_name", "surname"), ("email",), ("dob",)]
+    passes = (
+        [("dob",), ("postcode",) if rows <= 6_000 else ("first_name", "surname")]
+        if "id_number" in have
+        else [("first_name", "surname"), ("email",), ("dob",)]
+    )
     passes = [rule for rule in passes if set(rule) <= have][:2] or [("first_name", "surname"), ("id_number",)]
     for rule in passes:
         try:
@@ -61,7 +65,8 @@ def link(
     pairs = linker.inference.predict(threshold_match_probability=at)
     found = cluster_pairwise_predictions_at_threshold(data, pairs, api, "unique_id", threshold_match_probability=at)
     query = f"SELECT dense_rank() OVER (ORDER BY cluster_id) AS c FROM {found.physical_name} ORDER BY unique_id"
-    return con.execute(query).fetchnumpy()["c"], pairs.physical_name
+    label: Any = con.execute(query).fetchnumpy()["c"]
+    return label, pairs.physical_name
 
 
 def _comparisons(con: duckdb.DuckDBPyConnection, have: set[str]) -> list[Any]:

@@ -29,7 +29,8 @@ _WORDS = (  # what means the same in both engines, or is made to
     exp.DPipe, exp.Trim, exp.Lower, exp.Upper, exp.Length, exp.Abs, exp.Round, exp.Ceil, exp.Floor, exp.Sqrt, exp.Exp,
     exp.Ln, exp.Pow, exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.LogicalOr, exp.LogicalAnd, exp.AnyValue,
     exp.StddevSamp, exp.Stddev, exp.ArgMax, exp.ArgMin, exp.First, exp.Last, exp.Median, exp.PercentileCont,
-    exp.BitwiseOrAgg, exp.RowNumber, exp.Rank, exp.DenseRank, exp.Lag, exp.Lead, exp.ArrayMax, exp.Explode, exp.Unnest,
+    exp.IgnoreNulls, exp.BitwiseOrAgg,
+    exp.RowNumber, exp.Rank, exp.DenseRank, exp.Lag, exp.Lead, exp.ArrayMax, exp.Explode, exp.Unnest,
 )  # fmt: skip
 _CALLS = frozenset({"HISTOGRAM", "MAP_VALUES", "ENTROPY", "DUCKDB_VIEWS"})
 _INSTANTS = frozenset({"TIMESTAMP", "TIMESTAMPNTZ", "TIMESTAMPTZ"})
@@ -76,6 +77,8 @@ def _check(tree: Expr) -> None:
     for node in tree.walk():
         if isinstance(node, exp.Anonymous):
             said = "" if node.name.upper() in _CALLS else node.name
+        elif isinstance(node, exp.IntDiv):  # of counts: floats, and what may be zero, are others' business
+            said = "" if node.this.find(exp.Count) and node.expression.is_int else node.sql("duckdb")
         elif isinstance(node, exp.DataType):
             said = "" if node.this.value in _TYPES else node.sql("duckdb")
         else:
@@ -114,6 +117,8 @@ def _mended(node: Expr, known: Known) -> Expr | None:
             return exp.DataType.build(name) if name else None
         case exp.Literal(is_string=True) if re.search(r"[\a\f\v]", node.name):  # sqlglot writes escapes Spark has not
             return _put(f"DECODE(X'{node.name.encode().hex()}', 'UTF-8')")
+        case exp.IgnoreNulls(this=exp.AnyValue() as one):  # said so that a filter may follow
+            return exp.Anonymous(this="ANY_VALUE", expressions=[one.this.copy(), exp.true()])
         case exp.Window():
             return _window(node)
         case exp.Filter():
@@ -165,14 +170,26 @@ def _selected(select: exp.Select, known: Known) -> Expr | None:
             rows = select.copy()
             rows.set("expressions", [exp.Star()])
             there = [name for name in known.columns(rows.sql("spark")) if name.lower() in wanted]
-            at = select.expressions.index(value)
+            at = next(place for place, one in enumerate(select.expressions) if one is value)
             listed = [exp.column(name, quoted=True) for name in there]
             select.set("expressions", [*select.expressions[:at], *listed, *select.expressions[at + 1 :]])
         elif isinstance(value, exp.Star) and (new := value.args.get("replace")):
             value.set("replace", None)
             value.set("except_", [exp.to_identifier(one.alias, quoted=True) for one in new])
             select.set("expressions", [*select.expressions, *new])
-    return None
+    limit = select.args.get("limit")
+    return _limited(select, limit.expression) if limit is not None and limit.find(exp.Select) else None
+
+
+def _limited(select: exp.Select, count: Expr) -> Expr:
+    """As many rows as a query says: Spark wants a number there, so that rows are numbered in their order."""
+    inner = select.copy()
+    inner.set("limit", None)
+    order = inner.args["order"].pop()
+    place = exp.Window(this=exp.RowNumber(), order=order)
+    names = [exp.column(value.alias_or_name, quoted=True) for value in inner.expressions]
+    inner = inner.select(exp.alias_(place, "_place"), copy=False)
+    return exp.select(*names).from_(inner.subquery()).where(exp.LTE(this=exp.column("_place"), expression=count.copy()))
 
 
 def _by_name(union: exp.Union, known: Known) -> Expr:

@@ -192,7 +192,9 @@ class _Blend(Candidate):
         return self.middle_ + self.stretch_ * (self._plain(part, A) - self.middle_)
 
     def _margin(self, A: np.ndarray) -> np.ndarray:
-        said = [self.shares_[n] * self._said(part, A[:, self.places_[n]]) for n, part in self.parts_.items()]
+        # `take` gives rows that lie together, as parts want them; an index would give columns
+        read = {n: np.take(A, places, axis=1) for n, places in self.places_.items()}
+        said = [self.shares_[n] * self._said(part, read[n]) for n, part in self.parts_.items()]
         return np.sum(said, axis=0) + self.level_
 
     def _predict(self, A: np.ndarray) -> np.ndarray:

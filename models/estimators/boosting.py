@@ -18,7 +18,7 @@ from models.estimators.base import AmountCandidate, Candidate, ProbabilityCandid
 from models.estimators.forest import Forest
 from models.explain import level
 
-FEW = 1_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
+FEW = 8_000_000  # cells (rows × columns) up to which a second thread waits more than it works; results are the same
 
 
 class _LightGBM(Candidate):

@@ -77,6 +77,7 @@ AGGREGATES = [
     "FIRST(id ORDER BY k NULLS FIRST, id)", "FIRST(s ORDER BY k DESC, s ASC, id) FILTER (WHERE s IS NOT NULL)",
     "LAST(s ORDER BY k DESC NULLS FIRST, x ASC, id)", "arg_max(id, (k * 1000 + id))", "arg_max(s, id)",
     "max_by(b, (id, k)) FILTER (WHERE k IS NOT NULL)", "count(k) / NULLIF(count(*), 0)", "min(x)",
+    "any_value(g) IS NULL", "any_value(CASE WHEN id = 7 THEN s END) FILTER (WHERE id > 3)",
 ]  # fmt: skip
 QUERIES = [  # with all their rows in order
     "SELECT * EXCLUDE (s, born) FROM t ORDER BY id",
@@ -90,6 +91,8 @@ QUERIES = [  # with all their rows in order
     "SELECT COLUMNS(lambda name: name IN ('id', 'd', 'none')) FROM (SELECT * FROM t) ORDER BY id",
     "WITH u AS (SELECT g, max(id) AS id FROM t GROUP BY g) SELECT t.id, u.g FROM t JOIN u ON u.id = t.id ORDER BY 1",
     "FROM t WHERE id IN (SELECT id FROM t WHERE k > 2) ORDER BY id",
+    "SELECT id FROM t WHERE CASE WHEN x IS NOT NULL THEN id IN (SELECT id FROM t WHERE x IS NOT NULL ORDER BY x DESC, "
+    "id LIMIT (SELECT (count(x) * 1 + 9) // 10 FROM t)) END ORDER BY id",
     "SELECT bit_or(k)::BIGINT AS bits, count(*) AS n FROM t WHERE k >= 0",
 ]
 

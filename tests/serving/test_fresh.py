@@ -16,7 +16,10 @@ import pytest
 from fixtures_trained import NOW, copy_of
 from streaming import Log, message, served
 
+from features import build
 from features.fresh import can_be_fresh
+from features.store import repository
+from features.store.online import open_store
 from features.wide import Wide
 from foretell.project import Project
 from ingestion.collector.messages import INVALID
@@ -29,7 +32,7 @@ from serving.http.engine import Engine
 from serving.http.fresh import fresh_file
 from serving.http.index import REFUSED, Index
 from serving.packing import laid_out
-from serving.score import score
+from serving.score import score, score_one
 from training import dataset
 from unification.decisions import decide
 from unification.identity import unify
@@ -293,3 +296,40 @@ def test_kill_9_at_random_points_loses_and_doubles_nothing(project: Project) -> 
     with session(project) as con:
         facts = dict(con.execute("SELECT id_card, count(*) FROM app GROUP BY 1").fetchall())
     assert facts == sent
+
+
+def test_features_are_online_as_of_the_event(project: Project) -> None:
+    """What Feast has of a profile is what the views are built of it at the T of its score; of others, of the batch."""
+    worker, log = opened(project), Log(project)
+    log.add(message(NOW + timedelta(hours=2), "40000003", 120))
+    drain(worker)
+    (score,) = scores(project, "40000003")["scores"]
+    assert worker._state
+    fresh = list(worker._state.memory.views)
+    worker.close()
+    store = open_store(project)
+    for version in fresh:
+        found = repository.get(store, version, [score["profile_id"]]).to_pylist()[0]
+        assert found["event_timestamp"] == score["cutoff"], version
+    settings = project.folder / "foretell.toml"
+    settings.write_text(settings.read_text().replace(project.now.isoformat(), (NOW + timedelta(days=1)).isoformat()))
+    loaded(later := Project(project.folder))
+    rows = Rows(later)
+    dataset.build_for(later, [one.task for one, _, _ in rows._asked], [score["cutoff"]])
+    with session(later) as con:
+        for version in fresh:
+            table = build.read(later, rows._views[version], score["cutoff"])
+            (built,) = (
+                con.sql(f"SELECT * FROM {table} WHERE profile_id = '{score['profile_id']}'")
+                .to_arrow_table()
+                .to_pylist()
+            )
+            found = repository.get(store, version, [score["profile_id"]]).to_pylist()[0]
+            for name in rows._views[version].features:
+                expected = built[name]
+                if isinstance(expected, float):
+                    expected = pytest.approx(expected, rel=1e-12, nan_ok=True)
+                assert found[name] == expected, (version, name)
+    shown = score_one(later, "churn", "40000003")
+    assert shown["value"] == pytest.approx(score["value"], rel=1e-12)
+    assert shown["cutoff"] == score["cutoff"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -209,7 +209,8 @@ def test_without_a_mean_and_without_facts_clusters_are_connected_components(seed
 @pytest.mark.parametrize("with_facts", [False, True])
 def test_clusters_are_those_of_a_naive_loop(seed: int, with_facts: bool) -> None:
     n, left, right, weight = graph(seed)
-    born = [Random(seed + i).choice(["19800101", "19620704", None]) for i in range(n)] if with_facts else [None] * n
+    days = ["19800101", "19620704", None] if with_facts else [None]
+    born = [Random(seed + i).choice(days) for i in range(n)]
     facts = [Fact("birth", born, other_day)]
     got = cluster(n, left, right, weight, facts=facts)
     assert got.label.tolist() == naive(n, left, right, weight, born)
@@ -220,7 +221,7 @@ def test_clusters_are_those_of_a_naive_loop(seed: int, with_facts: bool) -> None
     assert sum(map(len, groups.values())) == n
 
 
-def naive(n: int, left: np.ndarray, right: np.ndarray, weight: np.ndarray, born: list[str | None]) -> list[int]:
+def naive(n: int, left: np.ndarray, right: np.ndarray, weight: np.ndarray, born: Sequence[str | None]) -> list[int]:
     """The rule, said again: best mean first, every pair of groups looked at every time."""
     known = {(int(a), int(b)): (float(w), k) for k, (a, b, w) in enumerate(zip(left, right, weight, strict=True))}
     groups, out = {i: [i] for i in range(n)}, set()
@@ -275,3 +276,15 @@ def test_slips(a: str, b: str, many: bool) -> None:
     assert slips(a, b) is slips(b, a) is many
     said = duckdb.execute("SELECT damerau_levenshtein(?, ?) > 2", [a, b]).fetchall()[0][0]
     assert said is many
+
+
+def test_scores_are_those_of_the_definition() -> None:
+    """Two of three records of a person together, the third with a stranger."""
+    got = _matching.cluster_scores(np.array([0, 0, 0, 1]), np.array([7, 7, 8, 8]))
+    assert got["b3_precision"] == pytest.approx((1 + 1 + 0.5 + 0.5) / 4)
+    assert got["b3_recall"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3 + 1) / 4)
+    assert got["cluster_f1"] == pytest.approx(2 * 1 / (2 + 3))
+    assert _matching.household_merges(np.array([0, 1, 2]), np.array([5, 5, 6]), np.array([0, 0, 0])) == (1, 3)
+    assert _matching.pair_scores(np.array([0, 0, 1]), np.array([0, 0]), np.array([1, 2]))["pair_f1"] == pytest.approx(
+        2 / 3
+    )

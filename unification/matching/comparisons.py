@@ -57,7 +57,7 @@ def splink() -> Any:
     try:
         import splink as package
     except ImportError as error:
-        raise NotReady("matching", "needs Splink", "pip install 'foretell[matching]'") from error
+        raise NotReady("matching", "needs Splink", "pip install 'splink>=5'") from error
     return package
 
 
@@ -85,7 +85,7 @@ def settings(
     import splink.comparison_library as cl
     from splink import SettingsCreator
 
-    made = []
+    made, rules = [], list[Any](blocking)
     for one in compared(columns):
         levels: list[Any] = [cll.CustomLevel(one.null, "not said").configure(is_null_level=True)]
         for place, level in enumerate(one.levels):
@@ -97,7 +97,7 @@ def settings(
             levels.append(this)
         made.append(cl.CustomComparison(levels, output_column_name=one.name))
     return SettingsCreator(
-        link_type="dedupe_only", comparisons=made, blocking_rules_to_generate_predictions=list(blocking),
+        link_type="dedupe_only", comparisons=made, blocking_rules_to_generate_predictions=rules,
         probability_two_random_records_match=learnt.prior if learnt else 0.0001, retain_matching_columns=True,
         retain_intermediate_calculation_columns=intermediate, linker_uid="foretell",
     )  # fmt: skip

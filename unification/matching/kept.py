@@ -70,7 +70,7 @@ def pairs(project: Project, state: str | None = None) -> list[Pair]:
         ).fetchall()
     finally:
         con.close()
-    found = [Pair(*row[:7], json.loads(row[7]), row[8], row[9]) for row in rows]
+    found = [Pair(*first, json.loads(parts), reason, at) for *first, parts, reason, at in rows]  # pyright: ignore[reportCallIssue]
     return [pair for pair in found if state in (None, pair.state)]
 
 

@@ -20,15 +20,16 @@ from unification.matching.comparisons import Compared, Learnt
 
 _WEIGHT = 8.0  # of what is usual, in pairs that match
 _ROUNDS, _STILL = 200, 1e-6
+_TEACHES = 0.5  # probability from which a pair tells how those who are one person compare
 _LEAST = 1e-9
 # Comparison -> its surest levels among people who live together; the rest is shared out as among strangers. What
 # identifies a person is not learnt for them: those who are one person, with errors, would teach it.
-_TOGETHER = {"first": 0.004, "birth": 0.03, "nid": 0.01, "email": 0.1}
+_TOGETHER = {"first": 0.004, "birth": 0.01, "nid": 0.01, "email": 0.1}
 # Comparison -> how many of those who are one person differ in it at most. Where a table has few that are, what would be
 # learnt for them is how households agree, or anything else that is no accident.
 _FIRM = ("first", "last", "birth", "nid")
 _EQUAL = 0.35  # of those who are one person are equal in what identifies, at least; for the same reason
-_DIFFER = {"first": 0.25, "last": 0.3, "birth": 0.3, "nid": 0.25, "middle": 0.35, "sex": 0.1}
+_DIFFER = {"first": 0.25, "last": 0.3, "birth": 0.3, "nid": 0.15, "middle": 0.35, "sex": 0.1}
 _SAME_NAME = 0.7  # of people who live together, to begin with
 
 
@@ -58,7 +59,8 @@ def learn(
         one, strange, living = (_likely(blocked, found) for found in (m, u, h or u))
         weighed = np.stack([prior * one, max(1e-12, 1 - prior - household) * strange, household * living])
         share = weighed / np.maximum(weighed.sum(axis=0), 1e-300)
-        matches, together = share[0] * blocked.pairs, share[2] * blocked.pairs
+        # many a pair that is hardly one would teach, together, what chance and custom do: the surer ones teach alone
+        matches, together = np.where(share[0] > _TEACHES, share[0], 0.0) * blocked.pairs, share[2] * blocked.pairs
         prior = min(0.5, max(1e-10, (matches.sum() + 0.5) / total))
         m = [
             _within(_normal(_count(blocked, k, matches, len(usual[k])) + _WEIGHT * usual[k]), c)

@@ -24,6 +24,7 @@ from unification.matching.prepare import prepare
 MATCH_AT = 0.5  # probability from which a pair counts, before clustering looks for contradictions
 _LEARN_FROM, _RANDOM = 500_000, 250_000  # pairs
 _RELIABLE = 0.1  # of those who are one person may differ in a fact that parts groups
+_AT_HOME = ("equal", "the same house, the street alike", "the same street")
 LEAST = 1 / (1 + 2.0**-UNLIKE)  # probability below which a pair is not kept
 
 
@@ -225,18 +226,19 @@ def group(
     """Cluster `people` by the table of pairs. apart: SQL on a pair, true of those that count as unlike."""
     records = int(con.execute("SELECT count(*) FROM people").fetchall()[0][0])
     weight = f"CASE WHEN {apart} THEN least(weight, {UNLIKE}) ELSE weight END"
-    found = con.execute(f"SELECT l, r, {weight} AS weight FROM {pairs}").fetchnumpy()
+    found: Any = con.execute(f"SELECT l, r, {weight} AS weight FROM {pairs}").fetchnumpy()
     at = float(np.log2(match_at / (1 - match_at)))
     return cluster(records, found["l"], found["r"], found["weight"], at=at, facts=facts(con, model))
 
 
 def housemates(model: Model) -> str:
     """SQL on a row of pairs: different first names at one address, and no id, e-mail or phone that says who it is."""
-    there = {one.name: len(one.levels) - 1 for one in model.comparisons}
+    there = {one.name: one.levels for one in model.comparisons}
     if not {"first", "address"} <= there.keys():
         return "false"
     sure = "".join(f" AND c_{name} <> 0" for name in ("nid", "email", "phone") if name in there)
-    return f"(c_first = {there['first']} AND c_address IN (0, 1){sure})"
+    near = [str(place) for place, level in enumerate(there["address"]) if level.label in _AT_HOME]
+    return f"(c_first = {len(there['first']) - 1} AND c_address IN ({', '.join(near) or '-2'}){sure})"
 
 
 def facts(con: duckdb.DuckDBPyConnection, model: Model) -> list[Fact]:
@@ -244,7 +246,6 @@ def facts(con: duckdb.DuckDBPyConnection, model: Model) -> list[Fact]:
     found = []
     for column, differ in (("nid", slips), ("birth", other_day)):
         if column in model.columns and model.learnt.m[column][-1] < _RELIABLE:
-            values = con.execute(f"SELECT {column} FROM people ORDER BY unique_id").fetchnumpy()[column]
-            said = np.where(np.ma.getmaskarray(values), None, np.ma.getdata(values)).tolist()
+            said = [v for (v,) in con.execute(f"SELECT {column} FROM people ORDER BY unique_id").fetchall()]
             found.append(Fact(column, said, differ))
     return found

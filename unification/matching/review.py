@@ -43,14 +43,12 @@ def waiting(project: Project) -> list[Waiting]:
     made = decisions(project)
     with session(project) as con:
         owner = dict(con.execute(f"SELECT node, profile_id FROM ({members_at(project.now)})").fetchall())
-        rows = {
-            row["profile_id"]: {k: "" if v is None else str(v) for k, v in row.items() if k not in SHOWN_NOT}
-            for row in con.execute("FROM profiles")
-            .df()
-            .astype(object)
-            .where(lambda d: d.notna(), None)
-            .to_dict("records")
-        }
+        asked_for = con.execute("FROM profiles")
+        names = [column for column, *_ in asked_for.description or []]
+        rows = {}
+        for values in asked_for.fetchall():
+            row = dict(zip(names, values, strict=True))
+            rows[row["profile_id"]] = {k: "" if v is None else str(v) for k, v in row.items() if k not in SHOWN_NOT}
     settled = {frozenset((owner.get(a), owner.get(b))) for a, b in made[made["known_to"].isna()][["a", "b"]].to_numpy()}
     found: list[Waiting] = []
     asked: set[frozenset[str]] = set()

@@ -102,7 +102,8 @@ def candidates(
     refused = {place: f"two values of {name} contradict each other" for place, name in grouped.refused}
     found = con.execute(f"SELECT *, {apart} AS housemates FROM pairs WHERE probability >= {review_at}").df()
     made = []
-    for row in found.to_dict("records"):
+    rows_found: Any = found.to_dict("records")
+    for row in rows_found:
         left, right = int(row["l"]), int(row["r"])
         place = int(row["place"])
         if row["housemates"]:

@@ -7,7 +7,7 @@ have made are left out, so that a pair that was linked can still be looked at.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foretell.errors import DataError, NotReady
 from foretell.project import Project
@@ -67,7 +67,7 @@ def weigh(project: Project, one: str, other: str, version: str | None = None) ->
         columns = "'0' AS match_key, ?::BIGINT AS join_key_l, ?::BIGINT AS join_key_r"
         con.execute(f"CREATE OR REPLACE TABLE _only AS SELECT {columns}", sorted((left, right)))
         matcher.predict(con, model, "one_pair", least=0.0, only="_only")
-        row = con.execute("FROM one_pair").df().to_dict("records")[0]
+        row: Any = con.execute("FROM one_pair").df().to_dict("records")[0]
         values = {}
         for comparison in model.comparisons:
             shown = f"concat_ws(' ', {', '.join(comparison.reads)})"
@@ -103,7 +103,8 @@ def picture(found: Weighed) -> Figure:
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    ax.margins(x=0.12)
+    ax.use_sticky_edges = False
+    ax.margins(x=0.12, y=0.03)
     dress(ax, grid="x")
     ax.set_xlabel("bits: each doubles the odds", color=INK, fontsize=9)
     verdict = f"One person with probability {found.probability:.3f}"
