@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from features.store.online import FILE, open_rows
+from features.store.redis_rows import RedisRows
 from features.store.registered import registry_place
 from foretell import databases
 from foretell.errors import ForetellError
@@ -35,6 +37,7 @@ def places(project: Project) -> list[Place]:
         _place(project, "lake: facts, scores", "lake", lambda: _lake(project)),
         _place(project, "Feast's registry", "registry", lambda: registry_place(project)),
         _place(project, "MLflow: runs, models", "mlflow", lambda: _mlflow(project)),
+        _place(project, "features online", "online", lambda: _online(project)),
     ]
 
 
@@ -60,6 +63,13 @@ def _lake(project: Project) -> str:
         bucket.folders()
         return bucket.url
     return f"{project.setting('home')}/{place.FOLDER}"
+
+
+def _online(project: Project) -> str:
+    for rows in open_rows(project):
+        if isinstance(rows, RedisRows):
+            return rows.reach()
+    return f"{project.setting('home')}/feast/{FILE}"
 
 
 def _mlflow(project: Project) -> str:

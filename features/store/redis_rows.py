@@ -139,6 +139,12 @@ class RedisRows:
     def _head(self, table: str) -> str:
         return f"{self._namespace}:{table.replace(':', '%3a')}:"
 
+    def reach(self) -> str:
+        """The server's address, without what is secret in it. Raises why it does not answer."""
+        client = self._connected()
+        self._told(client.ping)
+        return redact(self._address())
+
     def _connected(self) -> Any:
         if self._client is None:
             redis, address = _redis(), self._address()

@@ -40,6 +40,7 @@ from serving.fresh.rows import Rows
 from serving.fresh.store import Store
 from serving.http.fresh import fresh_file
 from serving.http.index import file_of
+from unification.decisions import MATCHES
 from unification.decisions import TABLE as DECISIONS
 from unification.identity import ensure
 
@@ -114,7 +115,7 @@ def stamp_of(project: Project) -> tuple:
         found = file_of(project).stat()
     except FileNotFoundError:
         raise NotReady("stream", "nothing has been published yet", "run `foretell score` first") from None
-    tables = [table(project, name) for name in (DECISIONS, consent.TABLE, ERASURES)]
+    tables = [table(project, name) for name in (DECISIONS, MATCHES, consent.TABLE, ERASURES)]
     return found.st_ino, found.st_mtime_ns, tuple(t.version() for t in tables), _foreign(project)
 
 

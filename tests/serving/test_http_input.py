@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from fixtures_trained import NOW, TASKS, TrainedShop, copy_of, load_all, mine, t
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from foretell import __main__ as program
 from foretell.errors import NotReady
 from foretell.project import Project
-from serving.http import api
+from serving.http import api, errors
 from serving.http.engine import Engine, State
 
 __all__ = ["mine", "trained"]
@@ -294,3 +296,14 @@ def test_a_failure_is_one_without_a_traceback(
         said = refused(client.post("/v1/scores", json={"profiles": ["jo@home.org"]}), 500)
     assert said["problem"] == "the service failed (ZeroDivisionError)"
     assert "jo@home.org" not in caplog.text
+
+
+def test_an_answer_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API goes before BentoML's own limit of time: the guard has one."""
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(30)
+
+    monkeypatch.setattr(errors, "LONGEST", 0.05)
+    found = refused(TestClient(errors.Guard(slow)).get("/v1/tasks"), 503)
+    assert "took longer than 0.05 s" in found["problem"]

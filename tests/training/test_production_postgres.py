@@ -164,7 +164,7 @@ def bare(tmp_path: Path) -> Any:
 def test_a_database_that_is_down(bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOWN", "postgresql://me:hush-hush@127.0.0.1:9/feast")
     project = bare(registry="env:DOWN", mlflow="env:DOWN")
-    feast, mlflow = (one.error for one in places(project)[1:])
+    feast, mlflow = (one.error for one in places(project)[1:3])
     assert isinstance(feast, NotReady)
     assert isinstance(mlflow, registry.Unanswered)
     assert str(feast).startswith("Feast's registry postgresql://127.0.0.1:9/feast: expected an answer, got: connection")
