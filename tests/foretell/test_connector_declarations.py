@@ -35,7 +35,7 @@ REFUSED = {
         "till: expected files, a connector or a stream, one of them",
     ),
     "neither": (make_source, {"files": None}, 'say files="orders/*.csv", connector=SQL(…) or stream="web"'),
-    "no connector": (make_pulled, {"connector": "orders"}, "connector is SQL(…) or REST(…), got 'orders'"),
+    "no connector": (make_pulled, {"connector": "orders"}, "connector is SQL(…), REST(…) or Kafka(…), got 'orders'"),
     "other database": (make_sql, {"url": "mysql://me:hunter2@h/db"}, "got 'mysql://h/db'; write \"postgresql://"),
     "password": (
         make_sql,

@@ -266,14 +266,13 @@ def test_profile_page(trained: TrainedShop, batch: dict[str, list[dict]], capsys
 
 def test_status(trained: TrainedShop, tmp_path: Path) -> None:
     found = status.collect(trained.project)
-    assert found.now == NOW
     assert {row[0] for row in found.sources} == {"till", "web", "crm"}
     scored = {s.task: f"{s.eligible:,}" for s in trained.scored}
     assert {row[0]: row[-1] for row in found.tasks} == {
         t: scored.get(t, "0") for t in trained.project.definitions.tasks
     }
     assert found.next == "foretell segment list"
-    origins = {name: origin for name, _, origin in found.settings}
+    origins = {name: origin for name, _, origin in status.settings_of(trained.project)}
     assert origins["as_of"] == "foretell.toml"
     assert origins["memory"] == "default"
     fresh = Project(write_shop(tmp_path / "fresh", people=3))
