@@ -42,13 +42,15 @@ def connect(project: Project) -> duckdb.DuckDBPyConnection:
     return con
 
 
-# `sql` binds a query when it is made and when it is run, which is most of what a query over a few rows costs.
-warnings.filterwarnings("ignore", message="Arrow output on a DB-API result")
-
-
 def few(con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    """The result of a query that has a few rows: faster than by `sql`, by one copy more of them."""
-    return con.execute(query).to_arrow_table()
+    """The result of a query that has a few rows.
+
+    `sql` binds a query when it is made and when it is run, which is most of what so few rows cost; this way there is
+    one copy more of them, of which DuckDB warns.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return con.execute(query).to_arrow_table()
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def test_the_commands_run_and_the_lake_moves(bucket: BucketServer, tmp_path: Pat
         done = CliRunner().invoke(cli, words, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         said[line] = done.output
-    assert said["foretell status"].count("  reached") == 3
+    assert said["foretell status"].count("  reached") == 4
     toml = next(text for text in blocks("toml") if "lake =" in text)
     query = "SELECT fact_id, known_at, node FROM shop ORDER BY ALL"
     with session(project) as con:

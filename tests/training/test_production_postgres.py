@@ -92,7 +92,7 @@ def test_the_loop_gives_the_same_scores(postgres: Server, tmp_path: Path, monkey
     done = CliRunner().invoke(cli, ["--project", str(remote.folder), "status"], catch_exceptions=False)
     assert done.exit_code == 0
     assert "hush-hush" not in done.output
-    assert done.output.count("  reached") == 3
+    assert done.output.count("  reached") == 4
     other = shop(tmp_path / "other", registry=feast, mlflow="env:TRACKING")
     (other.home / "key").write_text("1" * 64)
     with pytest.raises(registry.Taken, match="another project"):
