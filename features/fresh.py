@@ -162,9 +162,8 @@ class _Facts:
         if self._keyed:
             rows = listed(facts["row_key"].to_pylist())
             before = con.execute(f'SELECT row_key, node FROM "all {name}" WHERE row_key IN ({rows})').fetchall()
-            if (
-                before and self._source and not self._source.known_at
-            ):  # as loading has it: a change is known as it comes
+            # as loading has it: a change is known as it comes
+            if before and self._source and not self._source.known_at:
                 query = f"""SELECT * REPLACE (CASE WHEN row_key IN ({listed([key for key, _ in before])})
                     THEN greatest(known_at, received_at) ELSE known_at END AS known_at) FROM ({query})"""
         con.execute(f'INSERT INTO "all {name}" BY NAME {query}')

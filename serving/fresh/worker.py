@@ -82,18 +82,17 @@ class State:
     """All that a turn needs, as of a publication and a state of the lake. pending: profiles to be caught up with."""
 
     def __init__(self, project: Project, say: Callable[[str], None]):
-        self.project = project
         self.streams = streams_of(project)
         self.stamp = stamp_of(project)
         with project.writing("stream"):
             ensure(project)
-            self.loaded = {stream: _loaded(project, sources) for stream, sources in self.streams.items()}
+            loaded = {stream: _loaded(project, sources) for stream, sources in self.streams.items()}
             self.rows = Rows(project)
             self.memory = Memory(project, self.rows.views)
         self.rows.use(self.memory)
         self.lines = {stream: Lines(project, sources) for stream, sources in self.streams.items()}
         home = folder_of(project.home)
-        self.tails = {stream: Tail(home / stream, self.loaded[stream]) for stream in self.streams}
+        self.tails = {stream: Tail(home / stream, loaded[stream]) for stream in self.streams}
         self.online = Online(project, self.rows.views, say)
         self.pending = self.memory.since(self.rows.batch)
 
@@ -130,10 +129,9 @@ def _foreign(project: Project) -> int:
 
 @dataclass
 class Tally:
-    """What was done since it was last told: events, turns, profiles; ages: seconds from received to written."""
+    """What was done since it was last told: events, profiles; ages: seconds from received to written."""
 
     events: int = 0
-    turns: int = 0
     profiles: int = 0
     ages: list[float] = field(default_factory=list)
 
@@ -233,7 +231,6 @@ class Worker:
             self._unloaded = True
             self.tally.events += count
             self.tally.ages += [(now - at).total_seconds() for one in found for at in (one.first, one.last) if at]
-        self.tally.turns += bool(touched)
         self.tally.profiles += len(touched)
         return count or len(touched)
 
