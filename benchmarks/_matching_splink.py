@@ -1,14 +1,24 @@
-"""What would Splink's documentation do with this table? Its comparisons and rules as they stand there, at probability
-.5.
+"""What would Splink's documentation do with this table? Its published set-ups as they stand there, at probability .5.
 
-With a national id the set-up of its febrl examples, else that of its quick start; beyond 50,000 rows the blocking of
-its historical people, as the quick start's would bring up hundreds of millions of pairs. Values go in as they are.
+Three pages of https://moj-analytical-services.github.io/splink/ say it; nothing here was chosen by what it finds.
+
+  QUICK   "Getting started", the quickstart on fake_1000
+  FEBRL   the example "Febrl3 Dedupe": where there is a national id
+  LARGE   the example "Deduplicate 50k rows historical persons": from as many rows as that has
+
+A table that has all columns of its page's example is compared by these and no others, as there. Any other is compared
+by all columns that one of the pages has, or the example "Linking the pseudopeople Census and ACS datasets" (middle
+name, sex, street), each as it is there; by telephone, which none has, with the plainest comparison. Parts that read a
+column that is not there fall away. A rule that brings up too many pairs to be held is narrowed by a second column, as
+that example says, and as the topic guide "Run times, performance and linking large data" says, only what is needed is
+retained and predictions below the threshold are not. Values go in as they are, without blanks around them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -16,12 +26,52 @@ import numpy as np
 
 from unification.matching import kinds as k
 
-MANY = 50_000
+MANY = 50_000  # rows from which the example of historical persons fits
+HELD = 20_000_000  # pairs that one rule may bring up
 NAMES = {
     k.FIRST: "first_name", k.LAST: "surname", k.BIRTH: "dob", k.ID: "id_number", k.EMAIL: "email", k.PHONE: "phone",
-    k.POSTCODE: "postcode", k.CITY: "city", k.STATE: "state", k.NUMBER: "street_number", k.STREET: "street",
-    k.SEX: "sex", k.MIDDLE: "middle_name", k.FULL: "full_name",
+    k.POSTCODE: "postcode", k.CITY: "city", k.NUMBER: "street_number", k.STREET: "street", k.SEX: "sex",
+    k.MIDDLE: "middle_name", k.FULL: "full_name",
 }  # fmt: skip
+Rule = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """compared: the columns of its example. surname: how surnames are compared. blocking, sure, passes: rules for
+    predictions, for the prior (of which `recall` are found so), for the two trainings. u: pairs for chance."""
+
+    compared: tuple[str, ...]
+    blocking: tuple[Rule, ...]
+    sure: tuple[Rule, ...]
+    recall: float
+    u: float
+    passes: tuple[Rule, ...]
+
+
+QUICK = Page(
+    ("first_name", "surname", "dob", "city", "email"), (("first_name", "dob"), ("surname",)),
+    (("first_name", "surname"),), 0.7, 1e6, (("first_name", "surname"), ("email",)),
+)  # fmt: skip
+FEBRL = Page(
+    ("first_name", "surname", "dob", "id_number", "street_number", "postcode"),
+    (("id_number",), ("first_name",), ("surname",), ("dob",), ("postcode",)),
+    (("id_number",), ("first_name", "surname", "dob")), 0.9, 1e6, (("dob",), ("postcode",)),
+)  # fmt: skip
+LARGE = Page(
+    ("first_name", "surname", "dob", "postcode", "city", "occupation"),  # its birth_place is our city
+    (
+        ("substr(first_name,1,3)", "substr(surname,1,4)"), ("surname", "dob"), ("first_name", "dob"),
+        ("postcode", "first_name"), ("postcode", "surname"), ("dob", "city"), ("substr(postcode,1,3)", "dob"),
+        ("substr(postcode,1,3)", "first_name"), ("substr(postcode,1,3)", "surname"),
+        ("substr(first_name,1,2)", "substr(surname,1,2)", "substr(dob,1,4)"),
+    ),
+    (
+        ("first_name", "surname", "dob"), ("substr(first_name,1,2)", "surname", "substr(postcode,1,2)"),
+        ("dob", "postcode"),
+    ), 0.6, 1e7, (("first_name", "surname"), ("dob",)),
+)  # fmt: skip
+OTHERWISE = (("surname",), ("full_name",), ("email",), ("phone",), ("dob",), ("first_name",))  # for odd tables
 
 
 def link(
@@ -37,29 +87,32 @@ def link(
         "nullif(trim(coalesce(" + ", ".join(f'"{c}"::VARCHAR' for c in columns) + f")), '') AS {NAMES[kind]}"
         for kind, columns in kinds.items() if kind in NAMES
     )  # fmt: skip
-    con.execute(f'CREATE TABLE raw AS SELECT (row_number() OVER () - 1)::BIGINT AS unique_id, {texts} FROM "{table}"')
+    both = ", first_name || ' ' || surname AS both_names" if {"first_name", "surname"} <= have else ""
+    con.execute(
+        f"""CREATE TABLE raw AS SELECT *{both} FROM (
+            SELECT (row_number() OVER () - 1)::BIGINT AS unique_id, {texts} FROM "{table}")"""
+    )
     rows = int(con.execute("SELECT count(*) FROM raw").fetchall()[0][0])
+    page = FEBRL if "id_number" in have else LARGE if rows >= MANY else QUICK
+    columns = set(page.compared) if set(page.compared) <= have else have
+
+    def rules(of: Sequence[Rule], least: int = 1) -> list[Any]:
+        there = [rule for rule in of if _reads(rule) <= have]
+        others = [rule for rule in OTHERWISE if _reads(rule) <= have and rule not in there]
+        there += others[: max(0, least - len(there))]
+        return [block_on(*_held(con, rule, have)) for rule in there]
+
     api = DuckDBAPI(con)
     data = api.register("raw")
     linker = Linker(data, SettingsCreator(
-        link_type="dedupe_only", comparisons=_comparisons(con, have),
-        blocking_rules_to_generate_predictions=[block_on(*rule) for rule in _blocking(have, rows)],
+        link_type="dedupe_only", comparisons=_comparisons(con, columns, page),
+        blocking_rules_to_generate_predictions=rules(page.blocking), retain_matching_columns=False,
     ))  # fmt: skip
-    sure = (
-        [("first_name", "surname")] if "id_number" not in have else [("id_number",), ("first_name", "surname", "dob")]
-    )
-    sure = [rule for rule in sure if set(rule) <= have] or [(sorted(have)[0],)]
-    linker.training.estimate_probability_two_random_records_match([block_on(*rule) for rule in sure], recall=0.7)
-    linker.training.estimate_u_using_random_sampling(max_pairs=1e6, seed=1)
-    passes = (
-        [("dob",), ("postcode",) if rows <= 6_000 else ("first_name", "surname")]
-        if "id_number" in have
-        else [("first_name", "surname"), ("email",), ("dob",)]
-    )
-    passes = [rule for rule in passes if set(rule) <= have][:2] or [("first_name", "surname"), ("id_number",)]
-    for rule in passes:
+    linker.training.estimate_probability_two_random_records_match(rules(page.sure), recall=page.recall)
+    linker.training.estimate_u_using_random_sampling(max_pairs=page.u, seed=1)
+    for rule in rules(page.passes, least=2):
         try:
-            linker.training.estimate_parameters_using_expectation_maximisation(block_on(*rule))
+            linker.training.estimate_parameters_using_expectation_maximisation(rule)
         except Exception as error:  # a pass without pairs teaches nothing
             print(f"splink: no training on {rule}: {str(error)[:80]}")
     pairs = linker.inference.predict(threshold_match_probability=at)
@@ -69,21 +122,38 @@ def link(
     return label, pairs.physical_name
 
 
-def _comparisons(con: duckdb.DuckDBPyConnection, have: set[str]) -> list[Any]:
+def _reads(rule: Rule) -> set[str]:
+    return {part.split("(")[-1].split(",")[0] for part in rule}
+
+
+def _held(con: duckdb.DuckDBPyConnection, rule: Rule, have: set[str]) -> Rule:
+    """The rule, with one more column where it brings up too many pairs."""
+    said = " AND ".join(f"{key} IS NOT NULL" for key in rule)
+    query = f"SELECT count(*) AS n FROM raw WHERE {said} GROUP BY {', '.join(rule)}"
+    pairs = con.execute(f"SELECT coalesce(sum(n * (n - 1) // 2), 0) FROM ({query})").fetchall()[0][0]
+    more = next((c for c in ("surname", "first_name", "dob") if c in have - _reads(rule)), None)
+    return (*rule, more) if pairs > HELD and more else rule
+
+
+def _comparisons(con: duckdb.DuckDBPyConnection, columns: set[str], page: Page) -> list[Any]:
     import splink.comparison_library as cl
 
-    made: dict[str, Any] = {
-        "first_name": cl.NameComparison("first_name"), "surname": cl.NameComparison("surname"),
-        "full_name": cl.NameComparison("full_name"), "middle_name": cl.JaroWinklerAtThresholds("middle_name"),
-        "email": cl.EmailComparison("email"), "id_number": cl.DamerauLevenshteinAtThresholds("id_number", [2]),
-        "postcode": cl.DamerauLevenshteinAtThresholds("postcode", [1, 2]),
-        "street": cl.JaroWinklerAtThresholds("street"), "phone": cl.DamerauLevenshteinAtThresholds("phone", [2]),
+    def exact(column: str) -> Any:
+        return cl.ExactMatch(column).configure(term_frequency_adjustments=True)
+
+    made: dict[str, Callable[[str], Any]] = {
+        "first_name": cl.NameComparison, "surname": cl.JaroAtThresholds if page is QUICK else cl.NameComparison,
+        "full_name": cl.NameComparison,
+        "dob": lambda c: cl.DateOfBirthComparison(c, input_is_string=True, datetime_format=_form(con)),
+        "id_number": lambda c: cl.DamerauLevenshteinAtThresholds(c, [2]), "email": cl.EmailComparison,
+        "city": exact, "street_number": exact, "postcode": exact, "middle_name": exact, "sex": cl.ExactMatch,
+        "street": lambda c: cl.DamerauLevenshteinAtThresholds(c).configure(term_frequency_adjustments=True),
+        "phone": cl.ExactMatch,
     }  # fmt: skip
-    if "dob" in have:
-        made["dob"] = cl.DateOfBirthComparison("dob", input_is_string=True, datetime_format=_form(con))
-    for column in ("city", "state", "street_number", "sex"):
-        made[column] = cl.ExactMatch(column).configure(term_frequency_adjustments=column != "sex")
-    return [comparison for column, comparison in made.items() if column in have]
+    if page is LARGE and {"first_name", "surname"} <= columns:
+        both = cl.ForenameSurnameComparison("first_name", "surname", forename_surname_concat_col_name="both_names")
+        return [both, *(make(c) for c, make in made.items() if c in columns - {"first_name", "surname"})]
+    return [make(column) for column, make in made.items() if column in columns]
 
 
 def _form(con: duckdb.DuckDBPyConnection) -> str:
@@ -92,26 +162,3 @@ def _form(con: duckdb.DuckDBPyConnection) -> str:
     asked = ", ".join(f"count(try_strptime(dob, '{form}'))" for form in forms)
     counts = con.execute(f"SELECT {asked} FROM raw").fetchall()[0]
     return forms[int(np.argmax(counts))]
-
-
-def _blocking(have: set[str], rows: int) -> list[tuple[str, ...]]:
-    if rows > MANY:
-        rules = [("substr(first_name,1,3)", "substr(surname,1,4)"), ("surname", "dob"), ("first_name", "dob"),
-                 ("postcode", "first_name"), ("postcode", "surname"), ("id_number",), ("email",)]  # fmt: skip
-    elif "id_number" in have:
-        rules = [
-            ("id_number",),
-            ("first_name",),
-            ("surname",),
-            ("dob",),
-            ("postcode", "surname") if rows > 6_000 else ("postcode",),
-        ]
-    else:
-        rules = [("first_name", "dob"), ("surname",), ("email",)]
-    kept = [rule for rule in rules if {c.split("(")[-1].split(",")[0] for c in rule} <= have]
-    return (
-        kept
-        or [(column,) for column in ("surname", "full_name", "email", "phone", "dob", "first_name") if column in have][
-            :2
-        ]
-    )

@@ -13,11 +13,14 @@ from typing import Any
 
 from foretell.errors import NotReady
 
+RAREST = 1e-6  # share of a value from which on its rarity tells no more
+
 
 @dataclass(frozen=True)
 class Level:
     """make: of Splink's level, when it is wanted. usual: how often people who match are at it, before anything is
-    learnt. exact: the column of which this level is equality: how often chance does it follows from its values."""
+    learnt. exact: the column of which this level is equality: how often chance does it follows from its values.
+    frequency: the column, equal at this level, of which a rare value tells more."""
 
     label: str
     make: Any
@@ -76,9 +79,7 @@ def compared(columns: Sequence[str]) -> list[Compared]:
     return found
 
 
-def settings(
-    columns: Sequence[str], blocking: Sequence[str], learnt: Learnt | None = None, *, intermediate: bool = False
-) -> Any:
+def settings(columns: Sequence[str], blocking: Sequence[str], learnt: Learnt | None = None) -> Any:
     """Splink's SettingsCreator for a prepared table with `columns`. blocking: rules as SQL on l and r."""
     splink()
     import splink.comparison_level_library as cll
@@ -91,15 +92,14 @@ def settings(
         for place, level in enumerate(one.levels):
             this = level.make(cll).configure(label_for_charts=level.label)
             if level.frequency:
-                this.configure(tf_adjustment_column=level.frequency, tf_adjustment_weight=1.0, tf_minimum_u_value=1e-6)
+                this.configure(tf_adjustment_column=level.frequency, tf_minimum_u_value=RAREST)
             if learnt:
                 this.configure(m_probability=learnt.m[one.name][place], u_probability=learnt.u[one.name][place])
             levels.append(this)
         made.append(cl.CustomComparison(levels, output_column_name=one.name))
     return SettingsCreator(
         link_type="dedupe_only", comparisons=made, blocking_rules_to_generate_predictions=rules,
-        probability_two_random_records_match=learnt.prior if learnt else 0.0001, retain_matching_columns=True,
-        retain_intermediate_calculation_columns=intermediate, linker_uid="foretell",
+        probability_two_random_records_match=learnt.prior if learnt else 0.0001, linker_uid="foretell",
     )  # fmt: skip
 
 
@@ -266,12 +266,12 @@ def _area(have: set[str]) -> Compared:
         levels.append(Level("equal", _sql(both), 0.6, "", "postcode"))
     if "postcode" in have:
         levels += [
-            Level("the same postcode", _equal("postcode"), 0.1, "" if levels else "postcode", "postcode"),
+            Level("the same postcode", _equal("postcode"), 0.1, "postcode", "postcode"),
             Level("one slip in the postcode", _typing("postcode", 1), 0.05),
         ]
     if "city" in have:
         levels += [
-            Level("the same city", _equal("city"), 0.1 if levels else 0.7, "" if levels else "city", "city"),
+            Level("the same city", _equal("city"), 0.1 if levels else 0.7, "city", "city"),
             Level("a city alike", _winkler("city", 0.88), 0.05),
         ]
     if "state" in have:

@@ -55,7 +55,7 @@ def match(
         else:
             number, model = known
             matcher.fit(con, columns, model)
-        step("comparing")
+        step("weighing pairs")
         matcher.predict(con, model, least=min(review_at, matcher.LEAST))
         rows, count = candidates(con, project, number, model, match_at, review_at)
     new = kept.keep(project, rows)

@@ -64,8 +64,10 @@ def weigh(project: Project, one: str, other: str, version: str | None = None) ->
                WHERE profile_id IN ('0', '1') ORDER BY 1"""
         ).fetchall()
         left, right = (int(i) for _, i in places)
-        columns = "'0' AS match_key, ?::BIGINT AS join_key_l, ?::BIGINT AS join_key_r"
-        con.execute(f"CREATE OR REPLACE TABLE _only AS SELECT {columns}", sorted((left, right)))
+        con.execute(
+            "CREATE OR REPLACE TABLE _only AS SELECT ?::BIGINT AS join_key_l, ?::BIGINT AS join_key_r",
+            sorted((left, right)),
+        )
         matcher.predict(con, model, "one_pair", least=0.0, only="_only")
         row: Any = con.execute("FROM one_pair").df().to_dict("records")[0]
         values = {}
