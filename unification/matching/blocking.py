@@ -13,7 +13,7 @@ from itertools import combinations
 
 import duckdb
 
-_SAMPLE = 200_000  # records that are counted; more are extrapolated from so many
+_SAMPLE = 100_000  # records that are counted; more are extrapolated from so many
 _SHARE = 0.4  # of the budget that one rule may take
 ALL = 1_000_000  # pairs: of so few all are compared
 # The budget: so many pairs per record, and of a small table more, where comparing takes seconds.
@@ -39,20 +39,18 @@ def choose(con: duckdb.DuckDBPyConnection, columns: Sequence[str], table: str = 
     most = most or budget(records)
     if records * (records - 1) // 2 <= ALL:
         return [Rule("1 = 1", records * (records - 1) // 2)]  # of so few all pairs are compared
-    sample, scale = f"(FROM {table})", 1.0
-    if records > _SAMPLE:
-        share = -(-records // _SAMPLE)
-        sample, scale = f"(FROM {table} WHERE hash(unique_id) % {share} = 0)", float(share**2)
+    candidates = _candidates(set(columns))
+    scale = _sample(con, table, records, candidates)
     chosen: list[Rule] = []
     taken: list[frozenset[str]] = []
     left = most
-    for keys in _candidates(set(columns)):
+    for keys in candidates:
         if any(loose <= frozenset(keys) for loose in taken):
             continue  # a looser one brings these up already
-        pairs = int(_pairs(con, sample, keys) * scale)
+        pairs = int(_pairs(con, keys) * scale)
         if 0 < pairs <= min(left, _SHARE * most):
-            chosen.append(Rule(" AND ".join(f"l.{_on(key, 'l')} = r.{_on(key, 'r')}" if "(" not in key
-                else f"{_on(key, 'l')} = {_on(key, 'r')}" for key in keys), pairs))  # fmt: skip
+            sql = " AND ".join(f"{_on(key, 'l')} = {_on(key, 'r')}" for key in keys)
+            chosen.append(Rule(sql, pairs))
             taken.append(frozenset(keys))
             left -= pairs
     if {"first", "last"} <= set(columns):
@@ -63,13 +61,26 @@ def choose(con: duckdb.DuckDBPyConnection, columns: Sequence[str], table: str = 
 
 
 def _on(key: str, side: str) -> str:
-    return key.replace("(", f"({side}.") if "(" in key else key
+    return key.replace("(", f"({side}.") if "(" in key else f"{side}.{key}"
 
 
-def _pairs(con: duckdb.DuckDBPyConnection, table: str, keys: Sequence[str]) -> int:
-    """How many pairs agree in all of these."""
-    said = " AND ".join(f"{key} IS NOT NULL" for key in keys)
-    query = f"SELECT count(*) AS n FROM {table} WHERE {said} GROUP BY {', '.join(keys)}"
+def _sample(con: duckdb.DuckDBPyConnection, table: str, records: int, candidates: Sequence[Sequence[str]]) -> float:
+    """Make `_keys`, every key that a candidate reads as a number, of a part of the records. Returns how many pairs
+    there are for one among these."""
+    share = -(-records // _SAMPLE)
+    names = dict.fromkeys(key for keys in candidates for key in keys)
+    numbers = ", ".join(f'CASE WHEN {key} IS NOT NULL THEN hash({key}) END AS "{key}"' for key in names)
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE _keys AS SELECT {numbers} FROM {table} WHERE hash(unique_id) % {share} = 0"
+    )
+    return float(share**2)
+
+
+def _pairs(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> int:
+    """How many pairs of the sample agree in all of these."""
+    names = [f'"{key}"' for key in keys]
+    said = " AND ".join(f"{name} IS NOT NULL" for name in names)
+    query = f"SELECT count(*) AS n FROM _keys WHERE {said} GROUP BY {', '.join(names)}"
     return int(con.execute(f"SELECT coalesce(sum(n * (n - 1) // 2), 0) FROM ({query})").fetchall()[0][0])
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -60,14 +61,11 @@ def cluster(
     label = np.arange(records)
     inside = part[left] == part[right]  # other pairs join nothing, and speak about no join
     refused: list[tuple[int, str]] = []
-    size = np.bincount(part, minlength=1)
-    easy = strong & (size[part[left]] == 2)
-    for k in np.flatnonzero(easy & _apart(facts, left, right, weight)).tolist():
-        if name := _contradiction(facts, [left[k]], [right[k]]):
-            refused.append((k, name))
-            easy[k] = False
-    label[right[easy]] = label[left[easy]] = np.minimum(label[left], label[right])[easy]
-    hard = np.flatnonzero(inside & (size[part[left]] > 2))
+    settled = _settled(part, left[inside], weight[inside], mean, facts)
+    first = np.full(len(settled), records)
+    np.minimum.at(first, part, label)
+    label = np.where(settled[part], first[part], label)
+    hard = np.flatnonzero(inside & ~settled[part[left]])
     order = hard[np.argsort(part[left[hard]], kind="stable")]
     cuts = np.flatnonzero(np.diff(part[left[order]])) + 1
     for group in np.split(order, cuts) if len(order) else []:
@@ -142,12 +140,20 @@ def _agglomerate(
     return refused
 
 
-def _apart(facts: Sequence[Fact], left: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Which pairs are unsure and may contradict: their values are not the same."""
-    found = np.zeros(len(left), bool)
+def _settled(part: np.ndarray, left: np.ndarray, weight: np.ndarray, least: float, facts: Sequence[Fact]) -> np.ndarray:
+    """Which parts are one group whatever is joined first: all their pairs are there, none below `least`, and nobody
+    says two things. left, weight: of the pairs inside."""
+    of, size = part[left], np.bincount(part, minlength=1)
+    lowest = np.full(len(size), np.inf)
+    np.minimum.at(lowest, of, weight)
+    found = (np.bincount(of, minlength=len(size)) == size * (size - 1) // 2) & (lowest >= least)
     for fact in facts:
-        values = np.asarray(fact.values, object)
-        found |= (values[left] != values[right]) & (weight < SURE)
+        code, _ = pd.factorize(np.asarray(fact.values, object))
+        low, high = np.full(len(size), len(code)), np.full(len(size), -1)
+        said = code >= 0
+        np.minimum.at(low, part[said], code[said])
+        np.maximum.at(high, part[said], code[said])
+        found &= low >= high
     return found
 
 
