@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import duckdb
 import networkx as nx
@@ -15,10 +17,10 @@ import pytest
 
 from benchmarks import _matching, _matching_people
 from foretell.errors import DataError, UnknownName
-from unification.matching import kinds, matcher
-from unification.matching.blocking import budget, choose
+from unification.matching import blocking, kinds, matcher, pairs
+from unification.matching.blocking import Rule, budget, choose
 from unification.matching.cluster import Fact, cluster, other_day, slips
-from unification.matching.comparisons import compared, settings
+from unification.matching.comparisons import compared, settings, splink
 from unification.matching.prepare import prepare
 
 DATA = os.environ.get("FORETELL_TEST_DATA")
@@ -164,6 +166,70 @@ def test_blocking_stays_within_its_budget(generated: pd.DataFrame) -> None:
     assert len(rules) > 5
     assert sum(rule.pairs for rule in rules) <= 20_000
     assert budget(1_000_000) <= 8_000_000
+
+
+@pytest.fixture(scope="module")
+def learnt(generated: pd.DataFrame) -> tuple[duckdb.DuckDBPyConnection, matcher.Model]:
+    """People prepared, and a model with rules of its own: in so few rows all pairs would be compared."""
+    con = table(generated.assign(group=generated.index % 7))
+    _, columns = matcher.read(con, "given", never=["person"], named={"group": "group"})
+    model = matcher.train(con, columns)
+    return con, replace(model, blocking=[rule.sql for rule in rules_of(con, columns)])
+
+
+def rules_of(con: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> list[Rule]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocking, "ALL", 0)
+        return choose(con, sorted(columns), most=60_000)
+
+
+def own(con: duckdb.DuckDBPyConnection, model: matcher.Model) -> Any:
+    """Splink itself, with the model."""
+    package = splink()
+    people = package.DuckDBAPI(con).register("people")
+    made = settings(model.columns, model.blocking, model.learnt)
+    made.retain_intermediate_calculation_columns = True
+    return package.Linker(people, made)
+
+
+def test_pairs_are_those_that_splink_brings_up(learnt: tuple[duckdb.DuckDBPyConnection, matcher.Model]) -> None:
+    con, model = learnt
+    many = pairs.block(con, model.blocking, "ours")
+    theirs = own(con, model).inference.compute_blocked_pairs_for_predict().physical_name
+    columns = "join_key_l, join_key_r"
+    assert many == con.execute(f"SELECT count(*) FROM {theirs}").fetchall()[0][0] > 10_000
+    assert not con.execute(f"SELECT {columns} FROM ours EXCEPT SELECT {columns} FROM {theirs}").fetchall()
+
+
+def test_weights_are_those_that_splink_gives(learnt: tuple[duckdb.DuckDBPyConnection, matcher.Model]) -> None:
+    """Of every pair, and of every comparison: its level, and its bits with what a rare value adds."""
+    con, model = learnt
+    pairs.block(con, model.blocking, "ours")
+    pairs.compare(con, model.columns, "ours", "levels")
+    theirs = own(con, model).inference.predict(warning_mode="never").physical_name
+    rows = con.execute(
+        f"""SELECT * FROM ({pairs.weighed(con, model.columns, model.learnt, "levels")}) o
+            JOIN {theirs} s ON s.unique_id_l = o.join_key_l AND s.unique_id_r = o.join_key_r"""
+    ).df()
+    assert len(rows) == con.execute("SELECT count(*) FROM ours").fetchall()[0][0]
+    assert rows["w"].to_numpy() == pytest.approx(rows["match_weight"].to_numpy(), abs=1e-9)
+    for one in model.comparisons:
+        level, gamma = rows[f"c_{one.name}"], rows[f"gamma_{one.name}"]
+        assert (gamma == np.where(level < 0, -1, len(one.levels) - 1 - level)).all(), one.name
+        bits = rows[f"mw_{one.name}"] + rows.get(f"mw_tf_adj_{one.name}", 0.0)
+        assert rows[f"b_{one.name}"].to_numpy() == pytest.approx(bits.to_numpy(), abs=1e-9), one.name
+
+
+def test_a_model_of_few_records_does_not_compare_all_pairs_of_many() -> None:
+    few = table(pd.DataFrame({"last_name": ["abel", "abel", "brandt"], "first_name": ["ann", "ann", "bob"]}))
+    _, model = found(few)
+    assert model.blocking == ["1 = 1"]
+    rows = pd.DataFrame({"last_name": [f"n{i % 1_000}" for i in range(2_000)], "first_name": "ann"})
+    con = table(rows.assign(first_name=[f"f{i}" for i in range(2_000)]))
+    _, columns = matcher.read(con, "given")
+    matcher.fit(con, columns, model)
+    matcher.predict(con, model)
+    assert con.execute("SELECT count(*) FROM _blocked").fetchall()[0][0] < 10_000
 
 
 def test_settings_are_the_same_for_every_engine() -> None:

@@ -54,14 +54,12 @@ def prepare(con: duckdb.DuckDBPyConnection, table: str, kinds: dict[str, list[st
         forms["house"] = f"nullif(regexp_extract(\"{k.STREET}\", '^\\s*(\\d+[a-z]?)\\b', 1), '')"
         forms["street"] = _street(f"regexp_replace(\"{k.STREET}\", '^\\s*\\d+[a-z]?\\b', '')")
     made = ", ".join(f"{form} AS {column}" for column, form in forms.items())
-    con.execute(f"CREATE OR REPLACE TEMP TABLE _formed AS SELECT unique_id, {made} FROM _raw")
-    con.execute("DROP TABLE _raw")
     extra = _derived(con, [*forms])
     con.execute(
         f"""CREATE OR REPLACE TABLE {into} AS SELECT *{"".join(f", {e} AS {n}" for n, e in extra.items())}
-            FROM _formed ORDER BY unique_id"""
+            FROM (SELECT unique_id, {made} FROM _raw)"""
     )
-    con.execute("DROP TABLE _formed")
+    con.execute("DROP TABLE _raw")
     return [*forms, *extra]
 
 
