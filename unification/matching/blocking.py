@@ -7,7 +7,7 @@ cost, and one that would bring up too many pairs is passed over for the narrower
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,6 +18,17 @@ _SHARE = 0.4  # of the budget that one rule may take
 ALL = 1_000_000  # pairs: of so few all are compared
 # The budget: so many pairs per record, and of a small table more, where comparing takes seconds.
 EACH, SMALL, EACH_SMALL, LEAST = 6, 50_000, 200, 1_500_000
+
+
+# Key -> the column that it is made of: who agrees in the column agrees in it.
+_FROM = {
+    "first_canon": "first", "first_sound": "first", "last_sound": "last", "email_user": "email",
+    "email_domain": "email",
+    **{f"substr({column},{at})": column for column, at in (
+        ("first", "1,1"), ("first", "1,3"), ("last", "1,1"), ("last", "1,3"), ("birth", "1,4"), ("birth", "1,6"),
+        ("birth", "3,2"), ("birth", "5,4"), ("birth", "7,2"), ("email", "1,5"), ("nid", "1,5"), ("nid", "4,9"),
+    )},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,23 +52,30 @@ def choose(con: duckdb.DuckDBPyConnection, columns: Sequence[str], table: str = 
         return [Rule("1 = 1", records * (records - 1) // 2)]  # of so few all pairs are compared
     candidates = _candidates(set(columns))
     scale = _sample(con, table, records, candidates)
-    chosen: list[Rule] = []
-    taken: list[frozenset[str]] = []
-    left = most
+    taken: dict[frozenset[str], int] = {}
     for keys in candidates:
-        if any(loose <= frozenset(keys) for loose in taken):
+        said = _implied(keys)
+        if any(loose <= said for loose in taken):
             continue  # a looser one brings these up already
+        tighter = [other for other in taken if frozenset(keys) <= _implied(other)]
+        left = most - sum(pairs for other, pairs in taken.items() if other not in tighter)
         pairs = int(_pairs(con, keys) * scale)
         if 0 < pairs <= min(left, _SHARE * most):
-            sql = " AND ".join(f"{_on(key, 'l')} = {_on(key, 'r')}" for key in keys)
-            chosen.append(Rule(sql, pairs))
-            taken.append(frozenset(keys))
-            left -= pairs
+            taken = {other: n for other, n in taken.items() if other not in tighter} | {frozenset(keys): pairs}
+    chosen = [
+        Rule(" AND ".join(f"{_on(k, 'l')} = {_on(k, 'r')}" for k in sorted(keys)), n) for keys, n in taken.items()
+    ]
+    left = most - sum(taken.values())
     if {"first", "last"} <= set(columns):
         chosen.append(Rule("l.first = r.last AND l.last = r.first", 0))
         if left > 0.5 * most:
             chosen.append(Rule("l.first_sound = r.last_sound AND l.last_sound = r.first_sound", 0))
     return chosen
+
+
+def _implied(keys: Iterable[str]) -> frozenset[str]:
+    """All keys in which two agree that agree in these."""
+    return frozenset(keys) | {key for key in _FROM if _FROM[key] in keys}
 
 
 def _on(key: str, side: str) -> str:
@@ -89,7 +107,7 @@ def _candidates(have: set[str]) -> list[tuple[str, ...]]:
     strong = [c for c in ("nid", "email", "phone", "birth") if c in have]
     names = [c for c in ("first", "last") if c in have]
     found: list[tuple[str, ...]] = [(c,) for c in strong]
-    found.append(("first", "last"))
+    found += [("first", "last"), ("first_canon", "last"), ("first_sound", "last_sound")]
     where = ["street", "postcode", "city", "house", "place"]
     parts = [
         "first", "last", "first_canon", "first_sound", "last_sound", "substr(birth,1,4)", "substr(birth,5,4)",
@@ -106,6 +124,7 @@ def _candidates(have: set[str]) -> list[tuple[str, ...]]:
     found += [("substr(first,1,3)", "city"), ("substr(last,1,3)", "city"), ("substr(birth,3,2)", "substr(birth,7,2)")]
     found += [("substr(nid,1,5)",), ("substr(nid,4,9)",), ("substr(birth,1,6)",), ("substr(birth,5,4)",)]
     found += [(a, b) for a, b in combinations(parts, 2)]
+    found += [("birth", part) for part in ("last_sound", "first_sound", *where, "email_user", "sex")]
     found += [("substr(birth,1,6)", "sex"), ("substr(birth,5,4)", "sex"), ("age", "first_sound"), ("age", "last_sound")]
     found += [
         ("first_sound",),
