@@ -93,7 +93,7 @@ class State:
         self.lines = {stream: Lines(project, sources) for stream, sources in self.streams.items()}
         home = folder_of(project.home)
         self.tails = {stream: Tail(home / stream, loaded[stream]) for stream in self.streams}
-        self.online = Online(project, self.rows.views, say)
+        self.online = Online(project, say)
         self.pending = self.memory.since(self.rows.batch)
 
     def close(self) -> None:
@@ -241,10 +241,10 @@ class Worker:
         return self._at
 
     def _write(self, state: State, touched: list[str], keys: list[str], at: datetime) -> None:
-        alive = state.memory.rows(touched, at)
-        packed = state.rows.pack(alive, at)
-        gone = sorted(set(touched) - set(alive))
-        state.online.write(state.memory.con, alive, gone)
+        built = state.memory.rows(touched, at)
+        packed = state.rows.pack(built, at)
+        gone = sorted(set(touched).difference(built.profiles))
+        state.online.write(built, gone)
         self._store.write(packed, gone, state.memory.graph.meaning(keys, at), at)
 
     def _take(self, state: State) -> None:
