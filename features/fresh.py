@@ -126,9 +126,9 @@ class Memory:
         people = steps.reading("SELECT profile_id FROM profile_at")
         of = {versioned(view, sources): steps.reading(query)
               for view, query in build.rows_of(steps, self._project, self.views.values(), T)}  # fmt: skip
-        joins = "".join(f' JOIN ({query}) "{version}" USING (profile_id)' for version, query in of.items())
+        joins = "".join(f' JOIN {query} "{version}" USING (profile_id)' for version, query in of.items())
         listed = "".join(f', "{version}"' for version in of)
-        query = f"SELECT profile_id{listed} FROM ({people}){joins} ORDER BY profile_id"
+        query = f"SELECT profile_id{listed} FROM {people}{joins} ORDER BY profile_id"
         self._question = Question(self.con, steps.whole(query))
         nobody = self._question.ask(T)
         for version in of.keys() - self._built.keys():

@@ -17,7 +17,6 @@ import duckdb
 import pyarrow as pa
 
 from lake.engine import few
-from lake.literals import instant
 
 T = datetime(9000, 1, 1, 0, 0, 0, 987_654, tzinfo=UTC)  # stands in a question for the instant that is asked about
 _INSTANT = re.compile(r"TIMESTAMPTZ '([^']+)'")
@@ -41,25 +40,30 @@ class Held:
 
 class Question:
     """A query that is planned once. In its text `T`, or an instant some time before it, stands for the one asked
-    about."""
+    about. What it reads must be `Held`."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, query: str):
-        self._con, self._name = con, f"question_{next(_NUMBERS)}"
-        made = _INSTANT.sub(_relative, query)
-        self._timed = made != query
-        con.execute(f"PREPARE {self._name} AS {made}")
+        self._con, number = con, next(_NUMBERS)
+        self._name, moment = f"question_{number}", f"moment_{number}"
+        self._at = Held(con, moment, _moment(T))
+        con.execute(f"PREPARE {self._name} AS {_INSTANT.sub(lambda found: _relative(found, moment), query)}")
 
     def ask(self, at: datetime) -> pa.Table:
         """The answer as of T."""
-        return few(self._con, f"EXECUTE {self._name}" + (f"({instant(at)})" if self._timed else ""))
+        self._at.rows = _moment(at)
+        return few(self._con, f"EXECUTE {self._name}")
 
 
-def _relative(found: re.Match[str]) -> str:
+def _moment(at: datetime) -> pa.Table:
+    return pa.table({"t": pa.array([at], pa.timestamp("us", tz="UTC"))})
+
+
+def _relative(found: re.Match[str], moment: str) -> str:
     at = datetime.fromisoformat(found[1])
     if at.year < T.year // 2:
         return found[0]
-    before = (T - at) // (datetime.resolution)
-    return f"($1::TIMESTAMPTZ - to_microseconds({before}))" if before else "$1::TIMESTAMPTZ"
+    before = (T - at) // datetime.resolution
+    return f"(SELECT t - to_microseconds({before}) FROM {moment})" if before else f"(SELECT t FROM {moment})"
 
 
 class Steps:
@@ -82,18 +86,18 @@ class Steps:
             kind, name, query = made.groups()
             part = f"part_{len(self._parts)}"
             how = "MATERIALIZED" if kind == "TABLE" else "NOT MATERIALIZED"
-            self._parts.append(f"{part} AS {how} ({self.reading(query)})")
+            self._parts.append(f"{part} AS {how} {self.reading(query)}")
             self._stands[name] = part
         return None
 
     def reading(self, query: str) -> str:
-        """A query that reads what was made, as it is by now."""
+        """A query that reads what was made, as it is by now, as a table to be asked `FROM`."""
         read = [
             f"{name} AS NOT MATERIALIZED (FROM {part})"
             for name, part in self._stands.items()
             if re.search(rf"\b{name}\b", query)
         ]
-        return f"WITH {', '.join(read)} FROM ({query})" if read else query
+        return f"(WITH {', '.join(read)} FROM ({query}))" if read else f"({query})"
 
     def whole(self, query: str) -> str:
         """A query of `reading`s, with all that was made."""

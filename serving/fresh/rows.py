@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from features.compiling import versioned
 from features.fresh import Built, Memory, can_be_fresh
@@ -21,6 +22,7 @@ from foretell.errors import NotReady
 from foretell.project import Project
 from foretell.views import FeatureView
 from lake.again import Question, T
+from lake.engine import session
 from models.registry import champion, quietly
 from serving import batch
 from serving.batch import Batch
@@ -40,6 +42,15 @@ class _Task(NamedTuple):
     evidence: Evidence
     places: np.ndarray
     live: bool
+
+
+class Rebuilt(NamedTuple):
+    """What a row ought to be. features: (columns,) float64; own: those that hang on the profile's own facts alone;
+    eligible: of each task, whether it is asked about the profile."""
+
+    features: np.ndarray
+    own: np.ndarray
+    eligible: np.ndarray
 
 
 class Rows:
@@ -116,6 +127,24 @@ class Rows:
                 head[:, place] = KEPT
         packed = np.hstack([head, np.ascontiguousarray(X).view(np.uint8)])
         return dict(zip(profiles, map(bytes, packed), strict=True))
+
+    def rebuilt(self, profile: str, at: datetime) -> Rebuilt:
+        """What the row of a profile as of T is by the lake, of all facts that are loaded by now: to hold a packed row
+        against."""
+        tasks = [one.task for one, _, _ in self._asked]
+        dataset.build_for(self._project, tasks, [at])
+        asked = [(one, last) for one, last, _ in self._asked]
+        wides, _, _ = laid_out(self._project, asked, lambda _: Wide(self._project, at))
+        eligible = []
+        with session(self._project) as con:
+            X = np.hstack([wide.read(con, pa.array([profile]))[0] for wide in wides])[0]
+            for place, task in enumerate(tasks):
+                dataset.population_table(con, self._project, task, at, f"population_{place}")
+                query = f"SELECT count(*) > 0 FROM population_{place} WHERE profile_id = ?"
+                eligible.append(con.execute(query, [profile]).fetchall()[0][0])
+        own = np.ones(len(X), dtype=bool)
+        own[self._kept] = False
+        return Rebuilt(X, own, np.array(eligible, dtype=bool))
 
     def _features(self, built: Built) -> np.ndarray:
         """(profiles, columns) float64: as built; of a view that is as of the last batch as it was published, and of

@@ -7,20 +7,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from fixtures_trained import NOW, copy_of
 from streaming import Log, message, served
 
 from features import build
-from features.fresh import can_be_fresh
 from features.store import repository
 from features.store.online import open_store
-from features.wide import Wide
 from foretell.project import Project
 from ingestion.collector.messages import INVALID
 from ingestion.load import load
@@ -31,7 +28,6 @@ from serving.fresh.worker import Worker
 from serving.http.engine import Engine
 from serving.http.fresh import fresh_file
 from serving.http.index import REFUSED, Index
-from serving.packing import laid_out
 from serving.score import score, score_one
 from training import dataset
 from unification.decisions import decide
@@ -73,35 +69,19 @@ def fresh_rows(project: Project) -> list[str]:
     return sorted(index.newer(profiles))
 
 
-def rebuilt(project: Project, profile: str, at: datetime) -> tuple[np.ndarray, list[int], list[bool]]:
-    """As of T: features; of each task, whether the profile is eligible; of each column, whether it can be fresh."""
-    rows = Rows(project)
-    tasks = [one.task for one, _, _ in rows._asked]
-    dataset.build_for(project, tasks, [at])
-    wides, _, _ = laid_out(project, [(one, last) for one, last, _ in rows._asked], lambda _: Wide(project, at))
-    with session(project) as con:
-        X = np.hstack([wide.read(con, pa.array([profile]))[0] for wide in wides])[0]
-        inside = []
-        for n, task in enumerate(tasks):
-            dataset.population_table(con, project, task, at, f"p{n}")
-            inside.append(int(bool(con.execute(f"SELECT 1 FROM p{n} WHERE profile_id = ?", [profile]).fetchall())))
-    own = [can_be_fresh(rows._views[c.view]) for wide in wides for c in wide.columns]
-    return X, inside, own
-
-
 def check(project: Project, profiles: list[str]) -> None:
     """The fresh rows of these profiles are those of a rebuild from the lake, once the log is loaded, a day later."""
     loaded(project)
     settings = project.folder / "foretell.toml"
     settings.write_text(settings.read_text().replace(project.now.isoformat(), (NOW + timedelta(days=1)).isoformat()))
     project = Project(project.folder)
-    layout, found = index_of(project).layout, index_of(project).newer(profiles)
+    layout, found, rows = index_of(project).layout, index_of(project).newer(profiles), Rows(project)
     assert sorted(found) == sorted(profiles)
     for profile, (packed, at) in found.items():
-        X, inside, own = rebuilt(project, profile, at)
+        X, own, inside = rows.rebuilt(profile, at)
         np.testing.assert_allclose(layout.features(packed)[own], X[own], rtol=1e-12, err_msg=profile)
         for place, name in enumerate(layout.tasks):
-            assert bool(packed[place] & ~REFUSED) == bool(inside[place]), (name, profile)
+            assert bool(packed[place] & ~REFUSED) == inside[place], (name, profile)
 
 
 def loaded(project: Project) -> None:
