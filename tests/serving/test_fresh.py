@@ -19,8 +19,11 @@ from features import build
 from features.store import repository
 from features.store.online import open_store
 from foretell.project import Project
+from ingestion import quarantine
 from ingestion.collector.messages import INVALID
 from ingestion.load import load
+from ingestion.quarantine import Chosen
+from ingestion.replay import Replayed, replay
 from lake.engine import session
 from serving.erase import erase, plan
 from serving.fresh.rows import Rows
@@ -208,8 +211,9 @@ def test_whoever_is_killed_comes_to_the_same_rows(project: Project) -> None:
 
 
 def test_what_else_changes_is_taken_up(project: Project) -> None:
-    """Another batch, a decision about who is who, facts of another source, and an erasure."""
+    """Another batch, a decision about who is who, facts of another source, a mended row, and an erasure."""
     worker, log, at = opened(project), Log(project), NOW + timedelta(hours=2)
+    log.add(message(at, "40000016") | {"timestamp": "yesterday"})
     log.add(message(at, "40000011"), message(at, email="app@x.example"))
     log.add(message(at + SECOND, "40000012", email="app@x.example"))
     drain(worker)
@@ -228,6 +232,16 @@ def test_what_else_changes_is_taken_up(project: Project) -> None:
         assert not isinstance(result, Exception)
     settled(worker)
     assert scores(project, "40000015")["scores"][0]["features"]["orders_30d"] == before + 1
+
+    before = scores(project, "40000016")["scores"][0]["features"]["orders_30d"]
+    mended = project.folder / "mended.jsonl"
+    assert quarantine.export(project, Chosen(source="app"), mended) == 1
+    mended.write_text(mended.read_text().replace("yesterday", at.isoformat()))
+    (replayed,) = replay(project, Chosen(), mended)
+    assert isinstance(replayed, Replayed)
+    assert replayed.added == 1
+    settled(worker)
+    assert scores(project, "40000016")["scores"][0]["features"]["orders_30d"] == before + 1
 
     score(project, ["churn", "clv"])
     settled(worker)
