@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +37,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
-import pyarrow as pa
 
 from benchmarks import batch, features_shop, report
 from benchmarks.features_shop import START
@@ -47,14 +47,15 @@ from foretell.project import Project
 
 @dataclass(frozen=True)
 class Sizes:
-    """People of the shop, seconds of each part, events a second."""
+    """People of the shop, seconds of each part, events a second, what is predicted."""
 
     people: int
     seconds: float
     rate: int
+    tasks: tuple[str, ...]
 
 
-FULL, QUICK = Sizes(20_000, 60.0, 100), Sizes(1_500, 8.0, 50)
+FULL, QUICK = Sizes(20_000, 60.0, 100, tuple(batch.TASKS)), Sizes(1_500, 8.0, 50, ("churn",))
 SETTINGS = '[foretell]\nthreads = 2\nmemory = "3GB"\ncutoffs = 3\nfolds = 2\ntrials = 0\n'
 SOURCE = '''"""Lines of baskets, as the shop's web site sends them."""
 
@@ -82,15 +83,15 @@ web = Source(
 '''
 
 
-def prepare(folder: Path, people: int) -> None:
-    """A project up to now with four champions, everyone scored, and a stream."""
+def prepare(folder: Path, people: int, tasks: Sequence[str]) -> None:
+    """A project up to now with a champion for each task, everyone scored, and a stream."""
     from ingestion.collector.keys import Keys
     from ingestion.load import load
     from serving.score import score
     from training.champion import train
     from unification.identity import unify
 
-    texts = {f"tasks/{name}.py": batch.TASK.format(name=name, views=batch.VIEWS) for name in batch.TASKS}
+    texts = {f"tasks/{name}.py": batch.TASK.format(name=name, views=batch.VIEWS) for name in tasks}
     texts |= {"foretell.toml": SETTINGS, "sources/shop.py": features_shop.SOURCE, "sources/web.py": SOURCE}
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -107,9 +108,9 @@ def prepare(folder: Path, people: int) -> None:
         if isinstance(loaded, Exception):
             raise loaded
     unify(project)
-    for name in batch.TASKS:
+    for name in tasks:
         progress(f"{name}: {train(project, name, progress).winner}")
-    score(project, list(batch.TASKS), progress=progress, reasons="none")
+    score(project, list(tasks), progress=progress, reasons="none")
     (folder / "write_key").write_text(Keys(project.home).new_key("web")[0])
 
 
@@ -226,14 +227,10 @@ def burst(sender: Sender, seconds: float, rate: int) -> None:
 def lost(folder: Path, sent: dict[str, str], some: int = 40) -> tuple[int, int, int]:
     """Of the events sent: how many are no facts, or several, once all is loaded; and of some profiles, how many have
     fresh features other than those rebuilt for the same T, and how many were looked at."""
-    from features.fresh import can_be_fresh
-    from features.wide import Wide
     from ingestion.load import load
     from lake.engine import session
     from serving.fresh.rows import Rows
     from serving.http.index import Index
-    from serving.packing import laid_out
-    from training import dataset
     from unification.identity import unify
 
     project = Project(folder)
@@ -251,14 +248,9 @@ def lost(folder: Path, sent: dict[str, str], some: int = 40) -> tuple[int, int, 
     people = [f"loyalty_card:{who}" for who in rng.permutation(sorted(set(sent.values())))[:some]]
     profiles = [p for p in index.resolve(people) if isinstance(p, str)]
     rows, other = Rows(project), len(people) - len(profiles)
-    asked = [(one, last) for one, last, _ in rows._asked]
     for profile, (packed, at) in index.newer(profiles).items():
-        dataset.build_for(project, [one.task for one, _ in asked], [at])
-        wides, _, _ = laid_out(project, asked, lambda _, at=at: Wide(project, at))
-        with session(project) as con:
-            X = np.hstack([wide.read(con, pa.array([profile]))[0] for wide in wides])[0]
-        own = [can_be_fresh(rows._views[column.view]) for wide in wides for column in wide.columns]
-        other += not np.allclose(index.layout.features(packed)[own], X[own], rtol=1e-9, equal_nan=True)
+        wanted, features = rows.rebuilt(profile, at), index.layout.features(packed)
+        other += not np.allclose(features[wanted.own], wanted.features[wanted.own], rtol=1e-9, equal_nan=True)
     return wrong, other, len(people)
 
 
@@ -275,7 +267,7 @@ def main(arguments: list[str] | None = None) -> None:
             shutil.copytree(given.project, folder)
         else:
             folder.mkdir(parents=True)
-            apart(prepare, folder, sizes.people)
+            apart(prepare, folder, sizes.people, sizes.tasks)
         (port,) = _free(1)
         progress("starting the service and the worker")
         command = [sys.executable, "-m", "foretell", "--project", str(folder)]
@@ -313,7 +305,7 @@ def main(arguments: list[str] | None = None) -> None:
     report.Report(
         benchmark="stream",
         versions=report.versions("duckdb", "bentoml", "lightgbm"),
-        sizes={"people": sizes.people, "tasks": len(batch.TASKS), "features": 40, "events": len(sender.sent),
+        sizes={"people": sizes.people, "tasks": len(sizes.tasks), "features": 40, "events": len(sender.sent),
                "rate": sizes.rate, "probes": len(late), "quick": given.quick, "load": os.getloadavg()[0]},
         bars=[
             report.Bar("stream.p95_ms", float(np.percentile(late, 95)), "<=250", (late.min(), late.max())),
@@ -327,15 +319,18 @@ def main(arguments: list[str] | None = None) -> None:
     ).show()  # fmt: skip
 
 
-def eligible(project: Project) -> list[str]:
+def eligible(project: Project, most: int = 5_000) -> list[str]:
     """Cards of people whom churn is asked of."""
+    from lake.engine import session
     from serving.http.index import Index
 
     index = Index(project)
-    known = index._all("SELECT key, profile_id FROM who WHERE key LIKE 'loyalty_card:C%' LIMIT 5000")
+    with session(project) as con:
+        query = "SELECT node, profile_id FROM member WHERE node LIKE 'loyalty_card:C%' ORDER BY node LIMIT ?"
+        known = con.execute(query, [most]).fetchall()
     place = index.layout.tasks.index("churn")
     rows = index.rows([profile for _, profile in known])
-    return [key.partition(":")[2] for key, profile in known if profile in rows and rows[profile][place] == 1]
+    return [node.partition(":")[2] for node, profile in known if profile in rows and rows[profile][place] == 1]
 
 
 if __name__ == "__main__":

@@ -84,13 +84,12 @@ def rows_at(
 
 
 def rows_of(
-    con: duckdb.DuckDBPyConnection, project: Project, views: Iterable[FeatureView], cutoff: datetime,
-    known_by: datetime | None = None, only: str | None = None, empties: dict[str, str] | None = None,
+    con: Any, project: Project, views: Iterable[FeatureView], cutoff: datetime,
+    known_by: datetime | None = None, only: str | None = None,
 ) -> Iterator[tuple[FeatureView, str]]:  # fmt: skip
     """Of several views at once what `rows_at` gives of one; each query must be run before the next is asked for.
 
-    Views of one source and lookback read its facts together, and as a rule are one aggregation. empties: of who asks
-    the same connection again and again, what is kept there of empty rows, which are the same at every cutoff.
+    Views of one source and lookback read its facts together, and as a rule are one aggregation.
     """
     if not (views := list(views)):
         return
@@ -110,14 +109,9 @@ def rows_of(
         con.execute(f"CREATE OR REPLACE TEMP VIEW facts AS {joined}")
         for alike, (grouped, empty) in zip(alikes, queries, strict=True):
             con.execute(f"CREATE OR REPLACE TEMP TABLE made AS {grouped}")
-            if empties is None or empty not in empties:
-                name = "empty_row" if empties is None else f"empty_row_{len(empties)}"
-                con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {empty}")
-                nobody = name if empties is None else empties.setdefault(empty, name)
-            else:
-                nobody = empties[empty]
+            con.execute(f"CREATE OR REPLACE TEMP TABLE empty_row AS {empty}")
             for place, view in enumerate(alike):
-                yield view, _rows(view, place, cutoff, nobody)
+                yield view, _rows(view, place, cutoff)
 
 
 @lru_cache(maxsize=1024)
@@ -130,7 +124,7 @@ def _read(queries: tuple[tuple[str, str], ...]) -> str:
     return f"COLUMNS(lambda name: name IN ({listed}))"
 
 
-def know_profiles(con: duckdb.DuckDBPyConnection, at: datetime, only: str | None = None) -> None:
+def know_profiles(con: Any, at: datetime, only: str | None = None) -> None:
     """Make `profile_at` (profile_id, nr) and `profile_nodes` (node, nr), of everyone known at T or of some.
 
     Profiles go by number: what is joined and grouped is then a tenth as long.
@@ -168,8 +162,8 @@ def _about_accounts(view: FeatureView) -> bool:
     return "account" in (view.entity, view.facts_of)
 
 
-def _rows(view: FeatureView, place: int, cutoff: datetime, nobody: str) -> str:
-    """SQL for the rows of one of the views that were made together. nobody: the table of their empty row."""
+def _rows(view: FeatureView, place: int, cutoff: datetime) -> str:
+    """SQL for the rows of one of the views that were made together."""
     stamps = f"{instant(cutoff)} AS event_timestamp, {instant(cutoff)} AS created"
     keys = ", ".join(view.keys)
     if len(view.keys) > 1:  # rows are where facts are
@@ -182,7 +176,7 @@ def _rows(view: FeatureView, place: int, cutoff: datetime, nobody: str) -> str:
     )
     everyone = "account_of" if view.facts_of == "account" else f"{view.entity}_at"
     return f"""SELECT p.{keys}, {stamps}, {columns} FROM {everyone} p
-        LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN {nobody} e ORDER BY p.{keys}"""
+        LEFT JOIN made g ON g.profile_id = p.nr CROSS JOIN empty_row e ORDER BY p.{keys}"""
 
 
 def _by_facts(

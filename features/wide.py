@@ -7,7 +7,7 @@ without a row of a view is told apart from one whose features are unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,11 +39,11 @@ class Wide:
     """The features of several sets of columns (one a model), each read once. Built for a cutoff that is built.
 
     columns: what is read, each once; places: by the name of the set, where its columns stand among them. sizes: bytes
-    of a row. where: where the rows of a view lie, by its version, if not in the files built for the cutoff.
+    of a row.
     """
 
-    def __init__(self, project: Project, cutoff: datetime, where: Callable[[str], str] | None = None):
-        self._project, self._cutoff, self._where = project, cutoff, where
+    def __init__(self, project: Project, cutoff: datetime):
+        self._project, self._cutoff = project, cutoff
         self._views: dict[str, FeatureView] = {}
         self._sources = dict(project.definitions.sources)
         self.columns: list[Column] = []
@@ -113,7 +113,7 @@ class Wide:
             for feature, is_number in wanted.items():
                 name = read[version, feature] = f"c{len(read)}"
                 listed.append(f'"{feature}"{"::DOUBLE" if is_number else ""} AS {name}')
-            table = self._where(version) if self._where else build.read(self._project, view, self._cutoff)
+            table = build.read(self._project, view, self._cutoff)
             joins.append(f"LEFT JOIN (SELECT profile_id, {', '.join(listed)} FROM {table} {within}) USING (profile_id)")
         codes = tuple((read[c.view, c.feature], c.codes) for c in self.columns)
         return f"SELECT * FROM {people} {' '.join(joins)}", Shape(codes, tuple(self._views))
@@ -130,17 +130,17 @@ class Shape:
         """(n, columns) float64 of its rows, and by view who has no row of it."""
         X = np.empty((len(found), len(self.columns)))
         for place, (name, codes) in enumerate(self.columns):
-            X[:, place] = _numbers(found[name], codes)
+            X[:, place] = numbers(found[name], codes)
         absent = {view: found[f"has_{at}"].is_null().to_numpy() for at, view in enumerate(self.views)}
         return X, {view: lost for view, lost in absent.items() if lost.any()}
 
 
-def _numbers(values: pa.ChunkedArray, codes: tuple[str, ...] | None) -> np.ndarray:
-    """float64, NaN where nothing is known; text by the place of its value among the codes."""
+def numbers(values: pa.ChunkedArray, codes: tuple[str, ...] | None) -> np.ndarray:
+    """A feature as float64, NaN where nothing is known; text by the place of its value among the codes."""
     if codes is not None:
         asked = pc.SetLookupOptions(value_set=pa.array(codes, pa.string()))
-        values = pc.call_function("index_in", [values], asked).cast(pa.float64())
-    return values.to_numpy()
+        values = pc.call_function("index_in", [values], asked)
+    return values.cast(pa.float64()).to_numpy()
 
 
 def empty_row(con: duckdb.DuckDBPyConnection, project: Project, view: FeatureView, cutoff: datetime) -> dict:

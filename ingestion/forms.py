@@ -25,6 +25,15 @@ _SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
+def unknown(source: Source, raw: Raw) -> str:
+    """SQL for whether the table `raw` has anything that SQL cannot settle, so that `look_up` has something to do."""
+    found = [
+        unsettled(kind, raw.expression(text, what=f"source {source.name}"), source.country)
+        for kind, text in source.identifiers.items()
+    ]
+    return f"SELECT {' OR '.join(f'coalesce(bool_or({one[1]}), false)' for one in found if one) or 'false'} FROM raw"
+
+
 def look_up(con: duckdb.DuckDBPyConnection, project: Project, source: Source, raw: Raw) -> set[str]:
     """Make the table `forms(kind, value, form)` of what SQL cannot settle in the table `raw`.
 

@@ -16,17 +16,14 @@ import pyarrow as pa
 from foretell.declarations import Source
 from foretell.project import Project
 from ingestion.collector.messages import INVALID
-from ingestion.contract import Plan, plan, told
+from ingestion.contract import plan, told
 from ingestion.erased import leave_out
 from ingestion.files import Raw
-from ingestion.forms import look_up
+from ingestion.forms import look_up, unknown
+from lake.again import Held, Question, T
 from lake.engine import connect, few
 from lake.erasure import tombstones
 
-_AT, _BATCH = (
-    "2000-01-01T00:00:00.000000+00:00",
-    987_654_321_012,
-)  # what stands in a compiled contract for the real ones
 _RAW = Raw(None, [], lambda row: row)
 LAST = 1 << 40  # later than every ingest batch: what is not loaded yet is the latest version of a row
 
@@ -46,9 +43,13 @@ class Lines:
 
     def __init__(self, project: Project, sources: Sequence[Source]):
         self._project, self._sources = project, list(sources)
-        self._con = connect(project)
-        self._con.execute("SET threads=1")  # of a few rows
-        self._plans: dict[tuple[str, frozenset[str]], Plan] = {}
+        self._con = con = connect(project)
+        con.execute("SET threads=1")  # of a few rows
+        self._raw = Held(con, "raw", _rows([]))
+        stamp = "TRY_CAST(json_extract_string(_payload, '$.receivedAt') AS TIMESTAMPTZ)"
+        self._received = Question(con, f"SELECT min({stamp}) AS first, max({stamp}) AS last FROM raw")
+        self._unknown = {s.name: Question(con, unknown(s, told(_RAW, s))) for s in self._sources}
+        self._questions: dict[tuple[str, frozenset[str]], Question] = {}
         self._erased = bool(tombstones(project))
         self._read = 0
 
@@ -58,39 +59,47 @@ class Lines:
     def facts(self, lines: bytes) -> Found:
         """What these lines, each with its end, bring."""
         rows = [text for line in lines.split(b"\n") if line and not (text := line.decode()).startswith(INVALID)]
-        self._con.register(
-            "raw",
-            pa.table({"_row": pa.array(range(1, len(rows) + 1), pa.int64()), "_payload": pa.array(rows, pa.string())}),
-        )
+        self._raw.rows = _rows(rows)
         self._read += 1
-        stamp = "TRY_CAST(json_extract_string(_payload, '$.receivedAt') AS TIMESTAMPTZ)"
-        first, last = self._con.execute(f"SELECT min({stamp}), max({stamp}) FROM raw").fetchall()[0]
-        found = {}
-        for source in self._sources:
-            facts = self._facts_of(source)
-            if facts.num_rows:
-                found[source.name] = facts
-        self._con.unregister("raw")
-        return Found(found, len(rows), first and first.astimezone(UTC), last and last.astimezone(UTC))
+        now = datetime.now(UTC)
+        received = self._received.ask(now).to_pylist()[0]
+        found = {source.name: facts for source in self._sources if (facts := self._facts_of(source, now)).num_rows}
+        first, last = (at and at.astimezone(UTC) for at in (received["first"], received["last"]))
+        return Found(found, len(rows), first, last)
 
-    def _facts_of(self, source: Source) -> pa.Table:
-        made = self._plan(source)
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        sql = made.sql.replace(_AT, now).replace(str(_BATCH), str(LAST + self._read))
-        listed = ", ".join(f'"{column}"' for column in made.columns if column != "payload")
+    def _facts_of(self, source: Source, now: datetime) -> pa.Table:
         try:
+            facts = self._question(source, now).ask(now)
             if self._erased:
-                self._con.execute(f"CREATE OR REPLACE TEMP TABLE stamped AS {sql}")
-                leave_out(self._con, self._project, source)
-                sql = "FROM stamped"
-            return few(self._con, f"SELECT {listed} FROM ({sql}) WHERE _reason IS NULL")
+                facts = self._left(source, facts)
         except duckdb.Error:  # an expression that does not fit a value: loading refuses the segment, and says so
             return pa.table({})
+        place = facts.column_names.index("batch")
+        batch = pa.array([LAST + self._read] * len(facts), pa.int64())
+        return facts.set_column(place, "batch", batch)
 
-    def _plan(self, source: Source) -> Plan:
-        asked = frozenset(look_up(self._con, self._project, source, told(_RAW, source)))
-        known = self._plans.get((source.name, asked))
-        if known is None:
-            known = plan(source, _RAW, file="the stream", batch=_BATCH, received_at=_AT, asked=asked)
-            self._plans[source.name, asked] = known
-        return known
+    def _left(self, source: Source, facts: pa.Table) -> pa.Table:
+        """Without what is of people who have been erased."""
+        self._con.register("found", facts)
+        self._con.execute("CREATE OR REPLACE TEMP TABLE stamped AS SELECT * FROM found")
+        self._con.unregister("found")
+        leave_out(self._con, self._project, source)
+        return few(self._con, "FROM stamped")
+
+    def _question(self, source: Source, now: datetime) -> Question:
+        """What the contract makes of the rows. Values that libraries must be asked about are looked up before."""
+        asked: frozenset[str] = frozenset()
+        if self._unknown[source.name].ask(now).columns[0][0].as_py():
+            asked = frozenset(look_up(self._con, self._project, source, told(_RAW, source)))
+        if (source.name, asked) not in self._questions:
+            at = T.isoformat(timespec="microseconds")
+            made = plan(source, _RAW, file="the stream", batch=LAST, received_at=at, asked=asked)
+            listed = ", ".join(f'"{column}"' for column in made.columns if column != "payload")
+            query = f"SELECT {listed} FROM ({made.sql}) WHERE _reason IS NULL"
+            self._questions[source.name, asked] = Question(self._con, query)
+        return self._questions[source.name, asked]
+
+
+def _rows(lines: Sequence[str]) -> pa.Table:
+    numbers = pa.array(range(1, len(lines) + 1), pa.int64())
+    return pa.table({"_row": numbers, "_payload": pa.array(lines, pa.string())})

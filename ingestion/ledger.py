@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from foretell.project import Project
 from ingestion.connectors.landing import order
-from lake.engine import table
+from lake.engine import quote, table
 
 STAMP = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(
@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         ("changes", pa.string()),
     ]
 )
+REPLAYED = " (replay)"  # ends the name of a file of which rows in quarantine were read again
 _SETTLED_NS = (
     2_000_000_000  # a file that changed this shortly before it was read may change again within its time stamp
 )
@@ -86,6 +87,17 @@ def seen(project: Project, source: str, connector: str | None = None) -> Seen:
         if columns:
             found.columns = json.loads(columns)
     return found
+
+
+def last_beside(project: Project, folder: str) -> int:
+    """The last ingest batch that was no file of a folder of the exports or the home, read for the first time; 0 if
+    there is none."""
+    stored = table(project, "batches")
+    if not (files := stored.files()):
+        return 0
+    first = f"starts_with(file, '{quote(folder)}/') AND NOT ends_with(file, '{REPLAYED}')"
+    query = f"SELECT coalesce(max(batch), 0) FROM {stored.scan(files)} WHERE NOT ({first})"
+    return int(duckdb.execute(query).fetchall()[0][0])
 
 
 def later(a: str | None, b: str | None) -> str | None:

@@ -125,7 +125,7 @@ def _replay_file(
     result.known = good - result.added
     if moved:
         ledger.write(project, {
-            "batch": batch, "source": source.name, "file": f"{file} (replay)", "sha256": "", "rows": rows,
+            "batch": batch, "source": source.name, "file": f"{file}{ledger.REPLAYED}", "sha256": "", "rows": rows,
             "added": result.added, "known": result.known, "quarantined": 0, "left_out": result.left_out,
             "received_at": started, "finished_at": datetime.now(UTC),
         })  # fmt: skip

@@ -23,6 +23,8 @@ from lake.place import table as table
 from lake.tables import Table
 
 FACTS = "facts"
+# of `few`; for all of a process, as what changes filters for a while is no matter of one thread
+warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
 _PLAIN = ("batches", "outcomes", "training_rows", "erasures", "memberships", "exposures")
 
 
@@ -48,9 +50,7 @@ def few(con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     `sql` binds a query when it is made and when it is run, which is most of what so few rows cost; this way there is
     one copy more of them, of which DuckDB warns.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return con.execute(query).to_arrow_table()
+    return con.execute(query).to_arrow_table()
 
 
 @contextmanager

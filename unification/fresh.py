@@ -22,7 +22,7 @@ from unification.store import Store
 
 
 class Graph:
-    """Who is who now. con: a connection of its owner's; it gets the table `known_members`, as `member` of a session."""
+    """Who is who now. con: a connection of its owner's, which gets the table `known_members`."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, project: Project):
         self._con, self._project = con, project
@@ -78,14 +78,13 @@ class Graph:
         found = self._store.find(pa.array(nodes, pa.large_string()))
         return self._store.birth_ids(self._store.distinct(self._store.nodes["owner"][found[found >= 0]])).to_pylist()
 
-    def show(self, profiles: Sequence[str], at: datetime) -> list[str]:
-        """Make the table `member` of these profiles alone, as known at T. Returns their identifiers."""
-        self._con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE member AS SELECT * FROM known_members
-                WHERE profile_id IN ({listed(profiles)}) AND known_from < {instant(at)}
-                AND (known_to IS NULL OR known_to >= {instant(at)})"""
+    def members(self, profiles: Sequence[str], at: datetime) -> pa.Table:
+        """The table `member` of these profiles alone, as known at T."""
+        return few(
+            self._con,
+            f"""SELECT * FROM known_members WHERE profile_id IN ({listed(profiles)}) AND known_from < {instant(at)}
+                AND (known_to IS NULL OR known_to >= {instant(at)})""",
         )
-        return [node for (node,) in self._con.execute("SELECT DISTINCT node FROM member").fetchall()]
 
     def keys_of(self, profiles: Sequence[str]) -> list[str]:
         """Every identifier, and every id that they had, of some profiles."""

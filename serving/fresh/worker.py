@@ -21,7 +21,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 
 from features.fresh import Memory
@@ -31,7 +30,7 @@ from foretell.project import Project
 from ingestion.collector.log import folder_of
 from ingestion.collector.tail import Tail
 from ingestion.fresh import Lines
-from ingestion.ledger import seen
+from ingestion.ledger import last_beside, seen
 from lake import consent
 from lake.engine import table
 from lake.erasure import TABLE as ERASURES
@@ -93,7 +92,7 @@ class State:
         self.lines = {stream: Lines(project, sources) for stream, sources in self.streams.items()}
         home = folder_of(project.home)
         self.tails = {stream: Tail(home / stream, loaded[stream]) for stream in self.streams}
-        self.online = Online(project, self.rows.views, say)
+        self.online = Online(project, say)
         self.pending = self.memory.since(self.rows.batch)
 
     def close(self) -> None:
@@ -115,16 +114,12 @@ def stamp_of(project: Project) -> tuple:
     except FileNotFoundError:
         raise NotReady("stream", "nothing has been published yet", "run `foretell score` first") from None
     tables = [table(project, name) for name in (DECISIONS, MATCHES, consent.TABLE, ERASURES)]
-    return found.st_ino, found.st_mtime_ns, tuple(t.version() for t in tables), _foreign(project)
-
-
-def _foreign(project: Project) -> int:
-    """The last ingest batch that is not of the log."""
-    stored = table(project, "batches")
-    if not (files := stored.files()):
-        return 0
-    query = f"SELECT coalesce(max(batch), 0) FROM {stored.scan(files)} WHERE NOT starts_with(file, 'collected/')"
-    return int(duckdb.execute(query).fetchall()[0][0])
+    return (
+        found.st_ino,
+        found.st_mtime_ns,
+        tuple(t.version() for t in tables),
+        last_beside(project, folder_of(project.home).name),
+    )
 
 
 @dataclass
@@ -241,10 +236,10 @@ class Worker:
         return self._at
 
     def _write(self, state: State, touched: list[str], keys: list[str], at: datetime) -> None:
-        alive = state.memory.rows(touched, at)
-        packed = state.rows.pack(alive, at)
-        gone = sorted(set(touched) - set(alive))
-        state.online.write(state.memory.con, alive, gone)
+        built = state.memory.rows(touched, at)
+        packed = state.rows.pack(built, at)
+        gone = sorted(set(touched).difference(built.profiles))
+        state.online.write(built, gone)
         self._store.write(packed, gone, state.memory.graph.meaning(keys, at), at)
 
     def _take(self, state: State) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import timeit
 from typing import Any
 
 import lightgbm as lgb
@@ -141,16 +140,3 @@ def test_a_tree_of_many_leaves_keeps_few_slots():
         assert len(forest.choices) > 3_000
         assert forest.room <= TOGETHER * (2 + np.log2(2_000))
         np.testing.assert_array_equal(forest.sum(A), booster.predict(A))
-
-
-def test_choosing_together_is_vectorised():
-    """Without it, splits that a row never comes to would cost as much as those on its way. Measured: 15 times."""
-    A = np.random.default_rng(9).normal(size=(4_000, 8))
-    booster = lgb.train({"num_leaves": 7, "verbosity": -1, "num_threads": 1}, lgb.Dataset(A, np.sin(A).sum(axis=1)), 50)
-
-    def seconds(forest: Forest) -> float:
-        forest.sum(A)
-        return min(timeit.repeat(lambda: forest.sum(A), number=1, repeat=20))
-
-    walking, together = map(seconds, both_ways(booster))
-    assert together < walking / 2

@@ -7,23 +7,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from fixtures_trained import NOW, copy_of
 from streaming import Log, message, served
 
 from features import build
-from features.fresh import can_be_fresh
 from features.store import repository
 from features.store.online import open_store
-from features.wide import Wide
 from foretell.project import Project
+from ingestion import quarantine
 from ingestion.collector.messages import INVALID
 from ingestion.load import load
+from ingestion.quarantine import Chosen
+from ingestion.replay import Replayed, replay
 from lake.engine import session
 from serving.erase import erase, plan
 from serving.fresh.rows import Rows
@@ -31,7 +31,6 @@ from serving.fresh.worker import Worker
 from serving.http.engine import Engine
 from serving.http.fresh import fresh_file
 from serving.http.index import REFUSED, Index
-from serving.packing import laid_out
 from serving.score import score, score_one
 from training import dataset
 from unification.decisions import decide
@@ -73,35 +72,19 @@ def fresh_rows(project: Project) -> list[str]:
     return sorted(index.newer(profiles))
 
 
-def rebuilt(project: Project, profile: str, at: datetime) -> tuple[np.ndarray, list[int], list[bool]]:
-    """As of T: features; of each task, whether the profile is eligible; of each column, whether it can be fresh."""
-    rows = Rows(project)
-    tasks = [one.task for one, _, _ in rows._asked]
-    dataset.build_for(project, tasks, [at])
-    wides, _, _ = laid_out(project, [(one, last) for one, last, _ in rows._asked], lambda _: Wide(project, at))
-    with session(project) as con:
-        X = np.hstack([wide.read(con, pa.array([profile]))[0] for wide in wides])[0]
-        inside = []
-        for n, task in enumerate(tasks):
-            dataset.population_table(con, project, task, at, f"p{n}")
-            inside.append(int(bool(con.execute(f"SELECT 1 FROM p{n} WHERE profile_id = ?", [profile]).fetchall())))
-    own = [can_be_fresh(rows._views[c.view]) for wide in wides for c in wide.columns]
-    return X, inside, own
-
-
 def check(project: Project, profiles: list[str]) -> None:
     """The fresh rows of these profiles are those of a rebuild from the lake, once the log is loaded, a day later."""
     loaded(project)
     settings = project.folder / "foretell.toml"
     settings.write_text(settings.read_text().replace(project.now.isoformat(), (NOW + timedelta(days=1)).isoformat()))
     project = Project(project.folder)
-    layout, found = index_of(project).layout, index_of(project).newer(profiles)
+    layout, found, rows = index_of(project).layout, index_of(project).newer(profiles), Rows(project)
     assert sorted(found) == sorted(profiles)
     for profile, (packed, at) in found.items():
-        X, inside, own = rebuilt(project, profile, at)
+        X, own, inside = rows.rebuilt(profile, at)
         np.testing.assert_allclose(layout.features(packed)[own], X[own], rtol=1e-12, err_msg=profile)
         for place, name in enumerate(layout.tasks):
-            assert bool(packed[place] & ~REFUSED) == bool(inside[place]), (name, profile)
+            assert bool(packed[place] & ~REFUSED) == inside[place], (name, profile)
 
 
 def loaded(project: Project) -> None:
@@ -228,8 +211,9 @@ def test_whoever_is_killed_comes_to_the_same_rows(project: Project) -> None:
 
 
 def test_what_else_changes_is_taken_up(project: Project) -> None:
-    """Another batch, a decision about who is who, facts of another source, and an erasure."""
+    """Another batch, a decision about who is who, facts of another source, a mended row, and an erasure."""
     worker, log, at = opened(project), Log(project), NOW + timedelta(hours=2)
+    log.add(message(at, "40000016") | {"timestamp": "yesterday"})
     log.add(message(at, "40000011"), message(at, email="app@x.example"))
     log.add(message(at + SECOND, "40000012", email="app@x.example"))
     drain(worker)
@@ -248,6 +232,16 @@ def test_what_else_changes_is_taken_up(project: Project) -> None:
         assert not isinstance(result, Exception)
     settled(worker)
     assert scores(project, "40000015")["scores"][0]["features"]["orders_30d"] == before + 1
+
+    before = scores(project, "40000016")["scores"][0]["features"]["orders_30d"]
+    mended = project.folder / "mended.jsonl"
+    assert quarantine.export(project, Chosen(source="app"), mended) == 1
+    mended.write_text(mended.read_text().replace("yesterday", at.isoformat()))
+    (replayed,) = replay(project, Chosen(), mended)
+    assert isinstance(replayed, Replayed)
+    assert replayed.added == 1
+    settled(worker)
+    assert scores(project, "40000016")["scores"][0]["features"]["orders_30d"] == before + 1
 
     score(project, ["churn", "clv"])
     settled(worker)
