@@ -6,15 +6,19 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pytest
-from fixtures_spark import needs_spark, on_spark
+from fixtures_spark import needs_spark
+from fixtures_spark import on_spark as spark_project
 from splink import DuckDBAPI, Linker, SettingsCreator, block_on
 from splink import comparison_library as comparisons
 
+from benchmarks import _matching_people
 from foretell.errors import DefinitionError
 from foretell.project import Project
 from lake.spark_splink import spark_model, splink_api
+from unification.matching import matcher, on_spark, pairs
 
 
 def _people() -> pd.DataFrame:
@@ -55,10 +59,30 @@ def test_pairs_have_the_same_weights(tmp_path: Path) -> None:
     people = _people()
     model = _trained(people)
     wanted = _weights(DuckDBAPI(), people, model)
-    made = _weights(splink_api(on_spark(Project(tmp_path))), people, spark_model(model))
+    made = _weights(splink_api(spark_project(Project(tmp_path))), people, spark_model(model))
     assert made.keys() == wanted.keys()
     assert len(wanted) > 500
     assert made == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+
+
+@needs_spark
+@pytest.mark.slow
+def test_people_compare_the_same(tmp_path: Path) -> None:
+    """Every pair that the rules bring up, at the same level of every comparison."""
+    file = _matching_people.write(tmp_path / "people.parquet", 600, seed=4)
+    (tmp_path / "foretell.toml").write_text("[foretell]\n")
+    con = duckdb.connect()
+    con.execute(f"CREATE TABLE given AS SELECT * EXCLUDE (person, household_id) FROM read_parquet('{file}')")
+    _, columns = matcher.read(con, "given")
+    rules = ["l.last = r.last", "substr(l.first,1,3) = substr(r.first,1,3) AND l.city = r.city", "l.birth = r.birth"]
+    count = pairs.blocked(con, rules, columns)
+    con.execute("ALTER TABLE _compared RENAME TO wanted")
+    assert on_spark.blocked(spark_project(Project(tmp_path)), con, rules, columns) == count > 1_000
+    said = [name for name, *_ in con.execute("DESCRIBE wanted").fetchall()]
+    listed = ", ".join(said)
+    assert not con.execute(f"SELECT {listed} FROM wanted EXCEPT SELECT {listed} FROM _compared").fetchall()
+    assert {kind for _, kind, *_ in con.execute("DESCRIBE _compared").fetchall()[2:]} == {"TINYINT"}
+    assert len(said) > 8
 
 
 CONDITIONS = {

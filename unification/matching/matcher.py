@@ -27,6 +27,9 @@ _RELIABLE = 0.1  # of those who are one person may differ in a fact that parts g
 _AT_HOME = ("equal", "the same house, the street alike", "the same street")
 LEAST = 1 / (1 + 2.0**-UNLIKE)  # probability below which a pair is not kept
 
+Compare = Callable[[duckdb.DuckDBPyConnection, Sequence[str], Sequence[str]], int]
+"""Makes the table of compared pairs by rules, of columns: `pairs.blocked`, or another engine's."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -51,16 +54,16 @@ def read(
 
 
 def train(
-    con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable[[str], Any] = lambda text: None
-) -> Model:
+    con: duckdb.DuckDBPyConnection, columns: Sequence[str], step: Callable[[str], Any] = lambda text: None,
+    compare: Compare = pairs.blocked,
+) -> Model:  # fmt: skip
     """Learn from the table `people`, unsupervised."""
     columns = sorted(columns)
     step("choosing which pairs to compare")
     blocking = [rule.sql for rule in choose(con, columns)]
     records = int(con.execute("SELECT count(*) FROM people").fetchall()[0][0])
     step("comparing pairs")
-    found = pairs.block(con, blocking)
-    pairs.compare(con, columns, "_blocked", "_compared")
+    found = compare(con, blocking, columns)
     pairs.draw(con, records)
     pairs.compare(con, columns, "_drawn", "_drawn_compared")
     step("learning from pairs")
@@ -82,18 +85,19 @@ def _equal_by_chance(con: duckdb.DuckDBPyConnection, columns: Sequence[str], rec
 
 
 def predict(
-    con: duckdb.DuckDBPyConnection, model: Model, into: str = "pairs", least: float = LEAST, only: str = ""
-) -> None:
+    con: duckdb.DuckDBPyConnection, model: Model, into: str = "pairs", least: float = LEAST, only: str = "",
+    compare: Compare = pairs.blocked,
+) -> None:  # fmt: skip
     """Make the table of pairs of `people` that may be one person.
 
     l, r (l < r, places of rows), probability, weight, household (of it, what living together takes away), and of
     each comparison c_<name>, its level (the place from the surest; -1: not said), and b_<name>, its bits. only: a
     table of the pairs that are compared (join_key_l < join_key_r) in place of those that blocking brings up.
     """
-    if only or not _there(con, "_compared"):
-        if not only:
-            pairs.block(con, [rule.sql for rule in choose(con, model.columns)])
-        pairs.compare(con, model.columns, only or "_blocked", "_compared")
+    if only:
+        pairs.compare(con, model.columns, only, "_compared")
+    elif not _there(con, "_compared"):  # training has compared them
+        compare(con, [rule.sql for rule in choose(con, model.columns)], model.columns)
     as_floats = ", ".join(f"b_{one.name}::FLOAT AS b_{one.name}" for one in model.comparisons)
     con.execute(
         f"""CREATE OR REPLACE TABLE {into} AS SELECT join_key_l AS l, join_key_r AS r, 1 / (1 + o) AS probability,

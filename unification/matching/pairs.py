@@ -17,15 +17,26 @@ from unification.matching.learn import Counted
 _RANDOM = 250_000  # pairs
 
 
+def blocked(con: duckdb.DuckDBPyConnection, rules: Sequence[str], columns: Sequence[str]) -> int:
+    """Make `_compared` (see `compare`) of the pairs that some rule brings up (`_blocked`). Returns how many."""
+    found = block(con, rules)
+    compare(con, columns, "_blocked", "_compared")
+    return found
+
+
 def block(con: duckdb.DuckDBPyConnection, rules: Sequence[str], into: str = "_blocked") -> int:
-    """Make the table of the pairs of `people` that some rule brings up, each once: join_key_l < join_key_r. Returns how
-    many."""
+    """Make the table of the pairs of `people` that some rule brings up. Returns how many."""
+    con.execute(f"CREATE OR REPLACE TABLE {into} AS {brought_up(rules)}")
+    return int(con.execute(f"SELECT count(*) FROM {into}").fetchall()[0][0])
+
+
+def brought_up(rules: Sequence[str]) -> str:
+    """SQL of the pairs of `people` that some rule brings up, each once: join_key_l < join_key_r."""
     each = " UNION ALL ".join(
         f"SELECT l.unique_id AS join_key_l, r.unique_id AS join_key_r FROM people l JOIN people r ON {rule} "
         "WHERE l.unique_id < r.unique_id" for rule in rules
     )  # fmt: skip
-    con.execute(f"CREATE OR REPLACE TABLE {into} AS SELECT DISTINCT join_key_l, join_key_r FROM ({each})")
-    return int(con.execute(f"SELECT count(*) FROM {into}").fetchall()[0][0])
+    return f"SELECT DISTINCT join_key_l, join_key_r FROM ({each})"
 
 
 def draw(con: duckdb.DuckDBPyConnection, records: int, into: str = "_drawn") -> None:
@@ -42,18 +53,21 @@ def draw(con: duckdb.DuckDBPyConnection, records: int, into: str = "_drawn") -> 
 def compare(con: duckdb.DuckDBPyConnection, columns: Sequence[str], pairs: str, into: str) -> None:
     """Make the table of these pairs with c_<name> of each comparison: the place of its level from the surest, -1 where
     nothing is said."""
+    con.execute(f"CREATE OR REPLACE TABLE {into} AS {levels(columns, pairs, 'duckdb')}")
+
+
+def levels(columns: Sequence[str], pairs: str, dialect: str) -> str:
+    """SQL of that, in the words of an engine of Splink's ("duckdb", "spark")."""
     cases = []
-    for one in settings(columns, []).create_settings_dict("duckdb")["comparisons"]:
-        null, *levels, _ = [level["sql_condition"] for level in one["comparison_levels"]]
-        whens = "".join(f" WHEN {condition} THEN {place}" for place, condition in enumerate(levels))
-        level = f"(CASE WHEN {null} THEN -1{whens} ELSE {len(levels)} END)::TINYINT"
+    for one in settings(columns, []).create_settings_dict(dialect)["comparisons"]:
+        null, *conditions, _ = [level["sql_condition"] for level in one["comparison_levels"]]
+        whens = "".join(f" WHEN {condition} THEN {place}" for place, condition in enumerate(conditions))
+        level = f"CAST(CASE WHEN {null} THEN -1{whens} ELSE {len(conditions)} END AS TINYINT)"
         cases.append(f"{level} AS c_{one['output_column_name']}")
     sides = ", ".join(f"{side}.{column} AS {column}_{side}" for column in columns for side in "lr")
-    con.execute(
-        f"""CREATE OR REPLACE TABLE {into} AS SELECT join_key_l, join_key_r, {", ".join(cases)} FROM (
-            SELECT join_key_l, join_key_r, {sides} FROM {pairs} p
-            JOIN people l ON l.unique_id = p.join_key_l JOIN people r ON r.unique_id = p.join_key_r)"""
-    )
+    return f"""SELECT join_key_l, join_key_r, {", ".join(cases)} FROM (
+        SELECT join_key_l, join_key_r, {sides} FROM {pairs} p
+        JOIN people l ON l.unique_id = p.join_key_l JOIN people r ON r.unique_id = p.join_key_r)"""
 
 
 def count(con: duckdb.DuckDBPyConnection, table: str) -> Counted:

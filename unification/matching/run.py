@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -20,7 +21,7 @@ from foretell.project import Project
 from lake.engine import session
 from unification.decisions import decisions
 from unification.identity import members_at
-from unification.matching import kept, matcher
+from unification.matching import kept, matcher, on_spark, pairs
 from unification.matching.kept import LINKED, REFUSED, REVIEW, Pair, pair_id
 from unification.matching.people import LEFT_OUT, profiles
 
@@ -43,12 +44,13 @@ def match(
 ) -> Found:  # fmt: skip
     """Match the profiles as known now. train: learn anew; version: of the model that is to be used."""
     match_at, review_at = thresholds(project)
+    compare = partial(on_spark.blocked, project) if project.setting("engine") == "spark" else pairs.blocked
     with session(project) as con:
         step("reading profiles")
         understood, columns = people(con, project)
         known = None if train else kept.load(project, version)
         if known is None:
-            model = matcher.train(con, columns, step)
+            model = matcher.train(con, columns, step, compare)
             number = kept.register(
                 project, model, matcher.splink_json(con, model), {"match_at": match_at, "review_at": review_at}
             )
@@ -56,7 +58,7 @@ def match(
             number, model = known
             matcher.fit(con, columns, model)
         step("weighing pairs")
-        matcher.predict(con, model, least=min(review_at, matcher.LEAST))
+        matcher.predict(con, model, least=min(review_at, matcher.LEAST), compare=compare)
         rows, count = candidates(con, project, number, model, match_at, review_at)
     new = kept.keep(project, rows)
     states = [pair.state for pair in new]
