@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -25,8 +26,6 @@ _SHARE = 0.4  # of the budget that one rule may take
 ALL = 1_000_000  # pairs: of so few all are compared
 # The budget: so many pairs per record, and of a small table more, where comparing takes seconds.
 EACH, SMALL, EACH_SMALL, LEAST = 6, 50_000, 200, 1_500_000
-
-
 Keys = tuple[str, ...]
 
 
@@ -117,7 +116,8 @@ def _loosest(taken: Sequence[tuple[Keys, int]]) -> dict[Keys, int]:
 def _numbers(con: duckdb.DuckDBPyConnection, table: str, share: int, keys: Iterable[str]) -> dict[str, np.ndarray]:
     """Every key of a part of the records as a number; 0 where nothing is said."""
     numbers = ", ".join(f'CASE WHEN {key} IS NULL THEN 0 ELSE hash({key}) END AS "{key}"' for key in sorted(keys))
-    return con.execute(f"SELECT {numbers} FROM {table} WHERE hash(unique_id) % {share} = 0").fetchnumpy()
+    found: Any = con.execute(f"SELECT {numbers} FROM {table} WHERE hash(unique_id) % {share} = 0").fetchnumpy()
+    return found
 
 
 def _agreeing(columns: Sequence[np.ndarray], most: int) -> np.ndarray | None:
@@ -144,7 +144,7 @@ def _likely(pairs: np.ndarray, numbers: dict[str, np.ndarray], records: int) -> 
     """Which pairs agree in so much that they probably are one person."""
     left, right = np.divmod(pairs, len(next(iter(numbers.values()))))
     bits, who = np.zeros(len(pairs)), np.zeros(len(pairs), bool)
-    for column in COLUMNS.keys() & numbers.keys():
+    for column in [column for column in COLUMNS if column in numbers]:
         values = numbers[column]
         many = np.unique(values[values != 0], return_counts=True)[1].astype(float)
         equal = (values[left] == values[right]) & (values[left] != 0)
