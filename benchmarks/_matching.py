@@ -45,7 +45,7 @@ def ours(file: Path, truth: str, named: Mapping[str, str], at: float) -> dict[st
     people = _truth(con, truth)
     pairs: Any = con.execute(f"SELECT l, r FROM pairs WHERE probability >= {at}").fetchnumpy()
     brought: Any = con.execute("SELECT join_key_l::BIGINT AS l, join_key_r::BIGINT AS r FROM _blocked").fetchnumpy()
-    true = _pairs_in(people[people >= 0])
+    true = pairs_in(people[people >= 0])
     return {
         "used": used, "label": clustered.label, "people": people, "understood": understood.lines(),
         "household": _household(con, understood.household),
@@ -81,7 +81,7 @@ def _same(people: np.ndarray, left: np.ndarray, right: np.ndarray) -> int:
     return int(((people[left] == people[right]) & (people[left] >= 0)).sum())
 
 
-def _pairs_in(labels: np.ndarray) -> int:
+def pairs_in(labels: np.ndarray) -> int:
     n = np.unique(labels, return_counts=True)[1].astype(np.int64)
     return int((n * (n - 1) // 2).sum())
 
@@ -89,7 +89,7 @@ def _pairs_in(labels: np.ndarray) -> int:
 def pair_scores(people: np.ndarray, left: np.ndarray, right: np.ndarray) -> dict[str, float]:
     """Precision, recall and F1 of pairs, those of which a person is not known left out."""
     known = (people[left] >= 0) & (people[right] >= 0)
-    hit, said, true = _same(people, left, right), int(known.sum()), _pairs_in(people[people >= 0])
+    hit, said, true = _same(people, left, right), int(known.sum()), pairs_in(people[people >= 0])
     return {
         "pair_precision": hit / said if said else 1.0, "pair_recall": hit / true if true else 1.0,
         "pair_f1": 2 * hit / (said + true) if said + true else 1.0,
@@ -103,7 +103,7 @@ def cluster_scores(people: np.ndarray, label: np.ndarray) -> dict[str, float]:
     _, both = np.unique(np.stack([people, label]), axis=1, return_inverse=True)
     sizes = [np.bincount(x)[x] for x in (both.ravel(), label, people)]
     precision, recall = float((sizes[0] / sizes[1]).mean()), float((sizes[0] / sizes[2]).mean())
-    hit, said, true = (_pairs_in(x) for x in (both.ravel(), label, people))
+    hit, said, true = (pairs_in(x) for x in (both.ravel(), label, people))
     return {
         "b3_precision": precision, "b3_recall": recall, "b3_f1": 2 * precision * recall / (precision + recall),
         "cluster_f1": 2 * hit / (said + true) if said + true else 1.0,

@@ -135,7 +135,7 @@ def link(
         else CENSUS if {"middle_name", "sex"} <= have else LABELS
     )  # fmt: skip
     made = page.compare(cl, _form(con) if "dob" in have else "")
-    compared = [one for columns, one in made.items() if set(columns) <= have]
+    compared: list[Any] = [one for columns, one in made.items() if set(columns) <= have]
     compared = compared or [cl.NameComparison(rule[0]) for rule in OTHERWISE if set(rule) <= have][:1]
     api = DuckDBAPI(con)
     data = api.register("raw")

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,7 +64,7 @@ def client(project: Project):
     else:
         folder = project.home / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        uri = _file(folder / "mlflow.db")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     if (
@@ -71,6 +72,25 @@ def client(project: Project):
     ):  # MLflow sets the variable as well: it must not pass for the user's wish, nor follow us to other homes
         os.environ.pop(SERVER, None)
     return mlflow.MlflowClient(uri, uri)
+
+
+def _file(file: Path) -> str:
+    """The address of a home's own store, made on first use, whole or not at all: MLflow makes one table after the
+    other, and cannot go on where a killed command has stopped."""
+    if not file.exists():
+        from filelock import FileLock
+        from mlflow.store.db import utils
+
+        part = file.with_suffix(".part")
+        with FileLock(file.with_suffix(".lock")):
+            if not file.exists():
+                for left in file.parent.glob(f"{part.name}*"):
+                    left.unlink()
+                engine = utils.create_sqlalchemy_engine(f"sqlite:///{part}")
+                utils._safe_initialize_tables(engine)
+                engine.dispose()
+                part.replace(file)
+    return f"sqlite:///{file}"
 
 
 def experiment(project: Project, task: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice, product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -220,16 +221,41 @@ def test_weights_are_those_that_splink_gives(learnt: tuple[duckdb.DuckDBPyConnec
         assert rows[f"b_{one.name}"].to_numpy() == pytest.approx(bits.to_numpy(), abs=1e-9), one.name
 
 
+def words(count: int) -> list[str]:
+    """So many different ones."""
+    return ["".join(letters) for letters in islice(product("bcdfghkl", "aeiou", "lmnrst", "aeiou", "dkp"), count)]
+
+
 def test_a_model_of_few_records_does_not_compare_all_pairs_of_many() -> None:
     few = table(pd.DataFrame({"last_name": ["abel", "abel", "brandt"], "first_name": ["ann", "ann", "bob"]}))
     _, model = found(few)
     assert model.blocking == ["1 = 1"]
-    rows = pd.DataFrame({"last_name": [f"n{i % 1_000}" for i in range(2_000)], "first_name": "ann"})
-    con = table(rows.assign(first_name=[f"f{i}" for i in range(2_000)]))
+    rows = pd.DataFrame({"last_name": words(1_000) * 2, "first_name": words(2_000)[::-1]})
+    con = table(rows)
     _, columns = matcher.read(con, "given")
     matcher.fit(con, columns, model)
     matcher.predict(con, model)
-    assert con.execute("SELECT count(*) FROM _blocked").fetchall()[0][0] < 10_000
+    assert 1_000 <= con.execute("SELECT count(*) FROM _blocked").fetchall()[0][0] < 500_000
+
+
+def test_where_nobody_agrees_with_anybody_everybody_is_alone() -> None:
+    rows = pd.DataFrame({"last_name": words(2_000), "email": [f"{word[::-1]}@{word}.org" for word in words(2_000)]})
+    label, _ = found(table(rows))
+    assert len(set(label.tolist())) > len(rows) * 0.9
+
+
+def test_rules_that_find_more_for_their_pairs_come_first(generated: pd.DataFrame) -> None:
+    """In a tenth of the pairs that the loosest rules would bring up is nearly every true one."""
+    con = table(generated)
+    _, columns = matcher.read(con, "given", never=["person"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocking, "ALL", 0)
+        rules = choose(con, sorted(columns), most=6_000)
+    assert pairs.block(con, [rule.sql for rule in rules]) <= 8_000
+    person = pd.factorize(generated["person"])[0]
+    brought = con.execute("SELECT join_key_l, join_key_r FROM _blocked").fetchnumpy()
+    same = (person[brought["join_key_l"]] == person[brought["join_key_r"]]).sum()
+    assert same >= 0.97 * _matching.pairs_in(person)
 
 
 def test_settings_are_the_same_for_every_engine() -> None:

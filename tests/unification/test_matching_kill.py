@@ -13,7 +13,7 @@ from test_kill import at_calls, killed, run
 from test_matching_shop import CRM, TWICE, one, people
 
 from foretell.project import Project
-from lake.engine import session
+from lake.engine import session, table
 from unification.matching import kept
 
 MATCH = ["identity", "match"]
@@ -40,7 +40,7 @@ def found(project: Project) -> tuple[list[tuple], set[frozenset[str]]]:
     """The pairs, each of which must be there once; and who is whose, profile by profile."""
     pairs = kept.pairs(project)
     with session(project) as con:
-        rows = con.execute("SELECT match_id, state FROM matches").fetchall()
+        rows = con.execute(f"SELECT match_id, state FROM {table(project, kept.TABLE).scan()}").fetchall()
         profiles = con.execute("SELECT list(node) FROM member GROUP BY profile_id").fetchall()
     assert set(Counter(rows).values()) == {1}
     said = [(p.match_id, p.state, p.a, p.b, round(p.weight, 9), p.reason) for p in pairs]

@@ -1,34 +1,32 @@
-"""Which pairs are worth comparing? Rules chosen from the table itself, as loose as a budget of pairs lets them be.
+"""Which pairs are worth comparing? Rules chosen from the table itself, those that find the most for what they cost.
 
 A pair that no rule brings up is never found, so there are many rules, over different columns: whoever agrees in a
-few of them, or in parts and sounds of them, is compared. Rules come in the order of what they find for what they
-cost, and one that would bring up too many pairs is passed over for the narrower ones after it.
+few of them, or in parts and sounds of them, is compared. What a rule finds is judged by a sample: pairs that agree in
+so much that chance hardly does it, and that no rule before has brought up. What is left of the budget of pairs then
+goes to the loosest rules that it still pays for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import duckdb
+import numpy as np
 
-_SAMPLE = 100_000  # records that are counted; more are extrapolated from so many
+from unification.matching.prepare import COLUMNS
+
+_SAMPLE, _PAIRS = 60_000, 50_000  # most records that are looked at, and most of their pairs to be chosen from
+_WHO = ("first", "birth", "nid", "email", "phone")  # who agrees in none of these is seldom one person
+_MARGIN = 5.0  # bits by which likely pairs agree in more than chance does once in so many records
 _SHARE = 0.4  # of the budget that one rule may take
 ALL = 1_000_000  # pairs: of so few all are compared
 # The budget: so many pairs per record, and of a small table more, where comparing takes seconds.
 EACH, SMALL, EACH_SMALL, LEAST = 6, 50_000, 200, 1_500_000
-
-
-# Key -> the column that it is made of: who agrees in the column agrees in it.
-_FROM = {
-    "first_canon": "first", "first_sound": "first", "last_sound": "last", "email_user": "email",
-    "email_domain": "email",
-    **{f"substr({column},{at})": column for column, at in (
-        ("first", "1,1"), ("first", "1,3"), ("last", "1,1"), ("last", "1,3"), ("birth", "1,4"), ("birth", "1,6"),
-        ("birth", "3,2"), ("birth", "5,4"), ("birth", "7,2"), ("email", "1,5"), ("nid", "1,5"), ("nid", "4,9"),
-    )},
-}  # fmt: skip
+Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,56 +48,110 @@ def choose(con: duckdb.DuckDBPyConnection, columns: Sequence[str], table: str = 
     most = most or budget(records)
     if records * (records - 1) // 2 <= ALL:
         return [Rule("1 = 1", records * (records - 1) // 2)]  # of so few all pairs are compared
+    share = max(-(-records // _SAMPLE), math.ceil(math.sqrt(most / _PAIRS)))
     candidates = _candidates(set(columns))
-    scale = _sample(con, table, records, candidates)
-    taken: dict[frozenset[str], int] = {}
-    for keys in candidates:
-        said = _implied(keys)
-        if any(loose <= said for loose in taken):
-            continue  # a looser one brings these up already
-        tighter = [other for other in taken if frozenset(keys) <= _implied(other)]
-        left = most - sum(pairs for other, pairs in taken.items() if other not in tighter)
-        pairs = int(_pairs(con, keys) * scale)
-        if 0 < pairs <= min(left, _SHARE * most):
-            taken = {other: n for other, n in taken.items() if other not in tighter} | {frozenset(keys): pairs}
-    chosen = [
-        Rule(" AND ".join(f"{_on(k, 'l')} = {_on(k, 'r')}" for k in sorted(keys)), n) for keys, n in taken.items()
-    ]
-    left = most - sum(taken.values())
+    numbers = _numbers(con, table, share, {key for keys in candidates for key in keys} | set(columns) - {"unique_id"})
+    left = most // share**2
+    brought = {keys: _agreeing([numbers[key] for key in keys], int(_SHARE * left)) for keys in candidates}
+    few = [(keys, 0) for keys, pairs in brought.items() if pairs is not None and not len(pairs)]
+    seen = {keys: pairs for keys, pairs in brought.items() if pairs is not None and len(pairs)}
+    taken = _greedy(seen, numbers, records, left) if seen else []
+    # what the sample does not show brings up few pairs: of many that does not matter, of few it may be all there are
+    taken = _loosest([*taken, *(reversed(few) if records <= SMALL else ())])
+    chosen = [Rule(" AND ".join(f"{_on(k, 'l')} = {_on(k, 'r')}" for k in keys), n * share**2)
+              for keys, n in taken.items()]  # fmt: skip
+    left = most - sum(rule.pairs for rule in chosen)
     if {"first", "last"} <= set(columns):
         chosen.append(Rule("l.first = r.last AND l.last = r.first", 0))
         if left > 0.5 * most:
             chosen.append(Rule("l.first_sound = r.last_sound AND l.last_sound = r.first_sound", 0))
-    return chosen
-
-
-def _implied(keys: Iterable[str]) -> frozenset[str]:
-    """All keys in which two agree that agree in these."""
-    return frozenset(keys) | {key for key in _FROM if _FROM[key] in keys}
+    return chosen or [Rule("1 = 0", 0)]
 
 
 def _on(key: str, side: str) -> str:
     return key.replace("(", f"({side}.") if "(" in key else f"{side}.{key}"
 
 
-def _sample(con: duckdb.DuckDBPyConnection, table: str, records: int, candidates: Sequence[Sequence[str]]) -> float:
-    """Make `_keys`, every key that a candidate reads as a number, of a part of the records. Returns how many pairs
-    there are for one among these."""
-    share = -(-records // _SAMPLE)
-    names = dict.fromkeys(key for keys in candidates for key in keys)
-    numbers = ", ".join(f'CASE WHEN {key} IS NOT NULL THEN hash({key}) END AS "{key}"' for key in names)
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE _keys AS SELECT {numbers} FROM {table} WHERE hash(unique_id) % {share} = 0"
-    )
-    return float(share**2)
+def _greedy(
+    brought: dict[Keys, np.ndarray], numbers: dict[str, np.ndarray], records: int, left: int
+) -> list[tuple[Keys, int]]:
+    """Which keys, and how many pairs each adds to those before. brought: the pairs of each; left: how many may be."""
+    universe, where = np.unique(np.concatenate([*brought.values()]), return_inverse=True)
+    ends = np.cumsum([len(pairs) for pairs in brought.values()])[:-1]
+    places = dict(zip(brought, np.split(where, ends), strict=True))
+    likely, open_ = _likely(universe, numbers, records), np.ones(len(universe), bool)
+    found: list[tuple[Keys, int]] = []
+
+    def take(keys: Keys) -> None:
+        nonlocal left
+        cost = int(open_[places[keys]].sum())
+        found.append((keys, cost))
+        open_[places.pop(keys)] = False
+        left -= cost
+
+    while places:
+        worth = {}
+        for keys, at in places.items():
+            new = at[open_[at]]
+            if len(new) <= left and (gain := int(likely[new].sum())):
+                worth[keys] = gain / len(new)
+        if not worth:
+            break
+        take(max(worth, key=lambda keys: worth[keys]))
+    for keys in brought:
+        if keys in places and 0 < open_[places[keys]].sum() <= left:
+            take(keys)
+    return found
 
 
-def _pairs(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> int:
-    """How many pairs of the sample agree in all of these."""
-    names = [f'"{key}"' for key in keys]
-    said = " AND ".join(f"{name} IS NOT NULL" for name in names)
-    query = f"SELECT count(*) AS n FROM _keys WHERE {said} GROUP BY {', '.join(names)}"
-    return int(con.execute(f"SELECT coalesce(sum(n * (n - 1) // 2), 0) FROM ({query})").fetchall()[0][0])
+def _loosest(taken: Sequence[tuple[Keys, int]]) -> dict[Keys, int]:
+    """Without those of which a looser one, taken later, brings up all pairs."""
+    found: dict[Keys, int] = {}
+    for keys, pairs in reversed(taken):
+        loose = next((other for other in found if set(other) <= set(keys)), keys)
+        found[loose] = found.get(loose, 0) + pairs
+    return found
+
+
+def _numbers(con: duckdb.DuckDBPyConnection, table: str, share: int, keys: Iterable[str]) -> dict[str, np.ndarray]:
+    """Every key of a part of the records as a number; 0 where nothing is said."""
+    numbers = ", ".join(f'CASE WHEN {key} IS NULL THEN 0 ELSE hash({key}) END AS "{key}"' for key in sorted(keys))
+    found: Any = con.execute(f"SELECT {numbers} FROM {table} WHERE hash(unique_id) % {share} = 0").fetchnumpy()
+    return found
+
+
+def _agreeing(columns: Sequence[np.ndarray], most: int) -> np.ndarray | None:
+    """The pairs (the first's place * records + the second's) that agree in all columns; None: they are too many."""
+    said = np.flatnonzero(np.logical_and.reduce([column != 0 for column in columns]))
+    code = np.zeros(len(said), np.uint64)
+    for column in columns:
+        code = code * np.uint64(0x9E3779B97F4A7C15) + column[said]
+    order = np.argsort(code, kind="stable")
+    code, said = code[order], said[order]
+    _, many = np.unique(code, return_counts=True)
+    if (many * (many - 1) // 2).sum() > most:
+        return None
+    found, at, step = [], np.arange(len(code)), 0
+    while len(at):
+        step += 1
+        at = at[at < len(code) - step]
+        at = at[code[at] == code[at + step]]
+        found.append(said[at] * len(columns[0]) + said[at + step])
+    return np.concatenate([*found, np.empty(0, np.int64)])
+
+
+def _likely(pairs: np.ndarray, numbers: dict[str, np.ndarray], records: int) -> np.ndarray:
+    """Which pairs agree in so much that they probably are one person."""
+    left, right = np.divmod(pairs, len(next(iter(numbers.values()))))
+    bits, who = np.zeros(len(pairs)), np.zeros(len(pairs), bool)
+    for column in [column for column in COLUMNS if column in numbers]:
+        values = numbers[column]
+        many = np.unique(values[values != 0], return_counts=True)[1].astype(float)
+        equal = (values[left] == values[right]) & (values[left] != 0)
+        if len(many):
+            bits += equal * -np.log2((many**2).sum() / many.sum() ** 2)
+        who |= equal & (column in _WHO)
+    return (bits > np.log2(records) + _MARGIN) & (who if any(c in numbers for c in _WHO) else True)
 
 
 def _candidates(have: set[str]) -> list[tuple[str, ...]]:

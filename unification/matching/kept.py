@@ -123,9 +123,7 @@ def register(project: Project, model: Model, splink: dict[str, Any], thresholds:
 
 def load(project: Project, version: str | None = None) -> tuple[str, Model] | None:
     """(version, model) in use, or of a given version; None: nothing is trained yet."""
-    import os
-
-    if not (os.environ.get(tracking.SERVER) or (project.home / "mlflow" / "mlflow.db").exists()):
+    if not tracking.exists(project):
         return None
 
     def fetch() -> tuple[str, str] | None:

@@ -1,7 +1,7 @@
 """Which rows of a table are one person? The matcher of any table of people: understand, prepare, block, learn, predict.
 
-Splink compares and weighs; which columns it compares, which pairs, and what the levels are worth is settled here,
-without anybody having labelled a pair. Runs on the same table give the same answer.
+Pairs are compared by Splink's levels and weighed as Splink weighs them; which columns are compared, which pairs, and
+what the levels are worth is settled here, without anybody having labelled a pair. Runs on the same table give the same answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ Compare = Callable[[duckdb.DuckDBPyConnection, Sequence[str], Sequence[str]], in
 
 @dataclass(frozen=True)
 class Model:
-    """What is needed to weigh pairs of a prepared table. columns: of that table; blocking: rules on l and r."""
+    """What is needed to weigh pairs of a prepared table. columns: of that table; blocking: the rules, on l and r, that
+    brought up what it was learnt from (other tables have their own)."""
 
     columns: list[str]
     blocking: list[str]
