@@ -107,15 +107,16 @@ def contracts(
 
 def contract_table(
     model: Champion, terms: Terms, rows: str, ids: np.ndarray, profiles: pa.Array, values: np.ndarray,
-    shares: np.ndarray, reasons: Sequence[Any], scored_at: datetime,
+    shares: np.ndarray, reasons: pa.Array, scored_at: datetime,
 ) -> pa.Table:  # fmt: skip
-    """The same contracts as a table in the form they are stored in: STORED. rows: the set their features are in."""
+    """The same contracts as a table in the form they are stored in: STORED. rows: the set their features are in;
+    reasons: see reasons_column."""
     n = len(values)
     low, high = model.interval(values)
     made: dict[str, Any] = {
         "score_id": hexed(ids), "profile_id": profiles, "value": pa.array(values),
         "value_low": pa.array(low, from_pandas=True), "value_high": pa.array(high, from_pandas=True),
-        "percentile": pa.array(shares), "reasons": pa.array(list(reasons), STORED.field("reasons").type),
+        "percentile": pa.array(shares), "reasons": reasons,
     }  # fmt: skip
     for name, value in {**_shared(model, terms), "scored_at": scored_at, "rows": rows}.items():
         kind = STORED.field(name).type
@@ -124,6 +125,20 @@ def contract_table(
         else:
             made[name] = pa.repeat(pa.scalar(value, kind), n)
     return pa.table([made[name] for name in STORED.names], names=STORED.names)
+
+
+def reasons_column(model: Champion, X: np.ndarray, at: np.ndarray, n: int) -> pa.Array:
+    """(n,): the reasons of encoded rows at these places (in order), null at all others; as `contracts` has them."""
+    said = model.reasons_in_columns(X)
+    counts, without = np.zeros(n + 1, dtype=np.int32), np.ones(n, dtype=bool)
+    counts[at + 1], without[at] = said.counts, False
+    names = pa.DictionaryArray.from_arrays(pa.array(said.feature.astype(np.int32)), pa.array(said.names, pa.string()))
+    parts = [
+        names.dictionary_decode(), pa.array(said.value, mask=~np.isfinite(said.value)), pa.array(said.effect),
+        pa.array(said.text, pa.string()),
+    ]  # fmt: skip
+    rows = pa.StructArray.from_arrays(parts, fields=list(_REASON))
+    return pa.ListArray.from_arrays(pa.array(np.cumsum(counts, dtype=np.int32)), rows, mask=pa.array(without))
 
 
 def _shared(model: Champion, terms: Terms) -> dict[str, Any]:
