@@ -38,8 +38,8 @@ STORED = pa.schema([
 ])  # fmt: skip
 
 FEW = 64  # scores whose ids are worked out one by one
+_BLOCK = 512  # rows whose numbers are mixed at a time: they stay in the processor's cache
 _NAN = np.array([np.nan]).view(np.uint64)[0]
-_BLOCK = 512  # rows that are digested at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -228,13 +228,20 @@ def _turned(x: np.ndarray) -> np.ndarray:
 
 def _lanes(hashed: np.ndarray, what: str) -> np.ndarray:
     """(n, 2): two sums of a row's hashes, each times an odd number of its place, so that order counts."""
-    factors = _factors(hashed.shape[1], what)
     found = np.empty((len(hashed), 2), dtype=np.uint64)
-    for start in range(0, len(hashed), _BLOCK):
-        block = hashed[start : start + _BLOCK]
-        for lane in (0, 1):
-            np.sum(block * factors[:, lane], axis=1, dtype=np.uint64, out=found[start : start + _BLOCK, lane])
+    first, second = np.ascontiguousarray(_factors(hashed.shape[1], what).T)
+    _sum_lanes(np.ascontiguousarray(hashed), first, second, found)
     return _mix(found)
+
+
+@njit(cache=True, nogil=True)
+def _sum_lanes(hashed: Any, first: Any, second: Any, found: Any) -> None:
+    for i in range(len(hashed)):
+        one, other = np.uint64(0), np.uint64(0)
+        for k in range(hashed.shape[1]):
+            one += hashed[i, k] * first[k]
+            other += hashed[i, k] * second[k]
+        found[i, 0], found[i, 1] = one, other
 
 
 @lru_cache(maxsize=256)

@@ -33,7 +33,7 @@ from serving.staging import Staging, key_of
 from training import dataset
 from unification.identity import rules
 
-CHUNK_BYTES = 1 << 24  # of the features of a chunk, as numbers; a model takes several times as much
+CHUNK_BYTES = 1 << 25  # of the features of a chunk, as numbers; a model takes several times as much
 MEMORY = "600MB"  # of the engine, which joins no more than a chunk, unless the settings say otherwise
 FORM = "1"  # of what is staged
 
@@ -107,12 +107,13 @@ def answer(
     """
     with small_session(project) as con, workers(project, con) as cluster:
         profiles, mask, refused = _people(cluster, project, asked, cutoff)
-        wide, evidence = Wide(project, cutoff), {}
+        wide, evidence, of_nobody = Wide(project, cutoff), {}, {}
         for one in asked:
             views = project.definitions.views_of(one.task)
             columns = one.model.contract["columns"]
             wide.add(one.name, views, columns, one.model.categories)
-            evidence[one.name] = Evidence(one.name, columns, empty_rows(con, project, one.model, views, cutoff))
+            empty = empty_rows(con, project, one.model, views, cutoff, of_nobody)
+            evidence[one.name] = Evidence(one.name, columns, empty)
         wanted = np.ones(len(profiles), dtype=bool)
         if members is not None:
             wanted = is_among(profiles, members)
