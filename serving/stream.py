@@ -33,7 +33,7 @@ from serving.staging import Staging, key_of
 from training import dataset
 from unification.identity import rules
 
-CHUNK_BYTES = 1 << 25  # of the features of a chunk, as numbers; a model takes several times as much
+CHUNK_BYTES = 1 << 24  # of the features of a chunk, as numbers; a model takes several times as much
 MEMORY = "600MB"  # of the engine, which joins no more than a chunk, unless the settings say otherwise
 FORM = "1"  # of what is staged
 
