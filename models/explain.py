@@ -8,6 +8,7 @@ hazard (so it divides the chance that it happens the next day).
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import factorial, isfinite
 from typing import Any
@@ -26,6 +27,7 @@ FARTHEST = 20.0  # that a level is moved by, on the margin
 CENT = 0.01  # An amount below counts as this, as log 0 does not exist.
 MAX_SHAPLEY_COLUMNS = 12  # 2^12 predictions of the whole table
 MOST_ROWS = 200_000  # rows of one prediction among them
+_RAISES, _LOWERS = ", which raises the score", ", which lowers the score"
 
 
 def margin(model: Any, X: pd.DataFrame) -> np.ndarray:
@@ -159,10 +161,8 @@ def largest(
     effects: np.ndarray, values: np.ndarray, columns: Sequence[str], wording: Wording, n: int = 3
 ) -> list[list[dict[str, Any]]]:
     """`top_reasons` of arrays: effects and values are of the same rows and columns."""
-    by_name = sorted(range(len(columns)), key=columns.__getitem__)
+    by_name, order, sizes = _ranked(effects, columns, n)
     names: list[str] = [columns[place] for place in by_name]
-    effects, values = effects[:, by_name].round(6), values[:, by_name]
-    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
 
     def reason(said: dict[str, float], name: str, effect: float) -> dict[str, Any]:
         value, text = said[name], wording.text(name, said)
@@ -170,14 +170,52 @@ def largest(
             "feature": name,
             "value": value if isfinite(value) else None,
             "effect": effect,
-            "text": f"{text}, which {'raises' if effect > 0 else 'lowers'} the score",
+            "text": text + (_RAISES if effect > 0 else _LOWERS),
         }
 
     made = []
-    sizes = np.take_along_axis(effects, order, axis=1).tolist()
-    for places, those, row in zip(order.tolist(), sizes, values.tolist(), strict=True):
+    for places, those, row in zip(order.tolist(), sizes.tolist(), values[:, by_name].tolist(), strict=True):
         said = dict(zip(names, row, strict=True))
         made.append([
             reason(said, names[place], effect) for place, effect in zip(places, those, strict=True) if effect != 0
         ])  # fmt: skip
     return made
+
+
+def _ranked(effects: np.ndarray, columns: Sequence[str], n: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """(places of the columns in the order of their names, which of these have the n largest effects in each row, the
+    effects to six decimals), the latter (rows, n)."""
+    by_name = sorted(range(len(columns)), key=columns.__getitem__)
+    effects = effects[:, by_name].round(6)
+    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
+    return by_name, order, np.take_along_axis(effects, order, axis=1)
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """The reasons of n rows, m in all, one after another, as a table has them. counts (n,): how many each row has;
+    feature (m,): its place among the names; value (NaN, ±inf: unknown), effect, text (m,): see top_reasons."""
+
+    names: Sequence[str]
+    counts: np.ndarray
+    feature: np.ndarray
+    value: np.ndarray
+    effect: np.ndarray
+    text: np.ndarray
+
+
+def largest_in_columns(
+    effects: np.ndarray, values: np.ndarray, columns: Sequence[str], wording: Wording, n: int = 3
+) -> Reasons:
+    """`largest` of many rows: no object is made of a reason but its text, and texts are made column by column."""
+    columns = list(columns)
+    by_name, order, sizes = _ranked(effects, columns, n)
+    some = sizes != 0
+    rows, feature, effect = np.nonzero(some)[0], np.asarray(by_name)[order[some]], sizes[some]
+    text = np.empty(len(rows), dtype=object)
+    for place in np.unique(feature).tolist():
+        at = np.flatnonzero(feature == place)
+        said = wording.texts(columns[place], values[rows[at]], columns)
+        ends = np.where(effect[at] > 0, _RAISES, _LOWERS).tolist()
+        text[at] = [one + end for one, end in zip(said, ends, strict=True)]
+    return Reasons(columns, some.sum(axis=1), feature, values[rows, feature], effect, text)

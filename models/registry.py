@@ -32,7 +32,7 @@ from lake.tracking import quietly as quietly
 from lake.tracking import server as server
 from lake.tracking import shown, without
 from models.encoding import encode
-from models.explain import contributions, largest, shifted, told
+from models.explain import Reasons, contributions, largest, largest_in_columns, shifted, told
 from models.interval import interval
 from models.wording import Wording
 
@@ -93,6 +93,10 @@ class Champion:
     def reasons(self, A: np.ndarray) -> list[list[dict[str, Any]]]:
         """Of each such row the largest effects, in words. See models.explain.top_reasons."""
         return largest(self.effects(A), A, self.contract["columns"], self._wording)
+
+    def reasons_in_columns(self, A: np.ndarray) -> Reasons:
+        """The same of many rows."""
+        return largest_in_columns(self.effects(A), A, self.contract["columns"], self._wording)
 
     def _read(self, A: np.ndarray) -> np.ndarray:
         read = A if self._places is None else A[:, self._places]

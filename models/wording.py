@@ -6,8 +6,10 @@ A service that answers needs no file of a view, and an old model keeps its own w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from foretell.views import OPTIONAL, PLACE, FeatureView
 from models.encoding import Categories, decode
@@ -77,13 +79,26 @@ class Wording:
 
         It hangs on the values of this row alone. A column without words is called by its name.
         """
-        plan = self._plans.get(column) or self._plans.setdefault(column, self._plan(column))
-        same = (column, *[row.get(name) for name in plan.reads])
+        plan = self._planned(column)
+        return self._kept(plan, (column, *[row.get(name) for name in plan.reads]))
+
+    def texts(self, column: str, rows: np.ndarray, columns: Sequence[str]) -> list[str]:
+        """The same of many rows, whose columns are named in order."""
+        plan, unknown = self._planned(column), [None] * len(rows)
+        reads = [rows[:, columns.index(name)].tolist() if name in columns else unknown for name in plan.reads]
+        return [self._kept(plan, same) for same in zip([column] * len(rows), *reads, strict=True)]
+
+    def _kept(self, plan: _Plan, same: tuple) -> str:
+        """The sentence of a column and of what it reads, kept for the next who has the same values."""
         if (said := self._known.get(same)) is None:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            said = self._known[same] = self._sentence(plan, column, row)
+            row = dict(zip(plan.reads, same[1:], strict=True))
+            said = self._known[same] = self._sentence(plan, same[0], row)
         return said
+
+    def _planned(self, column: str) -> _Plan:
+        return self._plans.get(column) or self._plans.setdefault(column, self._plan(column))
 
     def _sentence(self, plan: _Plan, column: str, row: Mapping[str, float]) -> str:
         known = self._said(column, row.get(column))

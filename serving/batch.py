@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from features.compiling import versioned
 from features.wide import empty_row
 from foretell.project import Project
 from foretell.views import FeatureView
@@ -112,13 +114,19 @@ def online_cutoff(project: Project) -> datetime | None:
 
 
 def empty_rows(
-    con: duckdb.DuckDBPyConnection, project: Project, model: Champion, views: Sequence[FeatureView], cutoff: datetime
-) -> Empty:
-    """What a model reads of nobody. con: a lake session; views: of its task, as it was trained."""
+    con: duckdb.DuckDBPyConnection, project: Project, model: Champion, views: Sequence[FeatureView], cutoff: datetime,
+    known: dict[str, dict[str, Any]] | None = None,
+) -> Empty:  # fmt: skip
+    """What a model reads of nobody. con: a lake session; views: of its task, as it was trained; known: by the version
+    of a view what it says of nobody, which is added to: tasks share views."""
     found: dict[str, dict[str, float | None]] = {}
+    said, sources = {} if known is None else known, dict(project.definitions.sources)
     for view in views:
+        version = versioned(view, sources)
+        if version not in said:
+            said[version] = empty_row(con, project, view, cutoff)
         columns = [c for c in model.contract["columns"] if c in view.features]
-        row = encode_rows([empty_row(con, project, view, cutoff)], columns, model.categories).iloc[0]
+        row = encode_rows([said[version]], columns, model.categories).iloc[0]
         if columns:
             found[view.name] = {c: None if np.isnan(row[c]) else float(row[c]) for c in columns}
     return found

@@ -38,8 +38,8 @@ STORED = pa.schema([
 ])  # fmt: skip
 
 FEW = 64  # scores whose ids are worked out one by one
+_BLOCK = 512  # rows whose numbers are mixed at a time: they stay in the processor's cache
 _NAN = np.array([np.nan]).view(np.uint64)[0]
-_BLOCK = 512  # rows that are digested at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def answers(model: Champion, X: np.ndarray, at: datetime) -> np.ndarray:
 def percentiles(crowd: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The share of the crowd (sorted) that is no higher than each value, in %."""
     # One row alone and the same row among many may differ in the last bit: as good as equal is equal.
-    order = np.argsort(values, kind="stable")  # neighbours are looked up together: several times as fast
+    order = np.argsort(values)  # neighbours are looked up together: several times as fast
     ordered = values[order]
     found = np.empty(len(values))
     found[order] = 100.0 * np.searchsorted(crowd, ordered + 1e-9 * np.abs(ordered), side="right") / len(crowd)
@@ -107,15 +107,16 @@ def contracts(
 
 def contract_table(
     model: Champion, terms: Terms, rows: str, ids: np.ndarray, profiles: pa.Array, values: np.ndarray,
-    shares: np.ndarray, reasons: Sequence[Any], scored_at: datetime,
+    shares: np.ndarray, reasons: pa.Array, scored_at: datetime,
 ) -> pa.Table:  # fmt: skip
-    """The same contracts as a table in the form they are stored in: STORED. rows: the set their features are in."""
+    """The same contracts as a table in the form they are stored in: STORED. rows: the set their features are in;
+    reasons: see reasons_column."""
     n = len(values)
     low, high = model.interval(values)
     made: dict[str, Any] = {
         "score_id": hexed(ids), "profile_id": profiles, "value": pa.array(values),
         "value_low": pa.array(low, from_pandas=True), "value_high": pa.array(high, from_pandas=True),
-        "percentile": pa.array(shares), "reasons": pa.array(list(reasons), STORED.field("reasons").type),
+        "percentile": pa.array(shares), "reasons": reasons,
     }  # fmt: skip
     for name, value in {**_shared(model, terms), "scored_at": scored_at, "rows": rows}.items():
         kind = STORED.field(name).type
@@ -124,6 +125,20 @@ def contract_table(
         else:
             made[name] = pa.repeat(pa.scalar(value, kind), n)
     return pa.table([made[name] for name in STORED.names], names=STORED.names)
+
+
+def reasons_column(model: Champion, X: np.ndarray, at: np.ndarray, n: int) -> pa.Array:
+    """(n,): the reasons of encoded rows at these places (in order), null at all others; as `contracts` has them."""
+    said = model.reasons_in_columns(X)
+    counts, without = np.zeros(n + 1, dtype=np.int32), np.ones(n, dtype=bool)
+    counts[at + 1], without[at] = said.counts, False
+    names = pa.DictionaryArray.from_arrays(pa.array(said.feature.astype(np.int32)), pa.array(said.names, pa.string()))
+    parts = [
+        names.dictionary_decode(), pa.array(said.value, mask=~np.isfinite(said.value)), pa.array(said.effect),
+        pa.array(said.text, pa.string()),
+    ]  # fmt: skip
+    rows = pa.StructArray.from_arrays(parts, fields=list(_REASON))
+    return pa.ListArray.from_arrays(pa.array(np.cumsum(counts, dtype=np.int32)), rows, mask=pa.array(without))
 
 
 def _shared(model: Champion, terms: Terms) -> dict[str, Any]:
@@ -213,13 +228,20 @@ def _turned(x: np.ndarray) -> np.ndarray:
 
 def _lanes(hashed: np.ndarray, what: str) -> np.ndarray:
     """(n, 2): two sums of a row's hashes, each times an odd number of its place, so that order counts."""
-    factors = _factors(hashed.shape[1], what)
     found = np.empty((len(hashed), 2), dtype=np.uint64)
-    for start in range(0, len(hashed), _BLOCK):
-        block = hashed[start : start + _BLOCK]
-        for lane in (0, 1):
-            np.sum(block * factors[:, lane], axis=1, dtype=np.uint64, out=found[start : start + _BLOCK, lane])
+    first, second = np.ascontiguousarray(_factors(hashed.shape[1], what).T)
+    _sum_lanes(np.ascontiguousarray(hashed), first, second, found)
     return _mix(found)
+
+
+@njit(cache=True, nogil=True)
+def _sum_lanes(hashed: Any, first: Any, second: Any, found: Any) -> None:
+    for i in range(len(hashed)):
+        one, other = np.uint64(0), np.uint64(0)
+        for k in range(hashed.shape[1]):
+            one += hashed[i, k] * first[k]
+            other += hashed[i, k] * second[k]
+        found[i, 0], found[i, 1] = one, other
 
 
 @lru_cache(maxsize=256)

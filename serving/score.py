@@ -114,10 +114,6 @@ def write_scores(
     scored = []
     for one in asked:
         found = made.found[one.name]
-        who = made.profiles.take(pa.array(found.at))
-        batch.keep(
-            project, one.model, cutoff, who, found.values, made.profiles.take(pa.array(found.lacking)), found.empty
-        )
         mine, gone = made.wanted[found.at], int(made.wanted[found.lacking].sum())
         mean = float(np.mean(found.values[mine])) if mine.any() else float("nan")
         scored.append(Scored(

@@ -74,7 +74,7 @@ class Staging:
         """Write a Parquet file of some tables, each made when it is its turn. statistics: columns to find rows by."""
 
         def save(draft: Path) -> None:
-            plain = ["values", "score_id", "value", "value_low", "value_high", "percentile"]
+            plain = ["values", "score_id", "profile_id", "value", "value_low", "value_high", "percentile"]
             named = [name for name in schema.names if name not in plain]
             with pq.ParquetWriter(
                 draft, schema, compression="zstd", compression_level=1, write_statistics=statistics,  # pyright: ignore

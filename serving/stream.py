@@ -7,12 +7,13 @@ Then scores are written (serving.writing).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
@@ -37,6 +38,9 @@ MEMORY = "600MB"  # of the engine, which joins no more than a chunk, unless the 
 FORM = "1"  # of what is staged
 
 Progress = Callable[[str], None]
+Rows = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]  # of a chunk: see _read
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -103,12 +107,13 @@ def answer(
     """
     with small_session(project) as con, workers(project, con) as cluster:
         profiles, mask, refused = _people(cluster, project, asked, cutoff)
-        wide, evidence = Wide(project, cutoff), {}
+        wide, evidence, of_nobody = Wide(project, cutoff), {}, {}
         for one in asked:
             views = project.definitions.views_of(one.task)
             columns = one.model.contract["columns"]
             wide.add(one.name, views, columns, one.model.categories)
-            evidence[one.name] = Evidence(one.name, columns, empty_rows(con, project, one.model, views, cutoff))
+            empty = empty_rows(con, project, one.model, views, cutoff, of_nobody)
+            evidence[one.name] = Evidence(one.name, columns, empty)
         wanted = np.ones(len(profiles), dtype=bool)
         if members is not None:
             wanted = is_among(profiles, members)
@@ -184,32 +189,45 @@ def _answered(
     con: duckdb.DuckDBPyConnection, batch: Batch, asked: Sequence[Asked], mask: np.ndarray,
     evidence: dict[str, Evidence], known: dict[str, np.ndarray], progress: Progress,
 ) -> Iterator[dict[str, np.ndarray]]:  # fmt: skip
-    """What was found of each chunk, in order, staged. While the models answer one, the next is read and the last is
-    written, by threads of their own: neither holds up the other."""
+    """What was found of each chunk, in order, staged. While some are answered and written, a thread each, the next is
+    read."""
     ends = [*batch.chunks[1:], len(batch.profiles)]
     staged = [batch.staging.load(chunk) for chunk in range(len(ends))]
     todo = [chunk for chunk, done in enumerate(staged) if done is None]
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        coming = [reader.submit(_read, con, batch, chunk, ends[chunk]) for chunk in todo[:1]]
-        leaving: list[Future[None]] = []
+
+    def read(chunk: int) -> tuple[int, Rows]:
+        return chunk, _read(con, batch, chunk, ends[chunk])
+
+    def work(one: tuple[int, Rows]) -> dict[str, np.ndarray]:
+        chunk, rows = one
+        done = _chunk(batch, chunk, asked, mask[batch.chunks[chunk] : ends[chunk]], evidence, known, *rows)
+        keep(batch, chunk, done, rows[0])
+        return done
+
+    threads = int(batch.project.setting("threads"))
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(threads) as workers:
+        made = ahead(workers, work, ahead(reader, read, todo, 1), threads)
         for chunk, done in enumerate(staged):
             if done is None:
                 progress(f"scoring {ends[chunk]:,} of {len(batch.profiles):,} profiles")
-                rows = coming.pop().result()
-                if after := [later for later in todo if later > chunk][:1]:
-                    coming.append(reader.submit(_read, con, batch, after[0], ends[after[0]]))
-                done = _chunk(batch, chunk, asked, mask[batch.chunks[chunk] : ends[chunk]], evidence, known, *rows)
-                if leaving:
-                    leaving.pop().result()  # one at a time waits to be written
-                leaving.append(writer.submit(keep, batch, chunk, done, rows[0]))
-            yield done
-        for last in leaving:
-            last.result()
+            yield next(made) if done is None else done
 
 
-def _read(
-    con: duckdb.DuckDBPyConnection, batch: Batch, chunk: int, end: int
-) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Made], items: Iterable[Item], most: int
+) -> Iterator[Made]:
+    """What a function makes of each item, in order, by the threads of a pool: so many before they are asked for."""
+    waiting: deque[Future[Made]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        del item  # what is made of it holds it as long as it must
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read(con: duckdb.DuckDBPyConnection, batch: Batch, chunk: int, end: int) -> Rows:
     """The features of a chunk, who has no row of which view, and the hashes of the features."""
     start = batch.chunks[chunk]
     X, absent = batch.wide.read(con, batch.profiles.slice(start, end - start))

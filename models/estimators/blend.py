@@ -33,6 +33,7 @@ FADING = 0.7  # what a row counts to trees and regressions, of one that was aske
 REACH = 6.0  # how far from the mean a history may be, on the margin: beyond, it is as good as certain
 FARTHEST = 20.0  # that a level is moved, on the margin
 DRIFT = 0.5  # on the margin
+TOGETHER = 4_096  # rows that are asked about at a time: what is worked out of them stays in the processor's caches
 ENOUGH = 200  # rows of the latest cutoff, to tell a level by their labels
 YEAR = 365.0
 
@@ -192,8 +193,19 @@ class _Blend(Candidate):
         return self.middle_ + self.stretch_ * (self._plain(part, A) - self.middle_)
 
     def _margin(self, A: np.ndarray) -> np.ndarray:
+        A, found = np.ascontiguousarray(A), np.empty(len(A))
+        for start in range(0, len(A), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            found[part] = self._margin_of_some(A[part])
+        return found
+
+    def _margin_of_some(self, A: np.ndarray) -> np.ndarray:
         # `take` gives rows that lie together, as parts want them; an index would give columns
-        read = {n: np.take(A, places, axis=1) for n, places in self.places_.items()}
+        everything = np.arange(A.shape[1])
+        read = {
+            n: A if np.array_equal(places, everything) else np.take(A, places, axis=1)
+            for n, places in self.places_.items()
+        }
         said = [self.shares_[n] * self._said(part, read[n]) for n, part in self.parts_.items()]
         return np.sum(said, axis=0) + self.level_
 

@@ -41,11 +41,34 @@ LANES = 32  # rows of a step of the loops, unrolled: a block is calculated up to
 DEARER = 2  # how many times as long as a step of one row a choice takes, however few the rows are
 
 
+class Columns:
+    """What the splits of a booster look at: each feature as often as splits see it in another way."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str, bool | str], int] = {NEVER_NAN: 0}
+
+    def of(self, split: dict[str, Any]) -> int:
+        """The place of the column that a split reads."""
+        way = split["threshold"] if split["decision_type"] == "==" else split["default_left"]
+        return self._known.setdefault((split["split_feature"], split["missing_type"], way), len(self._known))
+
+    def made(self) -> tuple[np.ndarray, np.ndarray]:
+        """(columns, codes): a COLUMN each, and the sets of codes that they speak of."""
+        sets, columns = [np.zeros(0, dtype=np.uint64)], []
+        for feature, missing, way in self._known:
+            apart = -np.inf if way is True else np.nan
+            unknown, zero = {"NaN": (apart, 0.0), "Zero": (apart, apart)}.get(missing, (0.0, 0.0))
+            columns.append((feature, unknown, zero, sum(map(len, sets)) if isinstance(way, str) else -1))
+            if isinstance(way, str):
+                sets.append(_bits([int(code) for code in way.split("||")]))
+        return np.array(columns, COLUMN), np.concatenate(sets)
+
+
 class Forest:
     """The trees of a booster, with one output."""
 
     def __init__(self, booster: lgb.Booster):
-        self._columns: dict[tuple[int, str, bool | str], int] = {NEVER_NAN: 0}
+        self._columns = Columns()
         nodes: list[tuple[float, float, int, int]] = []
         choices: list[tuple[float, float, float, int, int, int, bool]] = []
         trees = []
@@ -57,19 +80,7 @@ class Forest:
         self.choices["slot"] *= TOGETHER
         self.room = int(self.choices["slot"].max(initial=0)) + 2 * TOGETHER  # for the slots; the last has one behind it
         self.few = DEARER * len(choices) // max(int(self.trees["steps"].sum()), 1)
-        sets, columns = [np.zeros(0, dtype=np.uint64)], []
-        for feature, missing, way in self._columns:
-            apart = -np.inf if way is True else np.nan
-            unknown, zero = {"NaN": (apart, 0.0), "Zero": (apart, apart)}.get(missing, (0.0, 0.0))
-            columns.append((feature, unknown, zero, sum(map(len, sets)) if isinstance(way, str) else -1))
-            if isinstance(way, str):
-                sets.append(_bits([int(code) for code in way.split("||")]))
-        self.columns, self.codes = np.array(columns, COLUMN), np.concatenate(sets)
-
-    def _column(self, split: dict[str, Any]) -> int:
-        """The place of the column that a split reads."""
-        way = split["threshold"] if split["decision_type"] == "==" else split["default_left"]
-        return self._columns.setdefault((split["split_feature"], split["missing_type"], way), len(self._columns))
+        self.columns, self.codes = self._columns.made()
 
     def _add_nodes(self, tree: dict[str, Any], nodes: list) -> int:
         """Write the places of a tree, level by level, behind what is there; how many steps the longest way has."""
@@ -79,7 +90,7 @@ class Forest:
             if "leaf_value" in here:
                 nodes.append((np.inf, here["leaf_value"], 0, len(nodes)))  # column 0 is never NaN
             else:
-                nodes.append((_threshold(here), 0.0, self._column(here), start + len(waiting)))
+                nodes.append((threshold(here), 0.0, self._columns.of(here), start + len(waiting)))
                 waiting += [(here["left_child"], steps + 1), (here["right_child"], steps + 1)]
         return steps
 
@@ -93,7 +104,7 @@ class Forest:
         straight = len(left) >= len(right)
         (before, first), (after, second) = sides if straight else sides[::-1]
         values = first.get("leaf_value", 0.0), second.get("leaf_value", 0.0)
-        own = _threshold(tree), *values, self._column(tree), 0, bool(before) + bool(after), straight
+        own = threshold(tree), *values, self._columns.of(tree), 0, bool(before) + bool(after), straight
         return before + [(*done[:4], done[4] + 1, *done[5:]) for done in after] + [own]
 
     def sum(self, A: np.ndarray, threads: int = 1) -> np.ndarray:
@@ -108,13 +119,13 @@ class Forest:
         return found
 
 
-def _threshold(split: dict[str, Any]) -> float:
+def threshold(split: dict[str, Any]) -> float:
     """What is compared. A dump says ±1e300 of a threshold beyond: inf, where only the unknown goes right, or beside
     -inf the least number."""
     if split["decision_type"] == "==":
         return 0.0
-    threshold = float(split["threshold"])
-    return threshold if abs(threshold) < 1e300 else np.inf if threshold > 0 else -sys.float_info.max
+    said = float(split["threshold"])
+    return said if abs(said) < 1e300 else np.inf if said > 0 else -sys.float_info.max
 
 
 def _constant(value: float) -> tuple[float, float, float, int, int, int, bool]:
@@ -144,7 +155,7 @@ def _sum(
         n = min(TOGETHER, len(A) - start)
         wide = n if n <= few else (n + LANES - 1) // LANES * LANES
         seen = np.empty(len(columns) * wide)
-        _read(A[start : start + n], columns, codes, wide, seen)
+        read(A[start : start + n], columns, codes, wide, seen)
         if n <= few:
             _walk(seen, wide, trees, nodes, found[start : start + n])
         else:
@@ -152,7 +163,7 @@ def _sum(
 
 
 @njit(cache=True, nogil=True)
-def _read(A: Any, columns: Any, codes: Any, wide: int, seen: Any) -> None:
+def read(A: Any, columns: Any, codes: Any, wide: int, seen: Any) -> None:
     """Write the columns of all rows, one after another, each as wide as said."""
     for place in range(len(columns)):
         column = columns[place]

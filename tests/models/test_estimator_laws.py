@@ -14,7 +14,7 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.metrics import roc_auc_score
 
 from foretell.errors import DataError, UnknownName
-from models.estimators import KINDS, LEARNED, candidates, trees
+from models.estimators import KINDS, LEARNED, blend, candidates, trees
 from models.estimators.btyd import HISTORY
 from models.explain import margin
 
@@ -86,6 +86,16 @@ def test_a_row_is_answered_with_the_same_bits_alone_in_a_few_and_among_many(kind
         starts = range(0, min(len(X), 40 * size), size)
         got = np.concatenate([answer(estimator, X[start : start + size]) for start in starts])
         np.testing.assert_array_equal(got, expected[: len(got)])
+
+
+@pytest.mark.parametrize("kind", OF_MARGINS)
+def test_a_blend_says_the_same_bits_in_blocks_of_any_size(kind, fitted, monkeypatch):
+    A = fitted[kind, "blend"].read(shop()[0])
+    expected = fitted[kind, "blend"].answers(A)
+    for size in (1, 97, len(A) - 1, len(A)):
+        monkeypatch.setattr(blend, "TOGETHER", size)
+        for rows in (A, np.asfortranarray(A)):
+            np.testing.assert_array_equal(fitted[kind, "blend"].answers(rows), expected)
 
 
 @every

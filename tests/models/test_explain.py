@@ -11,7 +11,8 @@ from simulated_shop import HORIZON, estimators, labels, shop
 from foretell.errors import DataError
 from models.estimators import KINDS, trees
 from models.estimators.btyd import HISTORY
-from models.explain import CENT, base, contributions, margin, split, top_reasons
+from models.explain import CENT, base, contributions, largest, largest_in_columns, margin, split, top_reasons
+from models.wording import Wording
 
 COLUMNS = list(shop()[0].columns)
 ALL = list(estimators())
@@ -120,6 +121,34 @@ def test_reasons_are_the_largest_effects():
     ]
     assert [reason["text"] for reason in second] == ["d: -1,234.57, which lowers the score"]
     assert [len(row) for row in top_reasons(contrib, X, BACKGROUND, n=1)] == [1, 1]
+
+
+@pytest.mark.parametrize("n", [1, 3, 6])
+def test_reasons_made_column_by_column_are_those_made_row_by_row(n: int):
+    rng = np.random.default_rng(n)
+    names = ["gap", "spend", "city", "orders", "share"]
+    effects = rng.normal(size=(400, 5)).round(1)  # many are as large as another, some are none
+    effects[rng.random(effects.shape) < 0.3] = 0.0
+    values = (10 ** rng.normal(1, 2, effects.shape)).round(rng.integers(0, 3))
+    values[:, 2] = rng.integers(0, 4, len(values))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    values[rng.random(values.shape) < 0.05] = np.inf
+    words = {
+        "spend": {"says": "", "what": "spent", "unit": "money", "null": "", "window": "30 days"},
+        "gap": {"says": "no order for {value}[, usually every {share}][, {other} more]", "what": "", "unit": "days",
+                "null": "no order yet", "window": "ever"},
+    }  # fmt: skip
+    wording = [Wording(words, {"city": ["Oslo", "Bergen"]}, dict.fromkeys(names, 1.0)) for _ in range(2)]
+    expected = largest(effects, values, names, wording[0], n)
+    got = largest_in_columns(effects, values, names, wording[1], n)
+    parts = [got.value.tolist(), got.effect.tolist(), got.text.tolist()]
+    flat = [
+        {"feature": names[place], "value": value if np.isfinite(value) else None, "effect": effect, "text": text}
+        for place, value, effect, text in zip(got.feature.tolist(), *parts, strict=True)
+    ]
+    assert got.counts.tolist() == [len(row) for row in expected]
+    assert flat == [reason for row in expected for reason in row]
+    assert {0} < {len(row) for row in expected} if n == 6 else max(map(len, expected)) == n
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)

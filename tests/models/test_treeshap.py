@@ -53,6 +53,8 @@ def test_as_lightgbm_splits_it(leaves: int, more: dict[str, Any]) -> None:
     )
     alone = np.concatenate([treeshap.split(found, X[place : place + 1]) for place in range(20)])
     np.testing.assert_array_equal(alone, got[:20])
+    for many in (2, 31, 33, 129):  # rows are asked in blocks: one is the same in any
+        np.testing.assert_array_equal(treeshap.split(found, X[:many]), got[:many])
 
 
 def test_trees_that_never_split() -> None:
