@@ -1,7 +1,8 @@
 """Which rows of a table are one person? The matcher of any table of people: understand, prepare, block, learn, predict.
 
 Pairs are compared by Splink's levels and weighed as Splink weighs them; which columns are compared, which pairs, and
-what the levels are worth is settled here, without anybody having labelled a pair. Runs on the same table give the same answer.
+what the levels are worth is settled here, without anybody having labelled a pair. Runs on the same table give the same
+answer.
 """
 
 from __future__ import annotations
