@@ -153,10 +153,10 @@ def measure(file: Path, truth: str, named: Mapping[str, str], at: float, repeats
     wall = {name: [u.wall for u in used] for name, used in usages.items()}
     rss = {name: [float(u.rss) for u in used] for name, used in usages.items()}
     bars = [
-        report.bar("identity.b3_f1", [scores["b3_f1"]], f">={others['b3_f1']:.5g}"),
+        report.bar("identity.b3_f1", [scores["b3_f1"]], f">={others['b3_f1']:.9g}"),
         report.bar("identity.b3_precision", [scores["b3_precision"]], ">=0.98"),
-        report.bar("identity.cluster_f1", [scores["cluster_f1"]], f">={others['cluster_f1']:.5g}"),
-        report.bar("identity.splink_b3_f1", [others["b3_f1"]], f"<={scores['b3_f1']:.5g}"),
+        report.bar("identity.cluster_f1", [scores["cluster_f1"]], f">={others['cluster_f1']:.9g}"),
+        report.bar("identity.splink_b3_f1", [others["b3_f1"]], f"<={scores['b3_f1']:.9g}"),
         report.ratio("identity.wall_vs_splink", wall["ours"], wall["splink"], "<=1.25"),
         report.ratio("identity.rss_vs_splink", rss["ours"], rss["splink"], "<=1.3"),
     ]  # fmt: skip
