@@ -23,8 +23,6 @@ from lake.place import table as table
 from lake.tables import Table
 
 FACTS = "facts"
-# of `few`; for all of a process, as what changes filters for a while is no matter of one thread
-warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
 _PLAIN = ("batches", "outcomes", "training_rows", "erasures", "memberships", "exposures")
 
 
@@ -50,7 +48,9 @@ def few(con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     `sql` binds a query when it is made and when it is run, which is most of what so few rows cost; this way there is
     one copy more of them, of which DuckDB warns.
     """
-    return con.execute(query).to_arrow_table()
+    with warnings.catch_warnings():  # where threads cross, that one warning may stay ignored, and nothing else
+        warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
+        return con.execute(query).to_arrow_table()
 
 
 @contextmanager
