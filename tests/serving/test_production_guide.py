@@ -9,6 +9,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -75,11 +76,26 @@ def test_its_settings_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert databases.address(Project(tmp_path), name).startswith("postgresql+psycopg://foretell")
 
 
-def test_its_figures_are_of_the_benchmark() -> None:
-    found = re.search(r"<!-- measured: python -m benchmarks.lake -->\n```json\n(.*?)\n```", GUIDE, flags=re.S)
+def measured(document: str, benchmark: str) -> dict[str, Any]:
+    """What a document shows of a benchmark, as it printed it."""
+    text = (Path(__file__).parents[2] / "docs" / document).read_text()
+    found = re.search(rf"<!-- measured: python -m benchmarks.{benchmark} -->\n```json\n(.*?)\n```", text, flags=re.S)
     assert found
-    measured = json.loads(found[1])
+    return json.loads(found[1])
+
+
+def test_its_figures_are_of_the_benchmark() -> None:
+    found = measured("grow.md", "lake")
     names = {f"{ask}.{way}_ms" for ask in ("scan", "anti_join")
              for way in ("folder", "bucket", "bucket_first", "bucket_each_time")}  # fmt: skip
-    assert names <= measured["details"].keys()
-    assert measured["sizes"]["rows"] >= 1_000_000
+    assert names <= found["details"].keys()
+    assert found["sizes"]["rows"] >= 1_000_000
+
+
+def test_figures_of_spark_are_of_the_benchmark() -> None:
+    found = measured("spark.md", "spark")
+    assert {bar["id"]: bar["value"] for bar in found["bars"]} == {"spark.unlike_features": 0, "spark.unlike_scores": 0}
+    for part in ("build", "score"):
+        assert found["details"][part].keys() == {"duckdb", "spark"}
+        assert all(took["wall_s"] > 0 for took in found["details"][part].values())
+    assert found["sizes"]["profiles"] >= 100_000
