@@ -98,5 +98,5 @@ def texts_of(asked: Asked, columns: Mapping[str, list[Any]]) -> list[str]:
 def answer_of(plan: Plan, columns: Mapping[str, list[Any]], found: Sequence[bytes]) -> OnlineResponse:
     """The answer. found: of each view the results of its features (see response.py)."""
     given = b"".join([response.keys_of(plan.keys[name], values) for name, values in columns.items()])
-    whole = b"".join([response.names_of([*columns, *plan.names]), given, *found])
+    whole = b"".join([response.names_of((*columns, *plan.names)), given, *found])
     return OnlineResponse(GetOnlineFeaturesResponse.FromString(whole), feature_types=dict(plan.types))

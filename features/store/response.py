@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
@@ -64,44 +65,52 @@ def _long(text: bytes) -> bytes:
     return (_LENGTHS[len(text)] if len(text) < len(_LENGTHS) else _varint(len(text))) + text
 
 
-def _fixed(kind: str, wire: int, letter: str) -> Callable[[Sequence[Any]], bytes]:
-    """Columns of numbers of a fixed width."""
+Write = Callable[[Any], bytes]
+
+
+def _fixed(kind: str, wire: int, letter: str) -> tuple[Write, Write]:
+    """A number of a fixed width, and columns of such."""
     head = _tag(Value, FIELDS[kind], wire)
     packed = struct.Struct(f"<{len(head) + 2}s{letter}")
     begin = _VALUE + bytes([packed.size - 2]) + head
     pack = packed.pack
-    return lambda column: b"".join([_NULL if v is None else pack(begin, v) for v in column])
+    return (
+        lambda v: _NULL if v is None else pack(begin, v),
+        lambda column: b"".join([_NULL if v is None else pack(begin, v) for v in column]),
+    )
 
 
-def _whole(kind: str) -> Callable[[Sequence[Any]], bytes]:
-    """Columns of whole numbers; those that are often met are written once."""
+def _whole(kind: str) -> tuple[Write, Write]:
+    """A whole number, and columns of such; those that are often met are written once."""
     head = _tag(Value, FIELDS[kind], _VARINT)
     known: dict[Any, bytes] = {n: _VALUE + _long(head + _varint(n)) for n in range(1_024)} | {None: _NULL}
+    return (
+        lambda v: known.get(v) or _VALUE + _long(head + _varint(v)),
+        lambda column: b"".join([known.get(v) or _VALUE + _long(head + _varint(v)) for v in column]),
+    )
 
-    def written(column: Sequence[Any]) -> bytes:
-        return b"".join([known.get(v) or _VALUE + _long(head + _varint(v)) for v in column])
 
-    return written
-
-
-def _texts(kind: str) -> Callable[[Sequence[Any]], bytes]:
+def _texts(kind: str) -> tuple[Write, Write]:
     head = _tag(Value, FIELDS[kind], _LENGTH)
 
-    def written(column: Sequence[Any]) -> bytes:
-        parts = (_NULL if v is None else v if isinstance(v, bytes) else v.encode() for v in column)
-        return b"".join([v if v is _NULL else _VALUE + _long(head + _long(v)) for v in parts])
+    def written(v: str | bytes | None) -> bytes:
+        if v is None:
+            return _NULL
+        return _VALUE + _long(head + _long(v if isinstance(v, bytes) else v.encode()))
 
-    return written
+    return written, lambda column: b"".join(map(written, column))
 
 
-_COLUMNS: Mapping[str, Callable[[Sequence[Any]], bytes]] = {
+# Of each type: how a value is written, and a column of values.
+_WRITERS: Mapping[str, tuple[Write, Write]] = {
     "INT64": _whole("INT64"), "INT32": _whole("INT32"), "UNIX_TIMESTAMP": _whole("UNIX_TIMESTAMP"),
     "BOOL": _whole("BOOL"), "DOUBLE": _fixed("DOUBLE", _EIGHT, "d"), "FLOAT": _fixed("FLOAT", _FOUR, "f"),
     "STRING": _texts("STRING"), "BYTES": _texts("BYTES"),
 }  # fmt: skip
 
 
-def names_of(names: Sequence[str]) -> bytes:
+@lru_cache(maxsize=1_024)
+def names_of(names: tuple[str, ...]) -> bytes:
     """The part of the answer that says what its results are of."""
     answer = GetOnlineFeaturesResponse()
     answer.metadata.feature_names.val.extend(names)
@@ -111,31 +120,33 @@ def names_of(names: Sequence[str]) -> bytes:
 def keys_of(kind: str, values: Sequence[Any]) -> bytes:
     """The result of a key: as it was asked for, present, at no time."""
     tail = _STATUSES + _long(_PRESENT * len(values)) + _NEVER * len(values)
-    return _RESULT + _long(_COLUMNS[kind](values) + tail)
+    return _RESULT + _long(_WRITERS[kind][1](values) + tail)
 
 
-def results_of(shape: Layout, features: Sequence[str], rows: Sequence[Row | None]) -> bytes:
+def results_of(shape: Layout, features: tuple[str, ...], rows: Sequence[Row | None]) -> bytes:
     """The results of some features of a view, each with a value for every row."""
-    times: dict[int, bytes] = {}
-    stamps, statuses, found = [], [], []
+    writers = _writers(shape, features)
+    if len(rows) == 1:  # a request that waits for one profile: nothing is turned into columns
+        (row,) = rows
+        values = row.values if row else (None,) * len(shape.names)
+        tail = _STATUSES + (b"\1" + _PRESENT + _stamp(row.event) if row else b"\1" + _NOT_FOUND + _NEVER)
+        return b"".join([_RESULT + _long(one(values[at]) + tail) for at, one, _ in writers])
     nothing = (None,) * len(shape.names)
-    for row in rows:
-        if row is None:
-            stamps.append(_NEVER)
-            statuses.append(_NOT_FOUND)
-            found.append(nothing)
-            continue
-        if (stamp := times.get(row.event)) is None:
-            stamp = times[row.event] = _TIME + _long(_time(row.event).SerializeToString())
-        stamps.append(stamp)
-        statuses.append(_PRESENT)
-        found.append(row.values)
-    tail = _STATUSES + _long(b"".join(statuses)) + b"".join(stamps)
-    columns = list(zip(*found, strict=True))
+    columns = list(zip(*(row.values if row else nothing for row in rows), strict=True))
+    statuses = b"".join([_PRESENT if row else _NOT_FOUND for row in rows])
+    tail = _STATUSES + _long(statuses) + b"".join([_stamp(row.event) if row else _NEVER for row in rows])
+    return b"".join([_RESULT + _long(column(columns[at]) + tail) for at, _, column in writers])
+
+
+@lru_cache(maxsize=1_024)
+def _writers(shape: Layout, features: tuple[str, ...]) -> list[tuple[int, Write, Write]]:
+    """Of each feature its place in a row, and how a value and a column of it are written."""
     places = [shape.places[name] for name in features]
-    return b"".join([_RESULT + _long(_COLUMNS[shape.kinds[at]](columns[at]) + tail) for at in places])
+    return [(at, *_WRITERS[shape.kinds[at]]) for at in places]
 
 
-def _time(event: int) -> Timestamp:
+@lru_cache(maxsize=4_096)
+def _stamp(event: int) -> bytes:
+    """An instant as the time of a value."""
     seconds, rest = divmod(event, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=1_000 * rest)
+    return _TIME + _long(Timestamp(seconds=seconds, nanos=1_000 * rest).SerializeToString())
