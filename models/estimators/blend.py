@@ -201,9 +201,10 @@ class _Blend(Candidate):
 
     def _margin_of_some(self, A: np.ndarray) -> np.ndarray:
         # `take` gives rows that lie together, as parts want them; an index would give columns
-        everything = np.arange(A.shape[1])
+        # of many rows columns that stand in order are not copied; of one, looking would cost more than copying
+        everything = np.arange(A.shape[1]) if len(A) > 1 else None
         read = {
-            n: A if np.array_equal(places, everything) else np.take(A, places, axis=1)
+            n: A if everything is not None and np.array_equal(places, everything) else np.take(A, places, axis=1)
             for n, places in self.places_.items()
         }
         said = [self.shares_[n] * self._said(part, read[n]) for n, part in self.parts_.items()]
