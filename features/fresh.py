@@ -55,10 +55,8 @@ class Memory:
         self.views = {versioned(view, sources): view for view in views}
         self.batch = last_batch(project)
         self.con = duckdb.connect(config={"threads": 1})  # what is asked is small: a second thread only costs
-        self._side = self.con.cursor()  # what is registered here makes no question of the other be planned anew
-        for con in (self.con, self._side):
-            con.execute("SET TimeZone='UTC'; SET autoinstall_known_extensions=false; SET enable_progress_bar=false")
-            con.execute("SET python_enable_replacements=false")
+        self.con.execute("SET TimeZone='UTC'; SET autoinstall_known_extensions=false; SET enable_progress_bar=false")
+        self.con.execute("SET python_enable_replacements=false")
         played = {s.name for view in self.views.values() for role in view.roles for s in players(role, sources)}
         self._wanted = {name: source for name, source in sources.items() if name in played or source.consents}
         self._kept: dict[str, _Facts] = {}
@@ -68,16 +66,15 @@ class Memory:
                 query = f"FROM {stored.scan(files)} WHERE batch <= {self.batch}"
                 has = {column for column, *_ in self.con.execute(f"DESCRIBE {query}").fetchall()}
                 everything = "* EXCLUDE (payload)" if "payload" in has else "*"
-                self._kept[name] = _Facts(self.con, self._side, name, f"SELECT {everything} {query}", source)
-        self._by_hand = _Facts(self.con, self._side, consent.BY_HAND, consent.by_hand(project))
-        self.graph = Graph(self._side, project)
+                self._kept[name] = _Facts(self.con, name, f"SELECT {everything} {query}", source)
+        self._by_hand = _Facts(self.con, consent.BY_HAND, consent.by_hand(project))
+        self.graph = Graph(self.con, project)
         self._member = Held(self.con, "member", self.graph.members([], T))
         self._built: dict[str, Held] = {}
         self.prepared = 0
         self._prepare()
 
     def close(self) -> None:
-        self._side.close()
         self.con.close()
 
     def add(self, fresh: Mapping[str, pa.Table]) -> tuple[list[str], list[str]]:
@@ -91,9 +88,9 @@ class Memory:
             if kept:
                 others |= kept.add(facts)
             else:
-                self._side.register("fresh_facts", facts)
-                self._kept[name] = _Facts(self.con, self._side, name, "FROM fresh_facts", self._wanted[name])
-                self._side.unregister("fresh_facts")
+                self.con.register("fresh_facts", facts)
+                self._kept[name] = _Facts(self.con, name, "FROM fresh_facts", self._wanted[name])
+                self.con.unregister("fresh_facts")
             if anew:
                 self._prepare()
         return sorted({*touched, *self.graph.owners(sorted(others))}), keys
@@ -152,20 +149,14 @@ def _unpacked(structs: pa.ChunkedArray) -> pa.Table:
 
 
 class _Facts:
-    """The facts of a source. `all NAME` is the table of all; the view NAME shows those of the profiles asked about.
+    """The facts of a source. `all NAME` is the table of all; NAME shows those of the profiles asked about."""
 
-    con: where it is shown; side: a cursor of it, for what is registered.
-    """
-
-    def __init__(
-        self, con: duckdb.DuckDBPyConnection, side: duckdb.DuckDBPyConnection, name: str, query: str,
-        source: Source | None = None,
-    ):  # fmt: skip
-        self._con, self._side, self._name, self._source = con, side, name, source
-        side.execute(f'CREATE TABLE "all {name}" AS FROM ({query}) ORDER BY node')
-        side.execute(f'CREATE INDEX "of {name}" ON "all {name}" (node)')
+    def __init__(self, con: duckdb.DuckDBPyConnection, name: str, query: str, source: Source | None = None):
+        self._con, self._name, self._source = con, name, source
+        con.execute(f'CREATE TABLE "all {name}" AS FROM ({query}) ORDER BY node')
+        con.execute(f'CREATE INDEX "of {name}" ON "all {name}" (node)')
         if self._keyed:
-            side.execute(f'CREATE INDEX "key of {name}" ON "all {name}" (row_key)')
+            con.execute(f'CREATE INDEX "key of {name}" ON "all {name}" (row_key)')
         self._see()
 
     @property
@@ -177,7 +168,7 @@ class _Facts:
         self._columns = set(self._shown.rows.column_names)
 
     def _those(self, condition: str) -> pa.Table:
-        return few(self._side, f'SELECT * FROM "all {self._name}" WHERE {condition}')
+        return few(self._con, f'SELECT * FROM "all {self._name}" WHERE {condition}')
 
     def show(self, nodes: Sequence[str]) -> None:
         """Show the facts of these identifiers."""
@@ -191,17 +182,17 @@ class _Facts:
         """Have the columns of these facts too. Whether some were new: what was asked of the view must be asked anew."""
         if self._columns.issuperset(facts.column_names):
             return False
-        self._side.register("fresh_facts", facts)
-        for column, kind, *_ in self._side.execute("DESCRIBE fresh_facts").fetchall():
+        self._con.register("fresh_facts", facts)
+        for column, kind, *_ in self._con.execute("DESCRIBE fresh_facts").fetchall():
             if column not in self._columns:
-                self._side.execute(f'ALTER TABLE "all {self._name}" ADD COLUMN "{column}" {kind}')
-        self._side.unregister("fresh_facts")
+                self._con.execute(f'ALTER TABLE "all {self._name}" ADD COLUMN "{column}" {kind}')
+        self._con.unregister("fresh_facts")
         self._see()
         return True
 
     def add(self, facts: pa.Table) -> set[str]:
         """Add facts of columns that there are. Returns the identifiers of those whose facts these take the place of."""
-        con, name = self._side, self._name
+        con, name = self._con, self._name
         con.register("fresh_facts", facts)
         # sent twice it is one fact: the first counts, and both have the same identifiers
         ids, nodes = (listed(facts[column].to_pylist()) for column in ("fact_id", "node"))
